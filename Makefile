@@ -1,0 +1,36 @@
+.DEFAULT_GOAL := help
+.PHONY: help setup sweep test check format phantom report clean
+
+PYTHON ?= python3
+SWEEP  ?= demo
+COHORT ?= phantom
+CEUS    = .venv/bin/ceus
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1|/' | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: .venv/installed ## make .venv and install the pinned packages
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv && .venv/bin/pip install --quiet --constraint constraints.txt --editable '.[dev]' && touch $@
+
+sweep: setup ## run the demo study; yours: make sweep COHORT=path/cohort.csv SWEEP=study
+	$(CEUS) sweep experiments/sweep/$(SWEEP).yaml --cohort $(COHORT) --evaluate
+
+test: setup ## run the tests
+	.venv/bin/python -m pytest -n 2 --dist loadfile
+
+check: setup ## lint, types and tests
+	.venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy && .venv/bin/python -m pytest -n 2 --dist loadfile
+
+format: setup ## format the code and mend what the linter can
+	.venv/bin/ruff format && .venv/bin/ruff check --fix
+
+phantom: setup ## make the synthetic cohort of the demo in data/
+	$(CEUS) phantom data/phantom-demo
+
+report: setup ## make tables and report of SWEEP again from its prediction tables
+	$(CEUS) evaluate runs/$(SWEEP)
+
+clean: ## remove caches; never data, stores or runs
+	rm -rf .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info && find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,0 +1,186 @@
+"""Late fusion: from the features of an image and of a clip to one logit.
+
+Every head scores a patient who lacks a modality from the other one: whatever the tensor of the
+absent modality holds, NaN included, has no influence on the logit. At least one must be present.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from backbones.errors import EncoderError
+
+
+class _Fusion(nn.Module):
+    """What the heads share: the checks, and features that are zero where absent."""
+
+    def __init__(self, image_features: int, video_features: int) -> None:
+        super().__init__()
+        self.image_features = image_features
+        self.video_features = video_features
+
+    def _masked(
+        self, image: Tensor, video: Tensor, present_image: Tensor, present_video: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The features, zero where absent.
+
+        Raises:
+            EncoderError: features of another width than the head was built for.
+        """
+        widths = (image.shape[1:], video.shape[1:])
+        if widths != ((self.image_features,), (self.video_features,)):
+            raise EncoderError(
+                f"features must be of width {self.image_features} (image) and "
+                f"{self.video_features} (video), got shapes {tuple(image.shape)} and "
+                f"{tuple(video.shape)}. Build the head from the encoders' num_features."
+            )
+        # `where`, not multiplication: 0 × NaN is NaN.
+        return (
+            torch.where(present_image[:, None], image, 0.0),
+            torch.where(present_video[:, None], video, 0.0),
+        )
+
+
+def _check_settings(*, hidden: int = 1, dropout: float) -> None:
+    """Refuse settings that a head cannot be built with.
+
+    Raises:
+        EncoderError: names the setting.
+    """
+    if hidden < 1:
+        raise EncoderError(f"hidden must be at least 1, got {hidden}. 128 is usual.")
+    if not 0 <= dropout < 1:
+        raise EncoderError(f"dropout must be from 0 to below 1, got {dropout}. 0.2 is usual.")
+
+
+class ConcatFusion(_Fusion):
+    """Concatenated features through a small head; an absent modality contributes zeros.
+
+    Each modality is layer-normalised first, so that neither outweighs the other by its scale.
+
+    Args:
+        image_features: width of the image features.
+        video_features: width of the video features.
+        hidden: width of the hidden layer.
+        dropout: share of hidden units dropped in training, 0 to below 1.
+
+    Raises:
+        EncoderError: `hidden` or `dropout` out of range.
+    """
+
+    def __init__(
+        self, image_features: int, video_features: int, *, hidden: int = 128, dropout: float = 0.2
+    ) -> None:
+        _check_settings(hidden=hidden, dropout=dropout)
+        super().__init__(image_features, video_features)
+        self.image_norm = nn.LayerNorm(image_features)
+        self.video_norm = nn.LayerNorm(video_features)
+        self.head = nn.Sequential(
+            nn.Linear(image_features + video_features, hidden),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, 1),
+        )
+
+    def forward(
+        self, image: Tensor, video: Tensor, present_image: Tensor, present_video: Tensor
+    ) -> Tensor:
+        """Logit `(B,)` from features `(B, Fi)`, `(B, Fv)` and presence `(B,)` bool.
+
+        Raises:
+            EncoderError: features of another width than the head was built for.
+        """
+        image, video = self._masked(image, video, present_image, present_video)
+        # Masked again after the norm, whose bias would otherwise speak for the absent.
+        both = self._masked(
+            self.image_norm(image), self.video_norm(video), present_image, present_video
+        )
+        logit: Tensor = self.head(torch.cat(both, dim=1)).squeeze(1)
+        return logit
+
+
+class GatedFusion(_Fusion):
+    """A patient-wise weighted mean of the two projected modalities, then a linear layer.
+
+    The weights are a softmax over the modalities present, as in gated attention pooling
+    (Ilse, Tomczak & Welling 2018) with a modality in the place of an instance.
+
+    Args:
+        image_features: width of the image features.
+        video_features: width of the video features.
+        hidden: width that both modalities are projected to.
+        dropout: share of hidden units dropped in training, 0 to below 1.
+
+    Raises:
+        EncoderError: `hidden` or `dropout` out of range.
+    """
+
+    def __init__(
+        self, image_features: int, video_features: int, *, hidden: int = 128, dropout: float = 0.2
+    ) -> None:
+        _check_settings(hidden=hidden, dropout=dropout)
+        super().__init__(image_features, video_features)
+        self.project_image = _projection(image_features, hidden)
+        self.project_video = _projection(video_features, hidden)
+        self.gate = nn.Sequential(nn.Linear(hidden, hidden), nn.Tanh(), nn.Linear(hidden, 1))
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(hidden, 1))
+
+    def forward(
+        self, image: Tensor, video: Tensor, present_image: Tensor, present_video: Tensor
+    ) -> Tensor:
+        """Logit `(B,)` from features `(B, Fi)`, `(B, Fv)` and presence `(B,)` bool.
+
+        Raises:
+            EncoderError: features of another width than the head was built for.
+        """
+        image, video = self._masked(image, video, present_image, present_video)
+        tokens = torch.stack([self.project_image(image), self.project_video(video)], dim=1)
+        scores = self.gate(tokens).squeeze(2)
+        weights = _softmax_over_present(scores, present_image, present_video)
+        logit: Tensor = self.head((weights[:, :, None] * tokens).sum(dim=1)).squeeze(1)
+        return logit
+
+
+class WeightedLogitFusion(_Fusion):
+    """A linear head per modality; their logits averaged with two learned weights.
+
+    The weights are a softmax over the modalities present: a patient with one modality gets that
+    modality's own logit.
+
+    Args:
+        image_features: width of the image features.
+        video_features: width of the video features.
+        dropout: share of features dropped in training, 0 to below 1.
+
+    Raises:
+        EncoderError: `dropout` out of range.
+    """
+
+    def __init__(self, image_features: int, video_features: int, *, dropout: float = 0.2) -> None:
+        _check_settings(dropout=dropout)
+        super().__init__(image_features, video_features)
+        self.image_head = nn.Sequential(nn.Dropout(dropout), nn.Linear(image_features, 1))
+        self.video_head = nn.Sequential(nn.Dropout(dropout), nn.Linear(video_features, 1))
+        self.scores = nn.Parameter(torch.zeros(2))
+
+    def forward(
+        self, image: Tensor, video: Tensor, present_image: Tensor, present_video: Tensor
+    ) -> Tensor:
+        """Logit `(B,)` from features `(B, Fi)`, `(B, Fv)` and presence `(B,)` bool.
+
+        Raises:
+            EncoderError: features of another width than the head was built for.
+        """
+        image, video = self._masked(image, video, present_image, present_video)
+        logits = torch.cat([self.image_head(image), self.video_head(video)], dim=1)
+        weights = _softmax_over_present(self.scores.expand_as(logits), present_image, present_video)
+        return (weights * logits).sum(dim=1)
+
+
+def _projection(features: int, hidden: int) -> nn.Sequential:
+    return nn.Sequential(nn.LayerNorm(features), nn.Linear(features, hidden), nn.ReLU())
+
+
+def _softmax_over_present(scores: Tensor, present_image: Tensor, present_video: Tensor) -> Tensor:
+    """Softmax of `scores (B, 2)` over the modalities present; exactly 0 for an absent one."""
+    absent = ~torch.stack([present_image, present_video], dim=1)
+    return scores.masked_fill(absent, torch.finfo(scores.dtype).min).softmax(dim=1)

@@ -1,0 +1,116 @@
+"""Pretrained weights from a local file or a download, loaded strictly or not at all."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from backbones.errors import EncoderError, first_line
+
+_SHOWN = 4  # keys named in a message
+_WRAPPERS = ("state_dict", "model", "model_state")  # what training scripts wrap weights in
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Weights by name from a `.safetensors`, `.pth`, `.pt` or `.bin` file, on the CPU.
+
+    Pickle files are read with `weights_only=True`: a file can hold tensors but cannot run code.
+
+    Raises:
+        EncoderError: the file is missing, unreadable, of another kind, or holds no weights.
+    """
+    if not path.is_file():
+        raise EncoderError(
+            f"pretrained must be true, false or an existing file, got {str(path)!r}. "
+            "Give the path of a .safetensors or .pth file."
+        )
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpicklers and zip readers raise many kinds for a bad file
+        raise EncoderError(
+            f"pretrained must be a .safetensors or .pth file of weights, got {str(path)!r} "
+            f"({first_line(error)}). "
+            "Save it as a plain state dict: torch.save(net.state_dict(), path)."
+        ) from error
+    for wrapper in _WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if not (
+        isinstance(content, dict)
+        and content
+        and all(isinstance(value, Tensor) for value in content.values())
+    ):
+        raise EncoderError(
+            f"pretrained must hold tensors by name, got {type(content).__name__} ({path}). "
+            "Save it as a plain state dict: torch.save(net.state_dict(), path)."
+        )
+    return dict(content)
+
+
+def download(fetch: Callable[[], dict[str, Tensor]], *, name: str) -> dict[str, Tensor]:
+    """The weights that `fetch` downloads.
+
+    Raises:
+        EncoderError: the download failed, whatever the reason; says how to go on without a network.
+    """
+    try:
+        return fetch()
+    except Exception as error:  # hub clients raise many kinds; each means there are no weights
+        raise EncoderError(
+            f"pretrained weights of {name} could not be downloaded "
+            f"({first_line(error)}). "
+            "Download them on a machine with a network and pass `pretrained: /path/file`, or set "
+            "`pretrained: false` to train from scratch."
+        ) from error
+
+
+def load_strictly(
+    net: nn.Module, state: dict[str, Tensor], *, heads: tuple[str, ...], name: str
+) -> None:
+    """Load `state` into `net`; only keys of classifier `heads` may be left over.
+
+    Args:
+        net: the network, its classifier already removed.
+        state: weights by name.
+        heads: prefixes of the classifier's keys (`fc`, `head.fc`).
+        name: of the network, for messages.
+
+    Raises:
+        EncoderError: a key is missing, left over or of another shape; names the first few.
+    """
+    wanted = net.state_dict()
+    given = {
+        key: value
+        for key, value in state.items()
+        if key in wanted or not any(key.startswith(f"{head}.") for head in heads)
+    }
+    problems = [
+        f"{key} is {tuple(given[key].shape)} in the file and {tuple(wanted[key].shape)} in the net"
+        for key in wanted
+        if key in given and given[key].shape != wanted[key].shape
+    ]
+    if not problems:
+        result = net.load_state_dict(given, strict=False)
+        problems = [f"{key} is missing" for key in result.missing_keys]
+        problems += [f"{key} is unexpected" for key in result.unexpected_keys]
+    if problems:
+        more = f" and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        raise EncoderError(
+            f"pretrained weights must fit {name}: {'; '.join(problems[:_SHOWN])}{more}. "
+            "Check that the file and model_args belong to this network."
+        )
+
+
+def init_linear_layers(net: nn.Module) -> None:
+    """Draw the linear layers of a network without pretrained weights anew (Glorot & Bengio 2010).
+
+    timm's and torchvision's transformers start them at a standard deviation of 0.02, which suits
+    widths near 768; at the width of a light member, 32, it leaves the blocks silent for epochs.
+    """
+    for module in net.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)

@@ -1,0 +1,260 @@
+"""What the three datamodules share: everything but the settings of their inputs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+import numpy as np
+import torch
+
+from datamodules.augment import Augment, normalise, resize
+from datamodules.clips import ClipReader
+from datamodules.errors import DataError
+from datamodules.loader import Batch, RowLoader, Sample, evaluation_batches, training_batches
+from datamodules.rows import Row, evaluation_rows, training_rows
+from datamodules.sampling import FrameSampling, Window
+from datamodules.splits import load_split
+from datamodules.store import Store
+
+_MODALITY = {"image": "image", "video": "ceus"}
+"""Modality in the store of each input."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """How images, or the frames of a clip, reach the encoder.
+
+    Attributes:
+        size: Side in pixels, 1 or more.
+        mean: Mean of the encoder's pretraining data per channel, 0 to 1.
+        std: Its standard deviation per channel, above 0.
+    """
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise DataError(f"image_size and video_size must be 1 or more, got {self.size!r}.")
+        if not all(value > 0 for value in self.std):
+            raise DataError(f"image_std and video_std must be above 0, got {self.std!r}.")
+
+
+class PatientDataModule(L.LightningDataModule):
+    """Base of the datamodules: parts, rows, batches, and the work on the device.
+
+    A subclass names its inputs. Training rows: each patient has as many as it has images or clips,
+    whichever are more, paired anew every epoch. Evaluation rows: every image with every window of
+    every clip. A patient without any of the inputs is left out. Labels of the hold-out (part
+    ``test``) are NaN; they are not looked up.
+
+    A batch has, besides the keys of DESIGN's contract, ``row_key``, unique in a part: a process
+    without a row of its own at evaluation repeats one, and who gathers drops it by this key.
+
+    Args:
+        store: A prepared store.
+        split: Name of a split of this store.
+        fold: Number of the fold, from 0, or ``all``.
+        seed: Seed of order, windows and augmentation, 0 or more.
+        batch_size: Training rows per batch and process.
+        eval_batch_size: Evaluation rows per batch and process; ``batch_size`` if not given.
+        num_threads: Threads that read ahead; 0 reads when a batch is asked for.
+        augment: Changes to training rows on the device; none if not given.
+
+    Raises:
+        DataError: If a setting is out of range; from :meth:`setup` if the store, the split or the
+            fold do not exist or do not fit, a part has no rows, or training lacks a class.
+    """
+
+    inputs: dict[str, Input]
+    """``image`` and ``video``, in this order, or one of them."""
+    train_sampling: FrameSampling
+    """Frames in training; one of its windows per row. Set where there is a video input."""
+    eval_sampling: FrameSampling
+    """Frames in evaluation; every window is a row. Set where there is a video input."""
+
+    def __init__(
+        self,
+        *,
+        store: Path,
+        split: str,
+        fold: int | Literal["all"],
+        seed: int = 0,
+        batch_size: int = 8,
+        eval_batch_size: int | None = None,
+        num_threads: int = 2,
+        augment: Augment | None = None,
+    ) -> None:
+        super().__init__()
+        eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
+        for name, value, least in (
+            ("seed", seed, 0),
+            ("batch_size", batch_size, 1),
+            ("eval_batch_size", eval_batch_size, 1),
+            ("num_threads", num_threads, 0),
+        ):
+            if value < least:
+                raise DataError(f"{name} must be {least} or more, got {value!r}.")
+        self._path, self._split, self._fold = Path(store), split, fold
+        self._seed, self._num_threads, self._augment = seed, num_threads, augment
+        self._batch_size, self._eval_batch_size = batch_size, eval_batch_size
+        self._parts: dict[str, tuple[str, ...]] = {}
+
+    def setup(self, stage: str = "") -> None:
+        """Read store and split and check them, once; the stage makes no difference."""
+        del stage
+        if self._parts:
+            return
+        self._store = Store(self._path)
+        self._reader = ClipReader(self._store)
+        listed = load_split(self._path, self._split).parts(self._fold)
+        table = self._store.items
+        times = zip(table["frames"], table["fps"], strict=True)
+        self._times = dict(zip(table["item_id"], times, strict=True))
+        self._items: dict[str, dict[str, list[str]]] = {}
+        for key in self.inputs:
+            of_modality = table[table["modality"] == _MODALITY[key]].sort_values("item_id")
+            groups = of_modality.groupby("patient_id")["item_id"]
+            self._items[key] = {str(patient): list(ids) for patient, ids in groups}
+        where = f"fold {self._fold} of split {self._split!r}, {self._path}"
+        modalities = " or ".join(_MODALITY[key] for key in self.inputs)
+        parts = {}
+        for part, patients in listed.items():
+            parts[part] = tuple(
+                p for p in patients if any(p in ids for ids in self._items.values())
+            )
+            if not parts[part]:
+                raise DataError(
+                    f"part {part!r} must have patients with {modalities}, got none among its "
+                    f"{len(patients)} ({where}). Use another modality or split, or add items."
+                )
+        labels = self._store.labels
+        self._labels = {p: labels[p] for part in parts if part != "test" for p in parts[part]}
+        lacking = {0, 1} - {self._labels[p] for p in parts["train"]}
+        if lacking:
+            raise DataError(
+                f"training patients must be of both labels, got none of label {lacking.pop()} "
+                f"among {len(parts['train'])} with {modalities} ({where}). "
+                "Use fewer folds, or add patients."
+            )
+        # A lost clip is found now, and ast.parse, by which numpy reads the index and which fails in
+        # threads (Python 3.11, gh-106905), is not called in any.
+        for clips in self._items.get("video", {}).values():
+            for clip in clips:
+                self._reader.index(clip)
+        self._parts = parts
+
+    @property
+    def predict_parts(self) -> list[str]:
+        """Parts in the order of :meth:`predict_dataloader`; fold ``all`` has no ``oof``."""
+        self.setup()
+        return list(self._parts)
+
+    def patients(self, part: str) -> tuple[str, ...]:
+        """Patients of a part that have an input: those that predictions must cover exactly."""
+        self.setup()
+        return self._parts[part]
+
+    def train_label_counts(self) -> tuple[int, int]:
+        """Number of negative and of positive training rows in an epoch."""
+        labels = [self._labels[row.patient_id] for row in self._training_rows(epoch=0)]
+        return labels.count(0), labels.count(1)
+
+    def train_dataloader(self) -> RowLoader:
+        """Shuffled training rows, this process's share of them."""
+        return self._loader(self._training_plan, training=True)
+
+    def val_dataloader(self) -> RowLoader:
+        """Inner validation, this process's share, in order."""
+        return self._evaluation_loader("inner_val")
+
+    def predict_dataloader(self) -> list[RowLoader]:
+        """Every part of :attr:`predict_parts`, as at evaluation: no augmentation, all windows."""
+        return [self._evaluation_loader(part) for part in self.predict_parts]
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Resize, augment and normalise on the device."""
+        del dataloader_idx
+        batch = dict(batch)
+        for key, settings in self.inputs.items():
+            frames = resize(batch[key], settings.size)
+            parameters = batch.pop(f"{key}_augment", None)
+            if parameters is not None and self._augment:
+                frames = self._augment(frames.flatten(1, 2), parameters).view_as(frames)
+            present = batch.get(f"present_{key}")
+            frames = normalise(frames, mean=settings.mean, std=settings.std, present=present)
+            batch[key] = frames if key == "video" else frames.squeeze(2)
+        return batch
+
+    def _training_rows(self, *, epoch: int) -> list[Row]:
+        rng = np.random.default_rng((self._seed, epoch, 0, 1))
+        return training_rows(self.patients("train"), self._items, rng)
+
+    def _training_plan(self, epoch: int, *, rank: int, world: int) -> list[list[Row]]:
+        rows = self._training_rows(epoch=epoch)
+        order = np.random.default_rng((self._seed, epoch, 0)).permutation(len(rows))
+        batches = training_batches(order, batch_size=self._batch_size, rank=rank, world=world)
+        return [[rows[i] for i in batch] for batch in batches]
+
+    def _evaluation_loader(self, part: str) -> RowLoader:
+        rows = evaluation_rows(self.patients(part), self._items, self._evaluation_windows)
+
+        def plan(_: int, *, rank: int, world: int) -> list[list[Row]]:
+            size = self._eval_batch_size
+            batches = evaluation_batches(len(rows), batch_size=size, rank=rank, world=world)
+            return [[rows[i] for i in batch] for batch in batches]
+
+        return self._loader(plan, training=False)
+
+    def _loader(self, plan: Any, *, training: bool) -> RowLoader:
+        rank, world = (
+            (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        )
+        return RowLoader(
+            plan=partial(plan, rank=rank, world=world),
+            read=partial(self._read, training=training),
+            num_threads=self._num_threads,
+        )
+
+    def _windows(
+        self, clip: str, sampling: FrameSampling, rng: np.random.Generator
+    ) -> Sequence[Window]:
+        frames, fps = self._times[clip]
+        return sampling.windows(frames=int(frames), fps=float(fps), rng=rng)
+
+    def _evaluation_windows(self, clip: str) -> Sequence[Window]:
+        rng = np.random.default_rng((self._seed, *clip.encode()))
+        return self._windows(clip, self.eval_sampling, rng)
+
+    def _read(self, row: Row, epoch: int, *, training: bool) -> Sample:
+        """One row before the device: uint8 at the stored size, and what was drawn for it."""
+        rng = np.random.default_rng((self._seed, epoch, 1 + row.index))
+        sample: Sample = {
+            "label": torch.tensor(self._labels.get(row.patient_id, float("nan"))).float(),
+            "patient_id": row.patient_id,
+            "item_id": row.item_id,
+            "row_key": f"{row.item_id}@{row.index if training else row.window_number}",
+        }
+        for key, item in row.items.items():
+            if item is None:
+                sampling = self.train_sampling if training else self.eval_sampling
+                num_frames = 1 if key == "image" else sampling.num_frames
+                size = (num_frames, 3, self._store.canvas, self._store.canvas)
+                sample[key] = torch.zeros(size, dtype=torch.uint8)
+            elif key == "image":
+                sample[key] = torch.from_numpy(self._store.image(item))[None]
+            else:
+                window = row.window
+                if window is None:
+                    windows = self._windows(item, self.train_sampling, rng)
+                    window = windows[int(rng.integers(len(windows)))]
+                sample[key] = self._reader.read(item, window)
+            if len(row.items) > 1:
+                sample[f"present_{key}"] = torch.tensor(item is not None)
+            if training and self._augment:
+                sample[f"{key}_augment"] = self._augment.draw(rng)
+        return sample

@@ -1,0 +1,390 @@
+"""Any video of a hospital, decoded once, in order, and checked.
+
+Reading a source file at random is never done: on many of these formats decoders then give wrong
+frames silently. Here a file is decoded from start to end by PyAV (FFmpeg), strictly, in the order
+of presentation; rotation, pixel shape, colour matrix and range are applied.
+"""
+
+import re
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import av
+import numpy as np
+import numpy.typing as npt
+from av.sidedata.sidedata import Type as SideDataType
+from av.stream import Disposition
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+
+from datamodules._pictures import MediaError, Picture
+
+# What is opened at all. Pictures (`png_pipe`), text and playlists, which may point at other files,
+# are FFmpeg formats too and stay closed.
+_CONTAINERS = "avi,mov,matroska,mpeg,mpegvideo,mpegts,asf,gif,apng,flv,ogg,dv,h264,hevc,m4v,mjpeg"
+# Not "careful" and "aggressive": they refuse the slips of well-known encoders.
+_STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}
+_MAX_DAMAGED = 0.05  # share of frames; a clip with more is refused
+_MAX_STRETCH = 10  # frames of the constant rate per decoded frame
+_COLOUR_NAMES = {
+    Colorspace.ITU709: "BT.709",
+    Colorspace.FCC: "FCC",
+    Colorspace.ITU624: "BT.601",
+    Colorspace.SMPTE170M: "BT.601",
+    Colorspace.SMPTE240M: "SMPTE 240M",
+    Colorspace.BT2020: "BT.2020",
+}
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How decoded frames make a clip of constant rate.
+
+    Attributes:
+        order: (T,) which decoded frame is shown at time 0, 1/fps, 2/fps, ...
+        fps: frames per second.
+        resampled: whether any frame is left out or repeated.
+        warnings: oddities, in words.
+    """
+
+    order: npt.NDArray[np.int64]
+    fps: float
+    resampled: bool
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class VideoFacts:
+    """What sequential decoding found; sizes in pixels, after rotation."""
+
+    width: int
+    height: int
+    codec: str
+    colours: str
+    concealed: int
+    timing: Timing
+
+
+class Video:
+    """One video file, to be decoded once from start to end.
+
+    `frames()` gives RGB uint8 (height, width, 3) in order of presentation; when it is exhausted,
+    `facts()` tells what was found. `aspect` is the width of a pixel over its height.
+
+    Raises:
+        MediaError: if the file is not a video, is cut off, or too much of it is damaged. The first
+            two are found when it is opened, where its format allows; in the others, see `facts`.
+            Damage that still is a valid stream, as arithmetic coding makes of most, is not seen.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            # "file:" keeps a colon or a percent sign in a name from having a meaning.
+            self._container = av.open(f"file:{path}", options={"format_whitelist": _CONTAINERS})
+        except (av.FFmpegError, OSError) as error:
+            raise MediaError(
+                f"file must be a whole video, got one that does not open ({error.strerror})"
+            ) from error
+        self._format = self._container.format.name.split(",")[0]
+        streams = [
+            stream
+            for stream in self._container.streams.video
+            if not stream.disposition & Disposition.attached_pic  # the cover of an album
+        ]
+        if not streams:
+            self._container.close()
+            raise MediaError("file must be a video, got one without pictures")
+        try:
+            _check_whole(path, self._format)
+        except MediaError:
+            self._container.close()
+            raise
+        self._stream = streams[0]
+        self._stream.codec_context.thread_count = 1
+        self._stream.codec_context.options = dict(_STRICT)
+        self._times: list[float | None] = []
+        self._refused = self._corrupt = 0
+        self._ends_damaged = False
+        self._shape: tuple[int, ...] = ()
+        self._colours = ""
+        self._warnings = []
+        if len(streams) > 1:
+            self._warnings.append(f"first of {len(streams)} video streams taken")
+        self._reformatter = VideoReformatter()  # a frame's own would be set up anew every time
+        self.aspect = 1.0
+
+    def __enter__(self) -> "Video":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._container.close()
+
+    def frames(self) -> Iterator[Picture]:
+        """Decodes every frame; damaged ones that decoding strictly refuses are left out."""
+        interlaced = 0
+        for packet in self._packets():
+            try:
+                decoded = packet.decode()
+            except av.FFmpegError:
+                self._refused += 1
+                self._ends_damaged = True
+                continue
+            if packet.size:  # the last one only flushes what the decoder held back
+                self._ends_damaged = False
+            for frame in decoded:
+                self._corrupt += frame.is_corrupt
+                interlaced += frame.interlaced_frame
+                self._times.append(frame.time)
+                yield self._picture(frame)
+        if interlaced:
+            self._warnings.append(f"{interlaced} interlaced frames, taken as they are")
+
+    def facts(self) -> VideoFacts:
+        """What was found; call it when `frames` is exhausted.
+
+        Raises:
+            MediaError: no frame, fewer than the header promises, the last one damaged, or more than
+                5 % of them.
+        """
+        count = len(self._times)
+        damaged = max(self._refused, self._corrupt)  # one frame may be both
+        if not count:
+            raise MediaError("file must hold frames, got none that can be decoded")
+        if self._ends_damaged:
+            raise MediaError(
+                f"file must be whole, got one cut off: its last frame, after {count}, is damaged"
+            )
+        if damaged > _MAX_DAMAGED * count:
+            raise MediaError(f"frames must decode without errors, got {damaged} damaged of {count}")
+        warnings = list(self._warnings)
+        if damaged:
+            warnings.append(f"{damaged} damaged frames, concealed")
+        times: Sequence[float | None] = self._times
+        if self._format == "avi":
+            # An AVI has times of decoding only. Frames come out in the order of presentation,
+            # so the k-th one shown has the k-th time.
+            times = sorted(time for time in times if time is not None)
+            times = times if len(times) == count else self._times
+        rate = self._stream.average_rate or self._stream.guessed_rate
+        timing = constant_rate(times, header_fps=float(rate or 0))
+        self._check_promise(timing)
+        height, width = self._shape[:2]
+        return VideoFacts(
+            width=width,
+            height=height,
+            codec=self._stream.codec_context.name,
+            colours=self._colours,
+            concealed=damaged,
+            timing=Timing(
+                timing.order, timing.fps, timing.resampled, (*warnings, *timing.warnings)
+            ),
+        )
+
+    def _packets(self) -> Iterator["av.Packet[av.VideoStream]"]:
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                return
+            except (av.FFmpegError, OSError) as error:
+                raise MediaError(
+                    f"file must be whole, got a read error after frame {len(self._times)} "
+                    f"({error.strerror})"
+                ) from error
+            yield packet
+
+    def _picture(self, frame: av.VideoFrame) -> Picture:
+        picture, self._colours = _to_rgb(frame, self._reformatter)
+        aspect = float(self._stream.sample_aspect_ratio or 1)
+        if not 0.25 <= aspect <= 4:  # such a value is a slip of the writer
+            aspect = 1.0
+        matrix = cast("Mapping[Any, Any]", frame.side_data).get(SideDataType.DISPLAYMATRIX)
+        if matrix is not None:
+            picture, turned = apply_display_matrix(picture, bytes(matrix))
+            aspect = 1 / aspect if turned else aspect
+        if not self._shape:
+            self._shape, self.aspect = picture.shape, aspect
+            if aspect != 1:
+                self._warnings.append(f"pixels are {aspect:.3f} times as wide as high, corrected")
+        if picture.shape != self._shape:
+            raise MediaError(
+                f"frames must be of one size, got {self._shape[:2]} and {picture.shape[:2]} "
+                f"(height, width; frame {len(self._times) - 1})"
+            )
+        return picture
+
+    def _check_promise(self, timing: Timing) -> None:
+        """Refuses a file whose header announces clearly more than could be decoded."""
+        stream = self._stream
+        count, promised = len(self._times), 0
+        if self._format == "avi":
+            promised = stream.frames
+        elif self._format in {"matroska", "asf", "flv"} and len(self._container.streams) == 1:
+            count = len(timing.order)
+            promised = round((self._container.duration or 0) / av.time_base * timing.fps)
+        # Headers round, and count a few frames that are not there.
+        if promised - count > 2 + 0.02 * count:
+            raise MediaError(
+                f"file must be whole, got {count} frames where its header promises {promised}"
+            )
+
+
+def constant_rate(times: Sequence[float | None], *, header_fps: float) -> Timing:
+    """Puts frames on a constant rate; times are the truth, frame numbers are not.
+
+    Frames within half an interval of an even spacing, none missing, keep their numbers. Otherwise
+    the rate is one over the median interval, and each tick shows the latest frame that began
+    before it (or less than half an interval after it: jitter must not drop frames).
+
+    Args:
+        times: seconds, of each frame in order of presentation; None where the file has none.
+        header_fps: rate the file's header claims, 0 if none: for files without usable times.
+
+    Raises:
+        MediaError: if there is no rate at all, or the times leap.
+    """
+    count = len(times)
+    order = np.arange(count)
+    seconds = np.array([np.nan if time is None else time for time in times])
+    steps = np.diff(seconds)
+    if count == 1 or not (steps > 0).all():
+        if not header_fps > 0:
+            raise MediaError("frames must have times or a rate, got neither")
+        warning = "a single frame" if count == 1 else "times missing or not rising, header's rate"
+        return Timing(order, header_fps, False, (f"{warning} ({header_fps:.3f} fps) taken",))
+    seconds = seconds - seconds[0]
+    mean = seconds[-1] / (count - 1)
+    median = float(np.median(steps))
+    if np.abs(seconds - mean * order).max() < mean / 2 and steps.max() < 1.75 * median:
+        return Timing(order, float(1 / mean), False, ())
+    # Times are often rounded to milliseconds: the median alone would drift.
+    step = float(steps[np.abs(steps - median) <= median / 10].mean())
+    ticks = int(seconds[-1] / step + 0.5) + 1
+    if ticks > _MAX_STRETCH * count:
+        raise MediaError(
+            f"times of the frames must be continuous, got a leap of {steps.max():.1f} s in a clip "
+            f"of one frame every {step:.3f} s"
+        )
+    order = np.searchsorted(seconds, (np.arange(ticks) + 0.5) * step) - 1
+    warning = f"variable frame rate, resampled to {1 / step:.3f} fps"
+    return Timing(order, 1 / step, True, (warning,))
+
+
+def apply_display_matrix(picture: Picture, matrix: bytes) -> tuple[Picture, bool]:
+    """Turns and mirrors a picture as its display matrix says.
+
+    Args:
+        picture: (H, W, 3).
+        matrix: nine native 32-bit integers; (a b / c d) in 16.16 are words 0, 1, 3, 4; the point
+            (x, y) is shown at (a x + c y, b x + d y) (ISO/IEC 14496-12, 8.3.2).
+
+    Returns:
+        the picture, and whether rows became columns.
+
+    Raises:
+        MediaError: if the turn is not by a right angle.
+    """
+    a, b, _, c, d = struct.unpack("=5i", matrix[:20])
+    if (a and b) or (c and d) or not (a or b) or not (c or d):
+        raise MediaError("rotation must be by 0, 90, 180 or 270 degrees, got another matrix")
+    turned = not a
+    across, down = (c, b) if turned else (a, d)
+    if turned:
+        picture = picture.transpose(1, 0, 2)
+    picture = picture[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1]
+    return np.ascontiguousarray(picture), turned
+
+
+def _to_rgb(frame: av.VideoFrame, reformatter: VideoReformatter) -> tuple[Picture, str]:
+    """RGB by the frame's own colour tags, and those in words.
+
+    Untagged matrices are BT.601, and BT.709 from 720 lines or 1280 columns on, as players do.
+    """
+    name = frame.format.name
+    if frame.format.is_rgb or name.startswith("pal"):
+        if any(component.is_alpha for component in frame.format.components) or name == "pal8":
+            pixels = reformatter.reformat(frame, format="rgba").to_ndarray().astype(np.uint16)
+            return (pixels[..., :3] * pixels[..., 3:] // 255).astype(np.uint8), "RGB"
+        return _pixels(reformatter.reformat(frame, format="rgb24")), "RGB"
+    matrix = frame.colorspace
+    tagged = matrix in _COLOUR_NAMES
+    if not tagged:
+        large = frame.height >= 720 or frame.width >= 1280
+        matrix = Colorspace.ITU709 if large else Colorspace.SMPTE170M
+    full = frame.color_range == ColorRange.JPEG or name.startswith("yuvj")
+    full |= name.startswith("gray") and frame.color_range == ColorRange.UNSPECIFIED
+    rgb = reformatter.reformat(
+        frame,
+        format="rgb24",
+        src_colorspace=matrix,
+        src_color_range=ColorRange.JPEG if full else ColorRange.MPEG,
+        dst_color_range=ColorRange.JPEG,
+        threads=1,
+    )
+    words = f"{_COLOUR_NAMES[Colorspace(matrix)]} {'full' if full else 'limited'}"
+    return _pixels(rgb), words if tagged else f"{words} (untagged)"
+
+
+def _pixels(frame: av.VideoFrame) -> Picture:
+    return frame.to_ndarray().astype(np.uint8, copy=False)
+
+
+def _check_whole(path: Path, container: str) -> None:
+    """Refuses a file whose own structure says that bytes are missing at its end.
+
+    A transport or program stream cut exactly between two of its packets cannot be told from a
+    shorter recording.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if container == "avi":
+            cut = _end_of_riff(file, size) > size + 1  # some writers forget the last padding byte
+        elif container == "mov":
+            cut = _end_of_boxes(file, size) > size
+        else:
+            file.seek(max(0, size - 2**17))  # twice the longest packet of a program stream
+            tail = file.read()
+            cut = (
+                (container == "gif" and not tail.rstrip(b"\0").endswith(b";"))
+                or (container == "mpegts" and all(size % packet for packet in (188, 192, 204)))
+                or (container == "mpeg" and _cut_in_packet(tail))
+            )
+    if cut:
+        raise MediaError(
+            f"file must be whole, got one cut off: its {container} structure goes on after its "
+            f"{size} bytes"
+        )
+
+
+def _end_of_riff(file: BinaryIO, size: int) -> int:
+    """Where the RIFF chunks of an AVI end (there are several in files over 1 GB)."""
+    end = 0
+    while end + 8 <= size:
+        file.seek(end)
+        name, length = struct.unpack("<4sI", file.read(8))
+        if name != b"RIFF" or not length:  # length 0: the writer was stopped, frames may be fine
+            break
+        end += 8 + length
+    return end
+
+
+def _end_of_boxes(file: BinaryIO, size: int) -> int:
+    """Where the top-level boxes of an MP4 or MOV end."""
+    end = 0
+    while end + 16 <= size:
+        file.seek(end)
+        length, name, large = struct.unpack(">I4sQ", file.read(16))
+        length = large if length == 1 else length
+        if length < 8 or not name.isalnum():  # up to the end of the file, or padding
+            break
+        end += length
+    return end
+
+
+def _cut_in_packet(tail: bytes) -> bool:
+    """Whether the last packet of an MPEG program stream is longer than what is left."""
+    starts = list(re.finditer(rb"\x00\x00\x01[\xbb-\xff](..)", tail, re.DOTALL))
+    return bool(starts) and starts[-1].end() + int.from_bytes(starts[-1][1]) > len(tail)

@@ -1,0 +1,368 @@
+"""`ceus prepare`: from a table and untrustworthy files to a store that training can trust."""
+
+import fcntl
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from datamodules._ingest import (
+    Outcome,
+    Task,
+    ingest,
+    item_suffixes,
+    make_item_id,
+    running_marker,
+    start_worker,
+)
+from datamodules.cohort import Cohort, Problem, Row, find_repeats, read_cohort
+from datamodules.errors import DataError
+from datamodules.store import STORE_FORMAT, Store
+
+_FACTS = ["frames", "fps", "seconds", "width", "height", "source_sha", "item_sha", "warnings"]
+_QUALITY = [
+    "frames", "fps", "seconds", "width", "height", "codec", "colours", "resampled", "concealed",
+    "bytes", "psnr", "exact", "warnings",
+]  # fmt: skip
+
+
+def prepare(
+    cohort_csv: Path,
+    store: Path,
+    *,
+    canvas: int = 256,
+    covariates: Sequence[str] = (),
+    skip_bad: bool = False,
+    workers: int | None = None,
+    progress: bool = True,
+) -> Path:
+    """Decodes every file of a cohort once, checks it, and writes it into a store.
+
+    Every file is decoded before the store is touched: a failure leaves it as it was. Files that
+    are in the store already are not decoded again; rows taken out of the table leave the store.
+
+    Args:
+        cohort_csv: table, see `datamodules.cohort.read_cohort`.
+        store: folder; made if it is not there.
+        canvas: side of the stored frames, pixels, a multiple of 16 in 32..1024. The whole frame
+            (or crop) is fitted in, aspect ratio kept, bars black.
+        covariates: further columns of the table to copy.
+        skip_bad: leave bad rows out (told on stderr, kept in skipped.csv) instead of failing.
+        workers: processes; by default one a core.
+        progress: show a bar on stderr. What was done and left out is said there in any case.
+
+    Returns:
+        the store's folder.
+
+    Raises:
+        DataError: one that lists every bad row; or the table, the folder or a setting is not
+            usable, or another `ceus prepare` is writing this store.
+    """
+    cohort_csv, store = Path(cohort_csv), Path(store)
+    if canvas % 16 or not 32 <= canvas <= 1024:
+        raise DataError(
+            f"canvas must be a multiple of 16 in 32..1024, got {canvas} (ceus prepare). "
+            "256 suits networks of 224 pixels."
+        )
+    if workers is not None and workers < 1:
+        raise DataError(f"workers must be >= 1, got {workers} (ceus prepare). Leave it out.")
+    cohort = read_cohort(cohort_csv, covariates=covariates)
+    _check_folder(store, canvas)
+    with _staging(store) as staging:
+        known = _Known(store)
+        tasks = [
+            Task(
+                line=row.line, path=row.path, patient_id=row.patient_id, modality=row.modality,
+                crop=row.crop, canvas=canvas, staging=staging, known=frozenset(known.items),
+            )
+            for row in cohort.rows
+        ]  # fmt: skip
+        keys = {task.line: _source_key(task.path) for task in tasks}
+        outcomes = {task.line: known.find(task, keys[task.line]) for task in tasks}
+        new = [task for task in tasks if not outcomes[task.line].item_id]
+        count = workers or len(os.sched_getaffinity(0))
+        for outcome in _ingest_all(new, workers=count, progress=progress):
+            outcomes[outcome.line] = outcome
+        cohort = cohort.without(_problems(cohort, outcomes, known))
+        if not skip_bad:
+            cohort.raise_problems()
+        if not cohort.rows:
+            raise DataError(
+                f"cohort must have usable rows, got none ({cohort_csv}):\n"
+                f"{cohort.describe_problems()}\nNothing was written."
+            )
+        kept = {row.line: outcomes[row.line] for row in cohort.rows}
+        for line, outcome in kept.items():
+            known.sources[keys[line]] = outcome.source_sha
+            if outcome.facts is not None:
+                known.items[outcome.item_id] = outcome.facts
+        _commit(store, staging, cohort, kept, known=known, canvas=canvas)
+    _tell(cohort, store, new=sum(outcome.facts is not None for outcome in kept.values()))
+    return store
+
+
+class _Known:
+    """What the store holds already: `prepared.json`.
+
+    Attributes:
+        sources: hash of a file's place, size and time -> hash of its content.
+        items: item_id -> facts, for items whose files are all there.
+    """
+
+    def __init__(self, store: Path) -> None:
+        self.sources: dict[str, str] = {}
+        self.items: dict[str, dict[str, Any]] = {}
+        path = store / "prepared.json"
+        if not path.is_file():
+            return
+        content = json.loads(path.read_text())
+        self.sources = content["sources"]
+        present = {entry.name for entry in (store / "items").iterdir()}
+        for item_id, facts in content["items"].items():
+            modality = "image" if facts["codec"] == "image" else "ceus"
+            if present.issuperset(item_id + suffix for suffix in item_suffixes(modality)):
+                self.items[item_id] = facts
+
+    def find(self, task: Task, key: str) -> Outcome:
+        """The task's item if it is here, else an outcome without an item."""
+        source_sha = self.sources.get(key, "")
+        item_id = make_item_id(task, source_sha) if source_sha else ""
+        found = item_id in self.items
+        return Outcome(task.line, source_sha=source_sha, item_id=item_id if found else "")
+
+
+def _source_key(path: Path) -> str:
+    status = path.stat()
+    text = f"{path}\0{status.st_size}\0{status.st_mtime_ns}"
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+def _check_folder(store: Path, canvas: int) -> None:
+    if not store.exists() or (store.is_dir() and not any(store.iterdir())):
+        return
+    if (
+        store.is_dir()
+        and (store / "store.json").is_file()
+        and not (store / "cohort.parquet").is_file()
+    ):
+        return  # an earlier call was killed while it wrote
+    there = Store(store)
+    if there.canvas != canvas:
+        raise DataError(
+            f"canvas must be {there.canvas} as in the store there is, got {canvas} ({store}). "
+            "Name a new folder for another canvas."
+        )
+
+
+@contextmanager
+def _staging(store: Path) -> Iterator[Path]:
+    """A folder beside the store, for one call at a time; gone afterwards.
+
+    What a killed call left in it is removed. The lock is on the folder itself and ends with the
+    process that holds it.
+    """
+    path = store.absolute().with_name(f".{store.name}.preparing")
+    path.mkdir(parents=True, exist_ok=True)
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(
+                f"store must be written by one call at a time, got another at work ({store}). "
+                "Wait for the other `ceus prepare` to end."
+            ) from None
+        for left in path.iterdir():
+            left.unlink(missing_ok=True)
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+    finally:
+        os.close(fd)
+
+
+def _ingest_all(tasks: Sequence[Task], *, workers: int, progress: bool) -> Iterator[Outcome]:
+    """Runs tasks in worker processes; a decoder that crashes costs its own row only."""
+    pending = {
+        task.line: task
+        for task in sorted(tasks, key=lambda task: task.path.stat().st_size, reverse=True)
+    }
+    suspects: list[int] = []
+    columns = [
+        TextColumn("prepare"), BarColumn(), MofNCompleteColumn(), TextColumn("files"),
+        TimeRemainingColumn(),
+    ]  # fmt: skip
+    with Progress(
+        *columns, console=Console(stderr=True), disable=not (progress and tasks)
+    ) as display:
+        bar = display.add_task("", total=len(tasks))
+        while pending:
+            alone = suspects.pop() if suspects else None
+            batch = list(pending.values()) if alone is None else [pending[alone]]
+            try:
+                for outcome in _run_pool(batch, workers=workers):
+                    del pending[outcome.line]
+                    display.advance(bar)
+                    yield outcome
+            except BrokenProcessPool:
+                if alone is None:
+                    suspects = [
+                        line
+                        for line, task in pending.items()
+                        if running_marker(task.staging, line).exists()
+                    ] or list(pending)
+                else:
+                    del pending[alone]
+                    display.advance(bar)
+                    yield Outcome(alone, reason="file must decode, got a crash of the decoder")
+
+
+def _run_pool(tasks: Sequence[Task], *, workers: int) -> Iterator[Outcome]:
+    # Not fork: it might inherit threads mid-lock. Not forkserver: a process has one, and the sweep
+    # that prepares first needs it to have imported torch.
+    context = get_context("spawn")
+    pool = ProcessPoolExecutor(
+        min(workers, len(tasks)), mp_context=context, initializer=start_worker
+    )
+    try:
+        for future in as_completed([pool.submit(ingest, task) for task in tasks]):
+            yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _problems(cohort: Cohort, outcomes: dict[int, Outcome], known: _Known) -> list[Problem]:
+    """What decoding found, row by row."""
+    problems = []
+    decoded: list[Row] = []
+    for row in cohort.rows:
+        outcome = outcomes[row.line]
+        facts = outcome.facts or known.items.get(outcome.item_id)
+        reason = outcome.reason
+        if facts is not None and (row.arrival_s or 0) > facts["seconds"]:
+            reason = (
+                f"arrival_s must lie in the clip of {facts['seconds']:.2f} s, got {row.arrival_s}"
+            )
+        if reason:
+            problems.append(Problem(row.line, row.patient_id, row.name, reason))
+        else:
+            decoded.append(row)
+    sources = {row.line: outcomes[row.line].source_sha for row in decoded}
+    return problems + find_repeats(sources, decoded)
+
+
+def _commit(
+    store: Path,
+    staging: Path,
+    cohort: Cohort,
+    outcomes: dict[int, Outcome],
+    *,
+    known: _Known,
+    canvas: int,
+) -> None:
+    """Moves items into the store, then replaces its tables, the cohort's last.
+
+    Item files are named by what they hold, so none is ever overwritten by something else: until
+    the cohort table is replaced, the old store is whole.
+    """
+    items = store / "items"
+    items.mkdir(parents=True, exist_ok=True)
+    _replace(store / "store.json", json.dumps({"format": STORE_FORMAT, "canvas": canvas}).encode())
+    modality = {row.line: row.modality for row in cohort.rows}
+    wanted = {}
+    for line, outcome in outcomes.items():
+        for suffix in item_suffixes(modality[line]):
+            name = outcome.item_id + suffix
+            wanted[name] = items / name
+            if outcome.facts is not None:
+                (staging / f"{line}-{name}").replace(items / name)
+    present = {outcome.item_id for outcome in outcomes.values()}
+    shas = {outcome.source_sha for outcome in outcomes.values()}
+    prepared = {
+        "sources": {key: sha for key, sha in sorted(known.sources.items()) if sha in shas},
+        "items": {key: facts for key, facts in sorted(known.items.items()) if key in present},
+    }
+    table = _cohort_table(cohort, outcomes, known)
+    columns = ["item_id", "modality", *_QUALITY]
+    quality = table[["item_id", "modality"]].join(
+        pd.DataFrame([_flat(known.items[item_id], _QUALITY) for item_id in table["item_id"]])
+    )
+    # Only the rule that a row breaks: what it has instead might name somebody.
+    skipped = pd.DataFrame(
+        [(p.line, p.reason.partition(", got")[0]) for p in cohort.problems],
+        columns=["line", "reason"],
+    )
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False)
+    _replace(store / "quality.csv", quality[columns].to_csv(index=False).encode())
+    _replace(store / "skipped.csv", skipped.to_csv(index=False).encode())
+    _replace(store / "prepared.json", json.dumps(prepared).encode())
+    _replace(store / "cohort.parquet", buffer.getvalue())
+    for path in items.iterdir():
+        if path.name not in wanted:
+            path.unlink()
+
+
+def _cohort_table(cohort: Cohort, outcomes: dict[int, Outcome], known: _Known) -> pd.DataFrame:
+    records = []
+    for row in cohort.rows:
+        item_id = outcomes[row.line].item_id
+        record = {
+            "item_id": item_id,
+            "patient_id": row.patient_id,
+            "label": row.label,
+            "modality": row.modality,
+            **_flat(known.items[item_id], _FACTS),
+        }
+        if cohort.has_split:
+            record["split"] = row.split
+        if cohort.has_arrival:
+            record["arrival_s"] = row.arrival_s
+        records.append({**record, **row.covariates})
+    table = pd.DataFrame(records)
+    table = table.astype(dict.fromkeys({"fps", "seconds", "arrival_s"} & {*table}, "float64"))
+    for name in cohort.rows[0].covariates:
+        numbers = pd.to_numeric(table[name].replace("", None), errors="coerce")
+        if numbers.notna().eq(table[name] != "").all():
+            table[name] = numbers
+    return table.sort_values(["patient_id", "modality", "item_id"], ignore_index=True)
+
+
+def _flat(facts: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {name: facts[name] for name in names} | {"warnings": "; ".join(facts["warnings"])}
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Writes a file all at once or not at all; leaves an equal one alone."""
+    if path.is_file() and path.read_bytes() == content:
+        return
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _tell(cohort: Cohort, store: Path, *, new: int) -> None:
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    patients = len({row.patient_id for row in cohort.rows})
+    console.print(
+        f"{store}: {len(cohort.rows)} items of {patients} patients, {new} of them new", markup=False
+    )
+    if cohort.problems:
+        bad = len({problem.line for problem in cohort.problems})
+        console.print(f"{bad} rows left out:\n{cohort.describe_problems()}", markup=False)

@@ -1,0 +1,89 @@
+"""The comparison as text for the terminal."""
+
+from io import StringIO
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from evaluation.formatting import interval, notes, number, seal_sentences, spread, states
+from evaluation.tables import DEPLOYED
+
+if TYPE_CHECKING:
+    from evaluation.evaluate import Evaluation
+
+_RATES = ("sensitivity", "specificity", "accuracy")
+
+
+def render(evaluation: "Evaluation", width: int) -> str:
+    """Cells by modality with their mean, unfinished runs, the test set, the path of the report."""
+    file = StringIO()
+    console = Console(file=file, width=width, color_system=None, highlight=False, markup=False)
+    tables, sweep = evaluation.tables, evaluation.sweep
+    console.print(f"Sweep {sweep.name}: {states(evaluation)}. Out-of-fold figures:")
+    console.print(_cells(evaluation))
+    if not tables.cells["complete"].all():
+        console.print("* a run of this cell is not done; the cell is left out of the means")
+    for note in notes(tables.cells):
+        console.print(f"– {note}")
+    for run in sweep.runs:
+        if run.state == "failed":
+            console.print(f"Failed: {run.run_id}: {run.reason}")
+    for sentence in seal_sentences(evaluation):
+        console.print(sentence)
+    if evaluation.seal.labels is not None:
+        console.print(_test(evaluation))
+        for note in notes(tables.test):
+            console.print(f"– {note}")
+    console.print(f"Report: {evaluation.report}", soft_wrap=True)
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
+
+
+def _cells(evaluation: "Evaluation") -> Table:
+    table = _table("patients\n(events)", "folds", "fold-mean\nAUC ±SD", "pooled AUC\n(95 % CI)")
+    cells = evaluation.tables.cells
+    for mean in evaluation.tables.modalities.to_dict("records"):
+        for cell in cells[cells["modality"] == mean["modality"]].to_dict("records"):
+            table.add_row(
+                cell["architecture"] + ("" if cell["complete"] else "*"),
+                f"{cell['patients']} ({cell['events']})",
+                f"{cell['folds_done']}/{cell['folds_expected']}",
+                spread(cell["fold_mean_auc"], cell["fold_sd_auc"]),
+                interval(cell["pooled_auc"], cell["pooled_low"], cell["pooled_high"]),
+                *(number(cell[name], 2) for name in _RATES),
+            )
+        table.add_row(
+            mean["modality"].upper(),
+            "",
+            "mean",
+            number(mean["fold_mean_auc"]),
+            number(mean["pooled_auc"]),
+            *(number(mean[name], 2) for name in _RATES),
+            end_section=True,
+        )
+    return table
+
+
+def _test(evaluation: "Evaluation") -> Table:
+    table = _table("patients\n(events)", "modality", "scored by", "AUC\n(95 % CI)")
+    for row in evaluation.tables.test.to_dict("records"):
+        table.add_row(
+            row["architecture"] + ("" if row["runs_done"] == row["runs_expected"] else "*"),
+            f"{row['patients']} ({row['events']})",
+            row["modality"],
+            "deployed" if row["source"] == DEPLOYED else "ensemble",
+            interval(row["auc"], row["low"], row["high"]),
+            *(number(row[name], 2) for name in _RATES),
+        )
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.HORIZONTALS, padding=0, pad_edge=False, show_edge=False)
+    table.add_column("", overflow="fold", min_width=12)
+    for name in columns:
+        table.add_column(name, no_wrap=True)
+    for name in ("sens", "spec", "acc"):
+        table.add_column(name, no_wrap=True, justify="right", min_width=5)
+    return table

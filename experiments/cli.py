@@ -1,0 +1,224 @@
+"""The `ceus` command. Each subcommand imports what it needs, so that help and errors are quick."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from jsonargparse import ArgumentParser, Namespace
+
+if TYPE_CHECKING:
+    from experiments.sweep import Sweep
+
+_Presets = Literal["demo", "published"]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run `ceus`; exit 0 when all went well, 1 when runs failed, 2 for something to mend."""
+    parser, commands = _parser()
+    options = parser.parse_args(arguments)
+    name = options.subcommand
+    try:
+        code = commands[name](options[name])
+    except KeyboardInterrupt:
+        print("\nStopped. Call the same command again to go on.", file=sys.stderr)
+        code = 130
+    except ValueError as error:
+        if not _is_users(error):
+            raise
+        if options.debug:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    sys.exit(code)
+
+
+def _is_users(error: BaseException) -> bool:
+    from datamodules.errors import DataError
+    from evaluation.errors import EvaluationError
+    from experiments.errors import ConfigError
+
+    return isinstance(error, DataError | EvaluationError | ConfigError)
+
+
+def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
+    parser = ArgumentParser(
+        prog="ceus",
+        description="Does a CEUS clip, an ultrasound image, or both tell which PTC carry an occult "
+        "lymph node metastasis? The commands in the order of a study:",
+    )
+    parser.add_argument("--debug", action="store_true", help="show tracebacks of errors")
+    subcommands = parser.add_subcommands()
+    commands: dict[str, Callable[[Namespace], int]] = {}
+
+    def command(name: str, run: Callable[[Namespace], int], text: str) -> ArgumentParser:
+        sub = ArgumentParser(description=text)
+        subcommands.add_subcommand(name, sub, help=text)
+        commands[name] = run
+        return sub
+
+    sub = command("phantom", _phantom, "make a synthetic cohort with a known answer")
+    sub.add_argument("out", type=Path, help="folder to make")
+    sub.add_argument("--patients", type=int | None, default=None, help="default: the preset's")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--preset", type=_Presets, default="demo")
+
+    sub = command("prepare", _prepare, "check raw files and write a store that is read exactly")
+    sub.add_argument("cohort", type=Path, help="cohort.csv: patient_id,label,modality,path")
+    sub.add_argument("store", type=Path, help="folder to write, or to bring up to date")
+    sub.add_argument("--canvas", type=int, default=256, help="side of the stored frames, pixels")
+    sub.add_argument("--covariates", type=str, default="", help="columns to keep, as age,sex")
+    sub.add_argument("--skip-bad", action="store_true", help="leave bad rows out, and say which")
+    sub.add_argument("--workers", type=int | None, default=None, help="processes; default: cores")
+
+    sub = command("split", _split, "freeze hold-out and folds by patient")
+    sub.add_argument("store", type=Path)
+    sub.add_argument("--name", type=str, default="default")
+    sub.add_argument("--folds", type=int, default=5)
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--holdout", type=float, default=116 / 396, help="share of patients, 0 to 1")
+
+    sub = command(
+        "fit", _fit, "train and score one run: ceus fit architecture=resnet modality=video"
+    )
+    sub.add_argument("overrides", nargs="*", help="KEY=VALUE, as in experiments/base.yaml")
+
+    sub = command("sweep", _sweep, "train and score all runs of a sweep that are not done")
+    sub.add_argument("file", type=Path, help="as experiments/sweep/demo.yaml")
+    sub.add_argument("overrides", nargs="*", help="KEY=VALUE for every run; an axis is narrowed")
+    sub.add_argument(
+        "--cohort",
+        type=str | None,
+        default=None,
+        help="first prepare and split this cohort.csv, or `phantom`, as the file's data: says",
+    )
+    sub.add_argument("--evaluate", action="store_true", help="end with the comparison table")
+    sub.add_argument("--extend", action="store_true", help="add new runs to a frozen sweep")
+
+    sub = command("status", _status, "show the runs of a sweep folder, live or dead")
+    sub.add_argument("folder", type=Path, help="as runs/demo")
+
+    sub = command("evaluate", _evaluate, "tables, figures and report from the prediction tables")
+    sub.add_argument("folder", type=Path, help="as runs/demo")
+    sub.add_argument(
+        "--unseal-test",
+        type=Path | None,
+        default=None,
+        metavar="STORE",
+        help="open the test set with the labels of this store; is recorded",
+    )
+    sub.add_argument("--reason", type=str, default="", help="why it is opened")
+    return parser, commands
+
+
+def _phantom(options: Namespace) -> int:
+    from datamodules.phantom import make_phantom
+
+    path = make_phantom(
+        options.out, patients=options.patients, seed=options.seed, preset=options.preset
+    )
+    print(f"cohort: {path}")
+    return 0
+
+
+def _prepare(options: Namespace) -> int:
+    from datamodules.prepare import prepare
+
+    prepare(
+        options.cohort,
+        options.store,
+        canvas=options.canvas,
+        covariates=[name for name in options.covariates.split(",") if name],
+        skip_bad=options.skip_bad,
+        workers=options.workers,
+    )
+    print(f"store: {options.store}")
+    return 0
+
+
+def _split(options: Namespace) -> int:
+    from datamodules.splits import make_split
+
+    path = make_split(
+        options.store,
+        name=options.name,
+        num_folds=options.folds,
+        seed=options.seed,
+        holdout_fraction=options.holdout,
+    )
+    print(f"split: {path}")
+    return 0
+
+
+def _fit(options: Namespace) -> int:
+    from experiments.compose import compose, make_run
+    from experiments.sweep import LauncherSettings, Sweep
+
+    run = make_run(compose(options.overrides))
+    devices = run.config["trainer"]["devices"]
+    settings = LauncherSettings(parallel=1, devices_per_run=devices if devices != "auto" else 1)
+    # Single runs gather in one folder, listed like a sweep's, so that evaluate reads them too.
+    sweep = Sweep(run.study.sweep, run.folder.parent, (run,), settings)
+    code = _go(sweep, extend=True)
+    print(f"run: {run.folder}")
+    return code
+
+
+def _sweep(options: Namespace) -> int:
+    from experiments.sweep import expand, make_data, read_sweep
+
+    file = read_sweep(options.file, options.overrides)
+    if options.cohort:
+        make_data(file, options.cohort)
+    sweep = expand(file)
+    code = _go(sweep, extend=options.extend)
+    return max(code, _print_evaluation(sweep.folder)) if options.evaluate else code
+
+
+def _go(sweep: Sweep, *, extend: bool) -> int:
+    from experiments.launch import launch
+    from experiments.status import read_status
+    from experiments.sweep import freeze, pending
+
+    queue = pending(sweep)
+    failed = launch(
+        queue, len(sweep.runs), sweep.launcher, before=lambda: freeze(sweep, extend=extend)
+    )
+    states = [read_status(run.folder) for run in sweep.runs]
+    done = sum(status.state == "done" for status in states)
+    print(
+        f"sweep {sweep.name}: {done} done, {len(failed)} failed, "
+        f"{len(states) - done - len(failed)} left ({sweep.folder})"
+    )
+    for run, _ in failed:
+        print(f"  {run.run_id}: {read_status(run.folder).reason} ({run.folder / 'log.txt'})")
+    if len(sweep.runs) == 1 and failed:
+        return failed[0][1]
+    return 1 if failed else 0
+
+
+def _status(options: Namespace) -> int:
+    from rich.console import Console
+
+    from experiments.progress import status_table
+
+    Console().print(status_table(options.folder))
+    return 0
+
+
+def _evaluate(options: Namespace) -> int:
+    import evaluation
+
+    if options.unseal_test:
+        evaluation.unseal(options.folder, options.unseal_test, reason=options.reason)
+    return _print_evaluation(options.folder)
+
+
+def _print_evaluation(folder: Path) -> int:
+    import evaluation
+
+    print(evaluation.evaluate(folder).render())
+    return 0

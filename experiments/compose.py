@@ -1,0 +1,293 @@
+"""From YAML files and overrides to one resolved configuration with an id.
+
+`base <- modality/* <- architecture/* <- profile/* <- dotted overrides`, merged and resolved by
+OmegaConf to plain values. Nothing here imports torch, so a sweep of hundreds of runs is planned
+in a second; `experiments.build` holds the rest against the constructors.
+"""
+
+import copy
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from jsonargparse import ArgumentError, ArgumentParser
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from datamodules.splits import load_split
+from datamodules.store import Store
+from experiments.errors import ConfigError
+
+HERE = Path(__file__).parent
+GROUPS = ("modality", "architecture", "profile")  # in order of precedence, the last wins
+ROOMS = ("study", "seed_everything", "model", "data", "trainer")
+
+_CONSTRUCTORS = {
+    "sizes",
+    "image_encoder",
+    "video_encoder",
+    "train_sampling",
+    "eval_sampling",
+    "augment",
+    "head",
+}
+# What may differ between two runs that are the same work: devices, workers, paths, logging.
+_NOT_IN_ID = {
+    "study": {"store", "runs", "sweep", "sizes", "num_threads", "last_every", "wandb"},
+    "data": {"store", "num_threads"},
+    "trainer": {
+        "accelerator",
+        "devices",
+        "num_nodes",
+        "strategy",
+        "default_root_dir",
+        "enable_progress_bar",
+        "enable_model_summary",
+        "log_every_n_steps",
+    },
+}
+
+
+@dataclass(frozen=True)
+class Study:
+    """The keys under `study:`, as `base.yaml` explains them one by one."""
+
+    architecture: str
+    modality: str
+    fold: int | Literal["all"]
+    seed: int
+    store: Path
+    split: str
+    runs: Path
+    sweep: str
+    size: str
+    sizes: dict[str, dict[str, Any]]
+    image_encoder: dict[str, Any]
+    video_encoder: dict[str, Any]
+    image_size: int
+    video_size: int
+    num_frames: int
+    image_mean: tuple[float, float, float]
+    image_std: tuple[float, float, float]
+    video_mean: tuple[float, float, float]
+    video_std: tuple[float, float, float]
+    encoder_lr: float
+    head_lr: float
+    batch_size: int
+    eval_batch_size: int
+    num_threads: int
+    train_sampling: dict[str, Any]
+    eval_sampling: dict[str, Any]
+    augment: dict[str, Any] | None
+    head: dict[str, Any]
+    patience: int
+    last_every: int
+    wandb: bool
+
+
+@dataclass(frozen=True)
+class Run:
+    """One cell x fold x seed, resolved.
+
+    Attributes:
+        run_id: `ARCHITECTURE-MODALITY-foldK-seedS-HASH8`; the same work has the same id.
+        study: Our keys, checked.
+        config: The whole resolved configuration, plain values only.
+        shas: `config_sha`, `split_sha`, `store_sha`: what the id stands for.
+    """
+
+    run_id: str
+    study: Study
+    config: dict[str, Any]
+    shas: dict[str, str]
+
+    @property
+    def folder(self) -> Path:
+        """`RUNS/SWEEP/RUN_ID`."""
+        return self.study.runs / self.study.sweep / self.run_id
+
+
+def compose(overrides: Sequence[str]) -> dict[str, Any]:
+    """Merge the YAML files that `overrides` name, and then the overrides themselves.
+
+    Args:
+        overrides: `KEY=VALUE` each, the value read as YAML. `architecture`, `modality` and
+            `profile` choose a file of that folder, or the file at that path. Other keys are
+            dotted paths (`trainer.max_epochs=3`); those of `study:` may go without `study.`.
+
+    Returns:
+        The configuration as plain dicts, lists and scalars, every `${...}` resolved.
+
+    Raises:
+        ConfigError: For a key, a value or a file that is not there or not allowed.
+    """
+    chosen: dict[str, str] = {}
+    dotted: list[str] = []
+    base = load_yaml(HERE / "base.yaml")
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise ConfigError(f"override must be KEY=VALUE, got {override!r} (command line).")
+        if key in GROUPS:
+            chosen[key] = value
+        else:
+            dotted.append(f"{_full_key(key)}={value}")
+    for group in ("architecture", "modality"):
+        if group not in chosen:
+            raise ConfigError(
+                f"{group} must be given, got nothing (command line). "
+                f"Add {group}=NAME with NAME one of {', '.join(_names(group))}."
+            )
+    parts = [base, *(load_yaml(_group_file(g, chosen[g])) for g in GROUPS if g in chosen)]
+    try:
+        config = OmegaConf.merge(*parts, OmegaConf.from_dotlist(dotted))
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"configuration must resolve, got: {reason} (key {error.full_key!r}). "
+            "Check the override or the YAML file that sets this key."
+        ) from error
+    except YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"override values must be YAML, got {dotted!r}: {reason}") from error
+    return cast("dict[str, Any]", plain)
+
+
+def make_run(config: Mapping[str, Any]) -> Run:
+    """Check the `study:` keys and give the configuration its id.
+
+    Raises:
+        ConfigError: For an unknown or mistyped key under `study:`, or an unknown top-level key.
+        DataError: If the store or the split is not there, or the fold is not in the split.
+    """
+    unknown = set(config) - set(ROOMS)
+    if unknown:
+        raise ConfigError(
+            f"top-level keys must be of {', '.join(ROOMS)}, got {', '.join(sorted(unknown))}. "
+            "Move your keys under one of these."
+        )
+    study = _check_study(config["study"])
+    store = Store(study.store)
+    split = load_split(study.store, study.split)
+    split.parts(study.fold)  # refuses a fold that is not there, before anything starts
+    shas = {
+        "config_sha": _sha(_what_counts(config)),
+        "split_sha": split.sha,
+        "store_sha": store.sha,
+    }
+    run_id = (
+        f"{study.architecture}-{study.modality}-fold{study.fold}-seed{study.seed}-{_sha(shas)[:8]}"
+    )
+    return Run(run_id=run_id, study=study, config=dict(config), shas=shas)
+
+
+def _what_counts(config: Mapping[str, Any]) -> dict[str, Any]:
+    counts = copy.deepcopy(dict(config))
+    for room, names in _NOT_IN_ID.items():
+        settings = counts.get(room, {})
+        for name in names:
+            settings.pop(name, None)
+            settings.get("init_args", {}).pop(name, None)
+    # A path that names weights stands for their content, not for where they lie.
+    return cast("dict[str, Any]", _weights_by_content(counts))
+
+
+def _weights_by_content(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {
+            key: hashlib.sha256(Path(value).read_bytes()).hexdigest()
+            if key == "pretrained" and isinstance(value, str) and Path(value).is_file()
+            else _weights_by_content(value)
+            for key, value in node.items()
+        }
+    return [_weights_by_content(value) for value in node] if isinstance(node, list) else node
+
+
+def _sha(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _check_study(settings: Mapping[str, Any]) -> Study:
+    # Constructors named inside are not looked at here: that would import them, and torch.
+    named: dict[str, Any] = {name: settings.get(name) for name in _CONSTRUCTORS}
+    plain = {name: value for name, value in settings.items() if name not in named}
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Study, "study", skip=_CONSTRUCTORS)
+    try:
+        parsed = parser.parse_object({"study": copy.deepcopy(plain)})
+    except ArgumentError as error:
+        raise ConfigError(explain(error)) from error
+    study = Study(**parsed.study.as_dict(), **named)
+    for name in ("batch_size", "eval_batch_size", "num_frames", "image_size", "video_size"):
+        if getattr(study, name) < 1:
+            raise ConfigError(
+                f"study.{name} must be at least 1, got {getattr(study, name)!r}. Set {name}=..."
+            )
+    return study
+
+
+def explain(error: Exception) -> str:
+    """What jsonargparse says of a configuration, as one sentence that names key and remedy."""
+    text = " ".join(str(error).split())
+    return f"configuration must fit the constructors it names: {text}"
+
+
+def _full_key(key: str) -> str:
+    first = key.partition(".")[0]
+    if first in ROOMS:
+        return key
+    known = [field.name for field in fields(Study)]
+    if first in known:
+        return f"study.{key}"
+    close = difflib.get_close_matches(first, [*known, *GROUPS, *ROOMS], n=3)
+    hint = f"Did you mean {' or '.join(close)}?" if close else ""
+    raise ConfigError(
+        f"override key must start with one of {', '.join((*GROUPS, *ROOMS))} or be a key of "
+        f"study:, got {key!r} (command line). {hint or 'See experiments/base.yaml.'}"
+    )
+
+
+def _names(group: str) -> list[str]:
+    return sorted(path.stem for path in (HERE / group).glob("*.yaml"))
+
+
+def _group_file(group: str, name: str) -> Path:
+    packaged = HERE / group / f"{name}.yaml"
+    own = Path(name)
+    for path in (packaged, own):
+        if path.is_file():
+            return path
+    raise ConfigError(
+        f"{group} must be one of {', '.join(_names(group))} or the path of a YAML file, "
+        f"got {name!r}. Choose one, or write your own after the files in experiments/{group}/."
+    )
+
+
+def load_yaml(path: Path) -> DictConfig:
+    """Read a YAML file of keys, each version of it once a process.
+
+    Raises:
+        ConfigError: If it cannot be read, is not YAML, or holds no keys.
+    """
+    try:
+        return _load_version(path, path.stat().st_mtime_ns)
+    except (OSError, ValueError, YAMLError) as error:
+        where = " ".join(str(error).split())
+        raise ConfigError(
+            f"configuration must be a YAML file of keys, got {path}: {where}"
+        ) from error
+
+
+@lru_cache(maxsize=64)
+def _load_version(path: Path, version: int) -> DictConfig:  # noqa: ARG001
+    loaded = OmegaConf.load(path)
+    if not isinstance(loaded, DictConfig):
+        raise ValueError(f"a {type(loaded).__name__} at its top")
+    return loaded

@@ -1,0 +1,286 @@
+"""A sweep: axes in YAML, expanded once into run folders and frozen in `sweep.json`."""
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from jsonargparse import ArgumentError, ArgumentParser
+from omegaconf import OmegaConf
+
+from datamodules.splits import load_split
+from datamodules.store import Store
+from experiments.compose import Run, compose, explain, load_yaml, make_run
+from experiments.errors import ConfigError
+from experiments.status import is_locked, read_status, write_atomic
+
+CELL = ("architecture", "modality", "fold", "seed")
+
+
+@dataclass(frozen=True)
+class LauncherSettings:
+    """How runs are put on the machine.
+
+    Attributes:
+        parallel: Runs at a time; `auto` is one a GPU, or two where there is none.
+        devices_per_run: Devices of a run; more than one trains with DDP inside the run.
+    """
+
+    parallel: int | Literal["auto"] = "auto"
+    devices_per_run: int = 1
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """How a cohort becomes the store and the split of the sweep (`ceus sweep --cohort`).
+
+    Attributes:
+        canvas: Side of the stored frames, pixels.
+        covariates: Columns of the cohort table to keep.
+        num_folds: Folds outside the hold-out.
+        split_seed: Seed of the split.
+        holdout_fraction: Share of patients held out; that of the reference study by default. A
+            `split` column in the cohort table wins.
+        phantom: Preset of the synthetic cohort that `--cohort phantom` makes.
+    """
+
+    canvas: int = 256
+    covariates: tuple[str, ...] = ()
+    num_folds: int = 5
+    split_seed: int = 0
+    holdout_fraction: float = 116 / 396
+    phantom: Literal["demo", "published"] = "published"
+
+
+@dataclass(frozen=True)
+class SweepFile:
+    """The content of a sweep YAML.
+
+    Attributes:
+        name: Folder of the sweep under the runs folder.
+        axes: For each key the values that are crossed; architecture and modality are required.
+        profile: Profile of every run.
+        overrides: Dotted keys set in every run.
+        data: How a cohort becomes the sweep's store.
+        launcher: How runs are put on the machine.
+    """
+
+    name: str
+    axes: dict[str, list[Any]]
+    profile: str | None = None
+    overrides: dict[str, Any] = field(default_factory=dict)
+    data: DataSettings = DataSettings()
+    launcher: LauncherSettings = LauncherSettings()
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Runs that are evaluated together, in the order in which they are started."""
+
+    name: str
+    folder: Path
+    runs: tuple[Run, ...]
+    launcher: LauncherSettings
+
+
+def read_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepFile:
+    """Read a sweep YAML and the command line's overrides of it.
+
+    Args:
+        path: The YAML file, with the keys of `SweepFile`.
+        overrides: `KEY=VALUE` for every run, as in `compose`; an axis given here is narrowed to
+            this value; `name=`, `data.*=` and `launcher.*=` are the sweep's own.
+
+    Raises:
+        ConfigError: For the first key or value that does not fit.
+    """
+    if not path.is_file():
+        raise ConfigError(
+            f"sweep must be a YAML file, got {str(path)!r}. See the files in experiments/sweep/."
+        )
+    own = [o for o in overrides if o.split("=")[0].split(".")[0] in ("name", "data", "launcher")]
+    settings: Any = OmegaConf.merge(load_yaml(path), OmegaConf.from_dotlist(own))
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(SweepFile, "sweep")
+    try:
+        parsed = parser.parse_object({"sweep": OmegaConf.to_container(settings, resolve=True)})
+        file: SweepFile = parser.instantiate(parsed).sweep
+    except ArgumentError as error:
+        raise ConfigError(f"{explain(error)} ({path})") from error
+    axes, common = dict(file.axes), dict(file.overrides)
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key in axes:
+            axes[key] = [value]
+        elif override not in own:
+            common[key] = value
+    if not axes or not all(axes.values()):
+        raise ConfigError(
+            f"every axis must have a value, got {axes!r} ({path}). Fill or remove it."
+        )
+    return replace(file, axes=axes, overrides=common)
+
+
+def expand(file: SweepFile) -> Sweep:
+    """Cross the axes into resolved runs.
+
+    Raises:
+        ConfigError, DataError: For the first setting, store, split or fold that does not fit.
+    """
+    runs = [make_run(config) for config in _configs(file)]
+    ids = [run.run_id for run in runs]
+    if len(set(ids)) < len(ids):
+        twice = sorted({name for name in ids if ids.count(name) > 1})
+        raise ConfigError(
+            f"axes must give each run once, got {', '.join(twice)} twice (sweep {file.name}). "
+            "Remove repeated values."
+        )
+    return Sweep(file.name, runs[0].folder.parent, tuple(runs), file.launcher)
+
+
+def make_data(file: SweepFile, cohort: str) -> None:
+    """Prepare a cohort and split it as the sweep's `data:` says; what is there is kept.
+
+    Args:
+        file: The sweep.
+        cohort: Path of cohort.csv, or `phantom` for the synthetic cohort in `data/`.
+
+    Raises:
+        DataError: For bad input, or a store or split made otherwise before.
+    """
+    from datamodules.phantom import make_phantom
+    from datamodules.prepare import prepare
+    from datamodules.splits import make_split
+
+    data = file.data
+    store = Path(next(_configs(file))["study"]["store"])
+    is_phantom = cohort == "phantom"
+    table = (
+        make_phantom(Path("data") / f"phantom-{data.phantom}", preset=data.phantom)
+        if is_phantom
+        else Path(cohort)
+    )
+    prepare(table, store, canvas=data.canvas, covariates=data.covariates)
+    make_split(
+        store,
+        num_folds=data.num_folds,
+        seed=data.split_seed,
+        holdout_fraction=data.holdout_fraction,
+    )
+
+
+def _configs(file: SweepFile) -> Iterator[dict[str, Any]]:
+    common = [f"{key}={_yaml(value)}" for key, value in file.overrides.items()]
+    profile = [f"profile={file.profile}"] if file.profile else []
+    own = [f"trainer.devices={file.launcher.devices_per_run}", f"sweep={file.name}"]
+    for values in itertools.product(*file.axes.values()):
+        cell = [f"{key}={_yaml(value)}" for key, value in zip(file.axes, values, strict=True)]
+        yield compose([*profile, *own, *common, *cell])
+
+
+def _yaml(value: Any) -> str:
+    """A value as an override's right-hand side: strings as the user wrote them."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def freeze(sweep: Sweep, *, extend: bool = False) -> None:
+    """Write the list of runs, their folders and the sealed cohort; refuse a differing sweep.
+
+    Args:
+        sweep: What `load_sweep` gave.
+        extend: Add the runs that are new to a sweep frozen before.
+
+    Raises:
+        ConfigError: If the folder holds a sweep of other runs and `extend` is not set.
+    """
+    path = sweep.folder / "sweep.json"
+    listed = [_entry(run) for run in sweep.runs]
+    if path.is_file():
+        frozen = json.loads(path.read_text())["runs"]
+        old, new = ({entry["run_id"] for entry in entries} for entries in (frozen, listed))
+        if old == new:
+            _make_folders(sweep)
+            return
+        if not extend:
+            raise ConfigError(
+                f"sweep must be the one frozen in {path}, got {_difference(sweep, frozen)}. "
+                "Give it another name=, undo the change, or add runs with --extend."
+            )
+        listed = [*frozen, *(entry for entry in listed if entry["run_id"] not in old)]
+    _make_folders(sweep)
+    _write_cohort(sweep)
+    write_atomic(path, json.dumps({"name": sweep.name, "runs": listed}, indent=1))
+
+
+def pending(sweep: Sweep) -> list[Run]:
+    """Runs that are neither done nor held by a living process, in order."""
+    return [
+        run
+        for run in sweep.runs
+        if read_status(run.folder).state != "done" and not is_locked(run.folder)
+    ]
+
+
+def _entry(run: Run) -> dict[str, Any]:
+    study = run.study
+    return {"run_id": run.run_id, **{k: getattr(study, k) for k in CELL}, "shas": run.shas}
+
+
+def _make_folders(sweep: Sweep) -> None:
+    for run in sweep.runs:
+        config = run.folder / "config.yaml"
+        run.folder.mkdir(parents=True, exist_ok=True)
+        # Rewritten for a run not yet done: what is not in the id (store path, threads) may change.
+        if not config.is_file() or read_status(run.folder).state != "done":
+            write_atomic(config, OmegaConf.to_yaml(OmegaConf.create(run.config)))
+
+
+def _write_cohort(sweep: Sweep) -> None:
+    study = sweep.runs[0].study
+    cohort = Store(study.store).items.copy()
+    holdout = load_split(study.store, study.split).holdout
+    cohort["label"] = cohort["label"].astype("Int8").mask(cohort["patient_id"].isin(holdout))
+    write_atomic(sweep.folder / "cohort.parquet", cohort.to_parquet(index=False))
+
+
+def _difference(sweep: Sweep, frozen: Sequence[Mapping[str, Any]]) -> str:
+    """What a differing sweep differs in: cells, or within the first common cell the settings."""
+    by_cell = {tuple(str(entry[k]) for k in CELL): entry for entry in frozen}
+    mine = {tuple(str(getattr(run.study, k)) for k in CELL): run for run in sweep.runs}
+    added, removed = sorted(mine.keys() - by_cell), sorted(by_cell.keys() - mine)
+    told = []
+    for word, cells in (("new", added), ("missing", removed)):
+        if cells:
+            told.append(f"{len(cells)} {word} (first {'-'.join(cells[0])})")
+    for cell, run in mine.items():
+        entry = by_cell.get(cell)
+        if entry and entry["run_id"] != run.run_id:
+            told.append(f"{'-'.join(cell)} changed: {_changes(sweep.folder, entry, run)}")
+            break
+    return "; ".join(told)
+
+
+def _changes(folder: Path, entry: Mapping[str, Any], run: Run) -> str:
+    for name, word in (("store_sha", "the store"), ("split_sha", "the split")):
+        if entry["shas"][name] != run.shas[name]:
+            return word
+    config = folder / entry["run_id"] / "config.yaml"
+    if not config.is_file():
+        return "its settings"
+    before = _flat(OmegaConf.to_container(OmegaConf.load(config)))
+    after = _flat(run.config)
+    keys = [k for k in sorted(before.keys() | after) if before.get(k) != after.get(k)]
+    shown = [f"{k} {before.get(k)!r} -> {after.get(k)!r}" for k in keys if ".sizes." not in k]
+    return ", ".join(shown[:5]) + (f" and {len(shown) - 5} more" if len(shown) > 5 else "")
+
+
+def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(node, dict):
+        return {prefix: node}
+    return {
+        k: v
+        for key, sub in node.items()
+        for k, v in _flat(sub, f"{prefix}.{key}" if prefix else str(key)).items()
+    }

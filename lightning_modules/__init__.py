@@ -1,0 +1,16 @@
+"""How a network is trained and scored: one base, three classifiers."""
+
+from lightning_modules.base import PatientClassifier
+from lightning_modules.combined import CombinedClassifier
+from lightning_modules.image import ImageClassifier
+from lightning_modules.scores import gather_rows, patient_scores
+from lightning_modules.video import VideoClassifier
+
+__all__ = [
+    "CombinedClassifier",
+    "ImageClassifier",
+    "PatientClassifier",
+    "VideoClassifier",
+    "gather_rows",
+    "patient_scores",
+]

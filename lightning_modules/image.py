@@ -1,0 +1,34 @@
+"""The classifier of 2D ultrasound images."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from lightning_modules.base import PatientClassifier
+
+
+class ImageClassifier(PatientClassifier):
+    """An image encoder with a linear head; each image is scored on its own.
+
+    Args:
+        encoder: Takes `(B, 3, H, W)`, gives `(B, num_features)`, has `num_features`.
+        dropout: Share of features dropped before the head in training, in [0, 1).
+        **settings: Settings of the base class.
+    """
+
+    _key = "image"
+
+    def __init__(self, encoder: nn.Module, *, dropout: float = 0.0, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.encoder = encoder
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(encoder.num_features, 1))  # type: ignore[arg-type]
+
+    def encoders(self) -> tuple[nn.Module, ...]:
+        """The one encoder."""
+        return (self.encoder,)
+
+    def logits(self, batch: Mapping[str, Any]) -> Tensor:
+        """Logits `(B,)` of the rows' images (in the video classifier: clips)."""
+        logits: Tensor = self.head(self.encoder(batch[self._key])).squeeze(1)
+        return logits

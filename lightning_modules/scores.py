@@ -1,0 +1,66 @@
+"""From scored rows to one score a patient, exact whatever the number of processes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import torch
+
+COLUMNS = ("row_key", "item_id", "patient_id", "label", "logit")
+
+
+def rows_of(batch: Mapping[str, Any], logits: torch.Tensor) -> dict[str, list[Any]]:
+    """Pair the identity of each row of a batch with its logit.
+
+    Args:
+        batch: A batch of the data contract (DESIGN §2) of B rows.
+        logits: `(B,)`, any float type.
+
+    Returns:
+        The columns `row_key, item_id, patient_id, label, logit`, each a list of length B; label
+        and logit as Python floats (float64), label NaN where it is sealed.
+    """
+    return {
+        "row_key": list(batch["row_key"]),
+        "item_id": list(batch["item_id"]),
+        "patient_id": list(batch["patient_id"]),
+        "label": batch["label"].double().tolist(),
+        "logit": logits.detach().double().tolist(),
+    }
+
+
+def gather_rows(rows: Sequence[Mapping[str, list[Any]]]) -> pd.DataFrame:
+    """Collect the rows of every process, each row once, in one order.
+
+    Must be called by all processes of the group, also by one that scored nothing. A row that two
+    processes scored (a repeated one) counts once; the order is that of `row_key`, so means over
+    rows do not depend on how rows were dealt out.
+
+    Args:
+        rows: What this process scored, as `rows_of` gives it.
+
+    Returns:
+        The columns of `rows_of`, one line a row.
+    """
+    mine = {c: [value for part in rows for value in part[c]] for c in COLUMNS}
+    parts: list[Any] = [mine]
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        parts = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(parts, mine)
+    table = pd.concat([pd.DataFrame(part, columns=list(COLUMNS)) for part in parts])
+    return table.drop_duplicates("row_key").sort_values("row_key", ignore_index=True)
+
+
+def patient_scores(rows: pd.DataFrame) -> pd.DataFrame:
+    """Average a patient's rows on the logit scale.
+
+    Args:
+        rows: As `gather_rows` gives them.
+
+    Returns:
+        One line a patient, sorted: `patient_id, label, logit, n_items` (distinct items scored).
+    """
+    groups = rows.groupby("patient_id", sort=True)
+    scores = groups.agg(label=("label", "first"), logit=("logit", "mean"))
+    scores["n_items"] = groups["item_id"].nunique()
+    return scores.reset_index()

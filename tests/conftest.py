@@ -1,0 +1,47 @@
+"""One tiny cohort and its store, made once a session by the real phantom and the real prepare."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from datamodules.phantom import PhantomPreset, make_phantom
+from datamodules.prepare import prepare
+from datamodules.splits import make_split
+
+ROOT = Path(__file__).parents[1]
+# Two test processes share two cores.
+torch.set_num_threads(1)
+# A run's children must be as quiet and as single as a laptop without an account.
+os.environ.setdefault("WANDB_MODE", "offline")
+
+TINY = PhantomPreset(
+    patients=26,
+    positives=12,
+    image_auc=0.9,
+    video_auc=0.95,
+    clip_seconds=(2.0, 3.0),
+    fps=(4, 6),
+    clip_size=(64, 48),
+    image_size=(64, 64),
+    depth_mm=26.0,
+    time_scale=0.1,
+)
+
+
+@pytest.fixture(scope="session")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """cohort.csv of 26 phantom patients, clips of 2 to 3 s."""
+    return make_phantom(
+        tmp_path_factory.mktemp("phantom") / "cohort", seed=3, preset=TINY, progress=False
+    )
+
+
+@pytest.fixture(scope="session")
+def store(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cohort prepared at 64 px, split into two folds; read only."""
+    path = tmp_path_factory.mktemp("stores") / "store"
+    prepare(cohort, path, canvas=64, progress=False)
+    make_split(path, num_folds=2)
+    return path

@@ -1,0 +1,202 @@
+"""ClipReader and the files it reads."""
+
+import multiprocessing
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from datamodules._clip_file import (
+    ClipWriter,
+    decode_packets,
+    decode_with_pyav,
+    read_index,
+    write_clip,
+)
+from datamodules._ingest import check_exact
+from datamodules._pictures import MediaError
+from datamodules.clips import ClipReader
+from datamodules.errors import DataError
+from datamodules.prepare import prepare
+from datamodules.store import Store
+
+FRAMES = 50
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, media: ModuleType) -> Path:
+    folder = tmp_path_factory.mktemp("clips")
+    media.write_video(folder / "clip", media.KINDS["h264-mp4"], numbers=range(FRAMES))
+    table = folder / "cohort.csv"
+    table.write_text("patient_id,label,modality,path\np,1,ceus,clip.mp4\n")
+    return prepare(table, folder / "store", canvas=64, progress=False)
+
+
+@pytest.fixture
+def clip(made: Path, tmp_path: Path) -> tuple[ClipReader, str, Path]:
+    """A reader, its clip, and the clip's path without suffix."""
+    store = Store(Path(shutil.copytree(made, tmp_path / "store")))
+    item_id = store.items["item_id"][0]
+    return ClipReader(store), item_id, store.path / "items" / item_id
+
+
+@pytest.mark.parametrize(
+    "indices",
+    [[0], [FRAMES - 1], [4, 0, 4], range(FRAMES), np.arange(FRAMES)[::-3], [7] * 40],
+    ids=["first", "last", "repeats", "all", "backwards", "one-often"],
+)
+def test_result_follows_indices(clip: tuple, media: ModuleType, indices: list[int]) -> None:
+    reader, item_id, _ = clip
+    frames = reader.read(item_id, indices)
+    assert frames.shape == (len(indices), 3, 64, 64)
+    assert frames.dtype == torch.uint8
+    shown = [media.read_number(frame) for frame in frames.permute(0, 2, 3, 1).numpy()]
+    assert shown == list(indices)
+
+
+def test_frames_outlive_everything(clip: tuple) -> None:
+    reader, item_id, stem = clip
+    frames = ClipReader(stem.parents[1]).read(item_id, [3, 1])
+    copy = frames.clone()
+    for _ in range(20):
+        reader.read(item_id, range(30))
+    assert torch.equal(frames, copy)
+
+
+def test_times(clip: tuple) -> None:
+    reader, item_id, _ = clip
+    np.testing.assert_allclose(reader.index(item_id)["pts"], np.arange(FRAMES) / 25)
+
+
+def test_many_threads(clip: tuple) -> None:
+    reader, item_id, _ = clip
+    rng = np.random.default_rng(1)
+    wanted = [rng.integers(0, FRAMES, 8) for _ in range(40)]
+    whole = reader.read(item_id, range(FRAMES))
+    with ThreadPoolExecutor(4) as pool:
+        for indices, frames in zip(
+            wanted, pool.map(lambda indices: reader.read(item_id, indices), wanted), strict=True
+        ):
+            assert torch.equal(frames, whole[torch.from_numpy(indices)])
+
+
+def _read_in_child(reader: ClipReader, item_id: str, sums: "multiprocessing.Queue[int]") -> None:
+    sums.put(int(reader.read(item_id, [5, 9]).sum()))
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork.*:DeprecationWarning")  # 3.12 and later
+def test_forked_process(clip: tuple) -> None:
+    reader, item_id, _ = clip
+    expected = int(reader.read(item_id, [5, 9]).sum())
+    context = multiprocessing.get_context("fork")
+    sums = context.Queue()
+    child = context.Process(target=_read_in_child, args=(reader, item_id, sums))
+    child.start()
+    assert sums.get(timeout=30) == expected
+    child.join(30)
+    assert child.exitcode == 0
+
+
+@pytest.mark.parametrize("indices", [[-1], [FRAMES], [0, 99]])
+def test_out_of_range(clip: tuple, indices: list[int]) -> None:
+    reader, item_id, _ = clip
+    with pytest.raises(DataError, match=rf"indices must be in 0..{FRAMES - 1}, got .*{item_id}"):
+        reader.read(item_id, indices)
+
+
+@pytest.mark.parametrize("indices", [[], [0.5], [[1, 2]]])
+def test_not_indices(clip: tuple, indices: list) -> None:
+    reader, item_id, _ = clip
+    with pytest.raises(DataError, match=r"non-empty list of whole numbers"):
+        reader.read(item_id, indices)
+
+
+def test_changed_byte_is_found(clip: tuple) -> None:
+    reader, item_id, stem = clip
+    path, row = stem.with_suffix(".h264"), reader.index(item_id)[6]
+    data = bytearray(path.read_bytes())
+    data[row["offset"] + row["size"] // 2] ^= 1
+    path.write_bytes(data)
+    reader.read(item_id, [5, 7])
+    with pytest.raises(DataError, match=rf"got others \(.*{item_id}.h264, frame 6\)"):
+        reader.read(item_id, [5, 6])
+
+
+def test_missing_and_damaged_files(clip: tuple) -> None:
+    reader, item_id, stem = clip
+    reader.index(item_id)
+    stem.with_suffix(".h264").unlink()
+    with pytest.raises(DataError, match=r"clip must be in the store, got No such file"):
+        reader.read(item_id, [0])
+    with stem.with_suffix(".idx").open("wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(DataError, match=r"index of a clip must be rows of"):
+        read_index(stem.with_suffix(".idx"))
+    stem.with_suffix(".idx").write_bytes(b"")
+    with pytest.raises(DataError, match=r"index of a clip must be readable"):
+        read_index(stem.with_suffix(".idx"))
+
+
+@pytest.fixture
+def colourful() -> list[np.ndarray]:
+    """Frames of coloured blocks: the worst case for two colour conversions to agree."""
+    rng = np.random.default_rng(0)
+    blocks = rng.integers(0, 256, (12, 8, 8, 3), dtype=np.uint8)
+    return list(blocks.repeat(8, axis=1).repeat(8, axis=2))
+
+
+def test_decord_agrees_with_pyav_in_colour(colourful: list[np.ndarray]) -> None:
+    writer = ClipWriter(canvas=64)
+    for frame in colourful:
+        writer.add(frame)
+    packets = writer.finish()
+    ours = decode_packets(packets[3:9], canvas=64).asnumpy().astype(int)
+    assert np.abs(ours - decode_with_pyav(packets)[3:9]).max() <= 2
+    inner = np.s_[:, 3::8, 3::8]  # away from edges, where 4:2:0 mixes colours
+    assert np.abs(ours[inner] - np.stack(colourful[3:9])[inner]).mean() < 3
+
+
+def test_every_packet_stands_alone_and_is_tagged(colourful: list[np.ndarray]) -> None:
+    writer = ClipWriter(canvas=64)
+    for frame in colourful:
+        writer.add(frame)
+    for packet, frame in zip(writer.finish(), colourful, strict=True):
+        kinds = {
+            packet[i + 3] & 31 for i in range(len(packet) - 4) if packet[i : i + 3] == b"\0\0\1"
+        }
+        assert {5, 7, 8} <= kinds  # a picture of its own, with both parameter sets
+        assert np.abs(decode_with_pyav([packet])[0].astype(int) - frame).mean() < 8
+
+
+def test_frames_shown_twice_are_stored_once(tmp_path: Path, colourful: list[np.ndarray]) -> None:
+    writer = ClipWriter(canvas=64)
+    for frame in colourful:
+        writer.add(frame)
+    packets = writer.finish()
+    write_clip(tmp_path / "clip", packets, order=np.array([0, 0, 3, 3, 4]), fps=10)
+    stored = (tmp_path / "clip.h264").read_bytes()
+    assert stored == packets[0] + packets[3] + packets[4]
+    index = read_index(tmp_path / "clip.idx")
+    assert index["offset"].tolist() == [0, 0, *[len(packets[0])] * 2, len(packets[0] + packets[3])]
+    np.testing.assert_allclose(index["pts"], [0, 0.1, 0.2, 0.3, 0.4])
+    check_exact(tmp_path / "clip", canvas=64)
+
+
+def test_clip_that_does_not_read_back_is_refused(
+    tmp_path: Path, colourful: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = ClipWriter(canvas=64)
+    for frame in colourful:
+        writer.add(frame)
+    write_clip(tmp_path / "clip", writer.finish(), order=np.arange(12), fps=10)
+    # A decoder that is a frame late, as decord is on files of hospitals.
+    monkeypatch.setattr(
+        "datamodules._ingest.decode_packets",
+        lambda packets, *, canvas: decode_packets([*packets[1:], packets[0]], canvas=canvas),
+    )
+    with pytest.raises(MediaError, match=r"clip must read back exactly, got frame 0 off by"):
+        check_exact(tmp_path / "clip", canvas=64)

@@ -1,0 +1,167 @@
+import gc
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from datamodules.loader import RowLoader, evaluation_batches, training_batches
+
+
+def reading_threads() -> int:
+    return sum(thread.name.startswith("ceus-read") for thread in threading.enumerate())
+
+
+def wait_until(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 20
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return condition()
+
+
+def read(row: int, epoch: int) -> dict[str, object]:
+    time.sleep(0.001 * (row % 3))  # rows end in another order than they start
+    return {"row": row, "epoch": torch.tensor(epoch), "frames": torch.full((2, 3, 4, 4), row)}
+
+
+def loader(num_threads: int, *, num_rows: int = 23, **changes: object) -> RowLoader:
+    plan = [list(range(start, min(start + 4, num_rows))) for start in range(0, num_rows, 4)]
+    settings: dict = {"plan": lambda _: plan, "read": read, "num_threads": num_threads}
+    return RowLoader(**settings | changes)
+
+
+@pytest.mark.parametrize("num_threads", [0, 1, 3])
+def test_batches_come_in_order_and_threads_end(num_threads: int) -> None:
+    rows = loader(num_threads)
+    assert len(rows) == 6
+    for epoch in range(3):
+        rows.sampler.set_epoch(epoch)
+        batches = list(rows)
+        assert [row for batch in batches for row in batch["row"]] == list(range(23))
+        assert all((batch["epoch"] == epoch).all() for batch in batches)
+        assert batches[0]["frames"].shape == (4, 2, 3, 4, 4)
+        assert batches[5]["frames"][:, 1, 2, 3, 3].tolist() == [20, 21, 22]
+    assert wait_until(lambda: reading_threads() == 0)
+
+
+def test_frames_keep_the_memory_order_of_the_reader() -> None:
+    frames = torch.arange(2 * 4 * 4 * 3).view(2, 4, 4, 3).permute(0, 3, 1, 2)
+    batch = next(iter(loader(0, read=lambda row, _: {"frames": frames + row})))
+    assert batch["frames"].permute(0, 1, 3, 4, 2).is_contiguous()
+    assert (batch["frames"][3] == frames + 3).all()
+
+
+def test_threads_end_without_coming_back_for_the_end() -> None:
+    # Lightning takes len(loader) batches and never sees StopIteration.
+    rows = loader(2)
+    iterator = iter(rows)
+    for _ in range(len(rows)):
+        next(iterator)
+    assert wait_until(lambda: reading_threads() == 0)
+
+
+def test_threads_end_when_the_iterator_is_dropped() -> None:
+    for _ in range(5):
+        for batch in loader(2):
+            assert batch["row"] == [0, 1, 2, 3]
+            break
+    gc.collect()
+    assert wait_until(lambda: reading_threads() == 0)
+
+
+def test_iterating_starts_nothing_before_the_first_batch() -> None:
+    # Lightning calls iter() to see whether it can, and set_epoch() only afterwards.
+    rows = loader(2)
+    iterator = iter(rows)
+    assert reading_threads() == 0
+    rows.set_epoch(5)
+    assert next(iterator)["epoch"][0] == 5
+
+
+def test_reading_ahead_is_bounded() -> None:
+    started: list[int] = []
+
+    def note(row: int, epoch: int) -> dict[str, object]:
+        started.append(row)
+        return {"row": row}
+
+    iterator = iter(loader(3, num_rows=400, read=note))
+    next(iterator)
+    assert wait_until(lambda: len(started) == 12)  # the batch handed out, and two more
+    time.sleep(0.1)
+    assert len(started) == 12
+    next(iterator)
+    assert wait_until(lambda: len(started) == 16)
+
+
+@pytest.mark.parametrize("num_threads", [0, 1, 3])
+def test_an_error_reaches_the_consumer_with_its_row(num_threads: int) -> None:
+    def fail(row: int, epoch: int) -> dict[str, object]:
+        if row == 9:
+            raise ValueError("no frames")
+        return {"row": row}
+
+    rows = loader(num_threads, read=fail)
+    iterator = iter(rows)
+    assert next(iterator)["row"] + next(iterator)["row"] == list(range(8))
+    with pytest.raises(ValueError, match="no frames") as caught:
+        next(iterator)
+    assert caught.value.__notes__ == ["while reading 9 in epoch 0"]
+    assert wait_until(lambda: reading_threads() == 0)
+
+
+@pytest.mark.parametrize("num_rows", [2, 3, 7, 8, 9, 16, 17, 18, 31])
+@pytest.mark.parametrize(("world", "batch_size"), [(1, 8), (2, 4), (4, 2)])
+def test_processes_share_an_epoch(num_rows: int, world: int, batch_size: int) -> None:
+    order = np.random.default_rng(0).permutation(num_rows)
+    shares = [
+        training_batches(order, batch_size=batch_size, rank=rank, world=world)
+        for rank in range(world)
+    ]
+    sizes = {tuple(len(batch) for batch in share) for share in shares}
+    assert len(sizes) == 1, "every rank has the same number of batches of the same sizes"
+    assert min(sizes.pop()) >= 2
+    steps = [np.concatenate(step) for step in zip(*shares, strict=True)]
+    alone = training_batches(order, batch_size=8, rank=0, world=1)
+    assert len(steps) == len(alone)
+    for step, expected in zip(steps, alone, strict=True):
+        # Only what fills up the last step differs, and that is the start of the epoch again.
+        assert (step[: len(expected)] == expected).all()
+    seen = np.concatenate(steps)[:num_rows]
+    dropped = num_rows % 8 == 1
+    assert (seen[: num_rows - dropped] == order[: num_rows - dropped]).all()
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "batch_size", "world", "expected"),
+    [
+        (1, 8, 1, [[0, 0]]),  # the only row is not dropped
+        (1, 1, 1, [[0]]),
+        (3, 1, 2, [[0]]),  # the left-over row is dropped
+        (3, 1, 1, [[0], [1], [2]]),  # rows on their own, if that is what was asked for
+        (6, 2, 2, [[0, 1], [4, 5]]),
+    ],
+)
+def test_single_rows(num_rows: int, batch_size: int, world: int, expected: list[list[int]]) -> None:
+    batches = training_batches(np.arange(num_rows), batch_size=batch_size, rank=0, world=world)
+    assert [batch.tolist() for batch in batches] == expected
+
+
+@pytest.mark.parametrize("num_rows", [1, 2, 3, 7, 12])
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_evaluation_has_each_row_once_but_for_idle_processes(num_rows: int, world: int) -> None:
+    shares = [
+        [
+            int(row)
+            for batch in evaluation_batches(num_rows, batch_size=2, rank=rank, world=world)
+            for row in batch
+        ]
+        for rank in range(world)
+    ]
+    assert all(shares), "Lightning skips the loop, and its hooks, of a rank without batches"
+    busy = shares[:num_rows]
+    assert sorted(row for share in busy for row in share) == list(range(num_rows))
+    assert all(share == list(range(rank, num_rows, world)) for rank, share in enumerate(busy))
+    assert all(len(share) == 1 for share in shares[num_rows:])

@@ -1,0 +1,145 @@
+"""The files, the report and the terminal table: complete, the same each time, and discreet."""
+
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import pytest
+
+from evaluation import evaluate, unseal
+from evaluation.figures import comparison_figure
+
+FIRST = "alpha-image-fold0-seed0-01234567"
+FILES = {
+    "cells.csv",
+    "folds.csv",
+    "modalities.csv",
+    "patients_oof.csv",
+    "report.html",
+    "roc.csv",
+    "runs.csv",
+    "test.csv",
+}
+
+
+@pytest.fixture(scope="module")
+def grown(sweep_maker, tmp_path_factory):
+    """A sweep of the size of the demo, with one failed run."""
+    grown = sweep_maker(
+        tmp_path_factory.mktemp("sweeps") / "grown",
+        architectures=("resnet", "densenet", "inception", "mvit", "swin"),
+        modalities=("image", "video", "combined"),
+    ).write()
+    grown.status(grown.run_ids()[-1], "failed", "OutOfMemoryError: <script>alert('x')</script>")
+    return grown
+
+
+@pytest.fixture(scope="module")
+def result(grown):
+    return evaluate(grown.path)
+
+
+def contents(result):
+    return {path.name: path.read_bytes() for path in result.folder.iterdir()}
+
+
+def test_twice_gives_the_same_bytes_and_leaves_no_other_file(grown, result):
+    first = contents(result)
+    assert set(first) == FILES
+    assert contents(evaluate(grown.path)) == first
+
+
+def test_out_is_used_when_given(sweep, tmp_path):
+    result = evaluate(sweep.path, out=tmp_path / "deep" / "out")
+    assert {path.name for path in result.folder.iterdir()} == FILES
+    assert not (sweep.path / "evaluation").exists()
+
+
+def test_terminal_table_fits_and_says_what_is_lacking(result):
+    text = result.render(80)
+    lines = text.splitlines()
+    report = next(number for number, line in enumerate(lines) if line.startswith("Report: "))
+    assert max(map(len, lines[:report])) <= 80
+    rows = [line for line in lines if re.match(r"(resnet|densenet|inception|mvit|swin)\*? ", line)]
+    assert len(rows) == 15
+    assert "swin*" in text
+    assert "29 done, 1 failed" in text
+    assert "Failed: swin-combined-fold1-seed0-01234567: OutOfMemoryError" in text
+    assert "Test set: sealed (10 patients" in text
+
+
+def test_terminal_shows_test_figures_once_opened(sweep):
+    unseal(sweep.path, sweep.store, reason="final analysis")
+    text = evaluate(sweep.path).render(80)
+    assert text.count("ensemble") == 4
+    assert "opened 1 time" in text
+    assert max(map(len, text.splitlines()[:-1])) <= 80
+
+
+def test_report_is_whole_discreet_and_escaped(grown, result):
+    html = result.report.read_text()
+    assert not re.search(r"<(script|link|img|iframe)\b|@import|url\(http", html)
+    assert "&lt;script&gt;alert" in html
+    assert not any(name in html for name in (*grown.development, *grown.hidden))
+    addresses = set(re.findall(r'(?:https?:)?//[^\s"\'<]+', html))
+    assert all("w3.org" in address for address in addresses), addresses  # namespaces of SVG
+    assert html.count("<svg ") == 3
+    assert "incomplete" in html
+    assert "sealed (10 patients" in html
+    assert "packages.torch" in html
+
+    opened = []
+
+    class Balanced(HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            if tag not in ("meta", "br"):
+                opened.append(tag)
+
+        def handle_endtag(self, tag):
+            assert opened.pop() == tag
+
+        def handle_startendtag(self, tag, attrs):
+            pass
+
+    Balanced().feed(html)
+    assert not opened
+
+
+def test_ids_are_unique_in_the_report(result):
+    html = result.report.read_text()
+    ids = re.findall(r'\bid="([^"]+)"', html)
+    assert len(ids) == len(set(ids))
+    targets = re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', html)
+    assert {a or b for a, b in targets} <= set(ids)
+
+
+def test_report_shows_openings_and_the_test_table(sweep):
+    unseal(sweep.path, sweep.store, reason="final <analysis>")
+    html = evaluate(sweep.path).report.read_text()
+    assert "opened 1 time" in html
+    assert "final &lt;analysis&gt;" in html
+    assert html.count("ensemble of fold models") >= 4
+
+
+def test_provenance_counts_runs_that_differ(sweep):
+    environment = {"python": "3.12.1", "packages": {"torch": "2.6.0"}}
+    (sweep.path / FIRST / "environment.json").write_text(json.dumps(environment))
+    html = evaluate(sweep.path).report.read_text()
+    assert "3.11.0 (7 runs), 3.12.1 (1 runs)" in html
+
+
+def test_comparison_figure_shows_each_cell_once(result):
+    figure = comparison_figure(result)
+    dots = [line for axes in figure.axes for line in axes.get_lines() if line.get_marker() == "o"]
+    assert len(figure.axes) == 3
+    assert len(dots) == 15
+    assert sum(line.get_markerfacecolor() == "white" for line in dots) == 1
+
+
+def test_importing_needs_neither_torch_nor_matplotlib():
+    heavy = "torch matplotlib jinja2 scipy.stats sklearn"
+    code = f"import sys, evaluation; print([m for m in '{heavy}'.split() if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

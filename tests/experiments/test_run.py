@@ -1,0 +1,216 @@
+"""Runs and sweeps as real processes, with a user's own package for networks."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from experiments.build import build
+from experiments.compose import compose, make_run
+from experiments.errors import ConfigError
+from experiments.run import execute, load_run, predict
+from experiments.status import read_status
+from experiments.sweep import Sweep, expand, freeze, pending, read_sweep
+
+OWN = Path(__file__).parent / "own"
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(OWN), "COLUMNS": "80"}
+
+
+def ceus(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "experiments", *map(str, arguments)]
+    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(autouse=True)
+def own_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(OWN)
+
+
+def cell(store: Path, runs: Path, *overrides: str) -> list[str]:
+    return [
+        f"architecture={OWN / 'tiny.yaml'}",
+        f"store={store}",
+        f"runs={runs}",
+        "trainer.max_epochs=2",
+        *overrides,
+    ]
+
+
+@pytest.fixture(scope="module")
+def finished(store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A sweep of six tiny runs, done by the command line, and what that printed."""
+    runs = tmp_path_factory.mktemp("runs")
+    result = ceus("sweep", OWN / "tiny_sweep.yaml", *cell(store, runs), "--evaluate")
+    assert result.returncode == 0, result.stderr
+    return runs / "tiny", result.stdout
+
+
+def test_a_sweep_runs_all_and_prints_the_comparison(finished: tuple[Path, str]) -> None:
+    folder, printed = finished
+    assert "6 done, 0 failed, 0 left" in printed
+    assert str(folder) in printed
+    assert "report.html" in printed
+    assert max(map(len, printed.splitlines())) <= 200
+
+
+def test_a_run_folder_holds_what_it_must(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    for entry in json.loads((folder / "sweep.json").read_text())["runs"]:
+        run = folder / entry["run_id"]
+        assert read_status(run).state == "done"
+        for name in (
+            "config.yaml",
+            "predictions.parquet",
+            "metrics.csv",
+            "environment.json",
+            "log.txt",
+            "checkpoints/best.ckpt",
+            "checkpoints/last.ckpt",
+        ):
+            assert (run / name).stat().st_size, name
+        assert list((run / "wandb").rglob("*.wandb"))
+        metrics = pd.read_csv(run / "metrics.csv")
+        assert {"inner_bce", "inner_auroc", "train_loss"} <= set(metrics)
+
+
+def test_predictions_have_each_patient_once_and_sealed_labels_empty(
+    finished: tuple[Path, str],
+) -> None:
+    folder, _ = finished
+    tables = [pd.read_parquet(path) for path in folder.glob("*/predictions.parquet")]
+    assert len(tables) == 6
+    for table in tables:
+        assert set(table["part"]) == {"train", "inner_val", "oof", "test"}
+        assert not table.duplicated(["part", "patient_id"]).any()
+        sealed = table["part"] == "test"
+        assert table.loc[sealed, "label"].isna().all()
+        assert table.loc[~sealed, "label"].isin([0, 1]).all()
+        assert table["probability"].between(0, 1).all()
+    image = pd.concat(t for t in tables if t["modality"].iloc[0] == "image")
+    oof = image[image["part"] == "oof"]
+    assert oof["patient_id"].is_unique
+    assert set(oof["patient_id"]).isdisjoint(image.loc[image["part"] == "test", "patient_id"])
+
+
+def test_a_finished_sweep_does_nothing_again(finished: tuple[Path, str], store: Path) -> None:
+    folder, _ = finished
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+    begun = time.monotonic()
+    again = ceus("sweep", OWN / "tiny_sweep.yaml", *cell(store, folder.parent))
+    assert again.returncode == 0, again.stderr
+    assert time.monotonic() - begun < 15
+    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()} == before
+
+
+def test_status_shows_every_run(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    shown = ceus("status", folder)
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.count("done") == 6
+    assert max(map(len, shown.stdout.splitlines())) <= 80
+
+
+def test_a_failed_run_is_recorded_and_the_rest_go_on(store: Path, tmp_path: Path) -> None:
+    failing = "study.video_encoder.init_args.fail=true"
+    narrowed = cell(store, tmp_path, "fold=0", failing, "launcher.parallel=1")
+    result = ceus("sweep", OWN / "tiny_sweep.yaml", *narrowed)
+    assert result.returncode == 1, result.stderr
+    assert "1 done, 2 failed, 0 left" in result.stdout
+    assert result.stdout.count("RuntimeError: this encoder was told to fail") == 2
+    (failed,) = (tmp_path / "tiny").glob("tiny-video-*")
+    assert "Traceback" in (failed / "log.txt").read_text()
+
+
+def test_one_fit_with_a_lightning_module_of_the_users(store: Path, tmp_path: Path) -> None:
+    own = ["model.class_path=own_package.OwnClassifier", "model.init_args.temperature=2.0"]
+    result = ceus("fit", *cell(store, tmp_path, "modality=image", *own))
+    assert result.returncode == 0, result.stderr
+    (run,) = (tmp_path / "fit").glob("tiny-image-fold0-seed0-*")
+    assert str(run) in result.stdout
+    assert len(pd.read_parquet(run / "predictions.parquet"))
+
+
+@pytest.fixture
+def killed(store: Path, tmp_path: Path) -> Sweep:
+    """A sweep whose process was ended by SIGKILL when its first run had finished."""
+    narrowed = cell(store, tmp_path, "trainer.max_epochs=6", "launcher.parallel=1")
+    sweep = expand(read_sweep(OWN / "tiny_sweep.yaml", narrowed))
+    command = [sys.executable, "-m", "experiments", "sweep", OWN / "tiny_sweep.yaml", *narrowed]
+    process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+    while not any(read_status(run.folder).state == "done" for run in sweep.runs):
+        assert process.poll() is None
+        time.sleep(0.05)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    return sweep
+
+
+def test_a_killed_sweep_goes_on_and_leaves_finished_runs_untouched(killed: Sweep) -> None:
+    deadline = time.monotonic() + 10
+    done = [run for run in killed.runs if read_status(run.folder).state == "done"]
+    # No child outlives the sweep: its lock would keep the run from being done again.
+    while len(pending(killed)) < len(killed.runs) - len(done):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert 0 < len(done) < len(killed.runs)
+    files = [run.folder / "predictions.parquet" for run in done]
+    before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in files]
+    narrowed = cell(
+        killed.runs[0].study.store,
+        killed.folder.parent,
+        "trainer.max_epochs=6",
+        "launcher.parallel=2",
+    )
+    result = ceus("sweep", OWN / "tiny_sweep.yaml", *narrowed)
+    assert "6 done, 0 failed, 0 left" in result.stdout, result.stderr
+    assert [(path.read_bytes(), path.stat().st_mtime_ns) for path in files] == before
+
+
+@pytest.mark.parametrize("modality", ["image", "combined"])
+def test_two_processes_predict_what_one_does(store: Path, tmp_path: Path, modality: str) -> None:
+    config = compose(cell(store, tmp_path, f"modality={modality}", "eval_batch_size=3"))
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config, default=str))
+    out = tmp_path / "two.parquet"
+    script = Path(__file__).parent / "ddp_predict.py"
+    command = [sys.executable, str(script), str(path), str(out), "2"]
+    result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    trainer, model, data = build(config, root=tmp_path)
+    one, two = predict(trainer, model, data, None), pd.read_parquet(out)
+    keys = ["part", "patient_id", "label", "n_items"]
+    pd.testing.assert_frame_equal(one[keys], two[keys])
+    assert (one["logit"] - two["logit"]).abs().max() < 1e-5
+    assert any(n % 2 for n in one["part"].value_counts())
+
+
+def prepared_run(store: Path, runs: Path, *overrides: str) -> Path:
+    run = make_run(compose(cell(store, runs, "modality=image", "wandb=false", *overrides)))
+    freeze(Sweep("fit", run.folder.parent, (run,), None))  # type: ignore[arg-type]
+    return run.folder
+
+
+def test_rows_that_are_none_are_refused(store: Path, tmp_path: Path) -> None:
+    folder = prepared_run(store, tmp_path, "model.class_path=own_package.WrongRows")
+    with pytest.raises(ConfigError, match="predict_step of WrongRows must give the columns"):
+        execute(folder)
+    assert read_status(folder).state == "failed"
+    assert "predict_step of WrongRows" in str(read_status(folder).reason)
+
+
+def test_an_edited_config_is_refused(store: Path, tmp_path: Path) -> None:
+    folder = prepared_run(store, tmp_path)
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace("max_epochs: 2", "max_epochs: 3"))
+    with pytest.raises(ConfigError, match=r"config\.yaml must be the one its run was named for"):
+        load_run(folder)
+    config.unlink()
+    with pytest.raises(ConfigError, match=r"run folder must hold config\.yaml"):
+        load_run(folder)

@@ -1,0 +1,143 @@
+"""Expansion of a sweep, its frozen list, and what is refused."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from datamodules.splits import load_split
+from experiments.errors import ConfigError
+from experiments.launch import slots
+from experiments.status import Status, read_status, run_lock, write_status
+from experiments.sweep import (
+    LauncherSettings,
+    Sweep,
+    expand,
+    freeze,
+    make_data,
+    pending,
+    read_sweep,
+)
+
+SHIPPED = Path(__file__).parents[2] / "experiments" / "sweep"
+
+
+@pytest.fixture
+def made(store: Path, tmp_path: Path) -> Sweep:
+    return sweep(store, tmp_path)
+
+
+def sweep(store: Path, runs: Path, *overrides: str) -> Sweep:
+    common = [f"store={store}", f"runs={runs}", "architecture=resnet", *overrides]
+    return expand(read_sweep(SHIPPED / "demo.yaml", common))
+
+
+def test_the_demo_is_thirty_runs_and_the_study_270(store: Path, tmp_path: Path) -> None:
+    common = [f"store={store}", f"runs={tmp_path}"]
+    assert len(expand(read_sweep(SHIPPED / "demo.yaml", common)).runs) == 30
+    study = read_sweep(SHIPPED / "study.yaml", common)
+    assert [len(values) for values in study.axes.values()] == [5, 3, 6, 3]
+
+
+def test_an_axis_is_narrowed_by_the_command_line(made: Sweep) -> None:
+    assert {run.study.architecture for run in made.runs} == {"resnet"}
+    assert len(made.runs) == 6
+
+
+def test_freezing_writes_folders_and_a_cohort_without_sealed_labels(
+    made: Sweep, store: Path
+) -> None:
+    freeze(made)
+    listed = json.loads((made.folder / "sweep.json").read_text())["runs"]
+    assert [entry["run_id"] for entry in listed] == [run.run_id for run in made.runs]
+    assert all((run.folder / "config.yaml").is_file() for run in made.runs)
+    cohort = pd.read_parquet(made.folder / "cohort.parquet")
+    sealed = cohort["patient_id"].isin(load_split(store, "default").holdout)
+    assert cohort.loc[sealed, "label"].isna().all()
+    assert cohort.loc[~sealed, "label"].notna().all()
+
+
+def test_the_same_sweep_again_changes_nothing(made: Sweep) -> None:
+    freeze(made)
+    before = {p: p.stat().st_mtime_ns for p in made.folder.glob("*.*")}
+    write_status(made.runs[0].folder, Status(state="done"))
+    config = made.runs[0].folder / "config.yaml"
+    stamp = config.stat().st_mtime_ns
+    freeze(made)
+    assert {p: p.stat().st_mtime_ns for p in made.folder.glob("*.*")} == before
+    assert config.stat().st_mtime_ns == stamp
+
+
+def test_a_changed_setting_is_refused_and_shown(made: Sweep, store: Path, tmp_path: Path) -> None:
+    freeze(made)
+    with pytest.raises(ConfigError, match=r"trainer\.max_epochs \d+ -> 99"):
+        freeze(sweep(store, tmp_path, "trainer.max_epochs=99"))
+
+
+def test_new_cells_are_refused_unless_extended(made: Sweep, store: Path, tmp_path: Path) -> None:
+    freeze(made)
+    more = sweep(store, tmp_path, "seed=1")
+    with pytest.raises(ConfigError, match=r"6 new \(first resnet-combined-0-1\); 6 missing"):
+        freeze(more)
+    freeze(more, extend=True)
+    assert len(json.loads((made.folder / "sweep.json").read_text())["runs"]) == 12
+
+
+def test_pending_are_those_neither_done_nor_held(made: Sweep) -> None:
+    freeze(made)
+    write_status(made.runs[0].folder, Status(state="done"))
+    write_status(made.runs[1].folder, Status(state="failed", reason="why"))
+    write_status(made.runs[2].folder, Status(state="running"))
+    with run_lock(made.runs[3].folder) as free:
+        assert free
+        assert [run.run_id for run in pending(made)] == [made.runs[i].run_id for i in (1, 2, 4, 5)]
+    assert len(pending(made)) == 5
+
+
+def test_a_damaged_status_is_named(made: Sweep) -> None:
+    freeze(made)
+    (made.runs[0].folder / "status.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"status must be readable.*status\.json"):
+        read_status(made.runs[0].folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("name: x\naxes: {fold: [0, 0], architecture: [resnet], modality: [image]}", "twice"),
+        ("name: x\naxes: {fold: []}", "every axis must have a value"),
+        ("name: x\naxis: {fold: [0]}", "axis"),
+        ("name: x\naxes: {modality: [image]}\nlauncher: {parallel: x}", "parallel"),
+    ],
+)
+def test_sweep_files_are_checked(store: Path, tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        expand(read_sweep(path, [f"store={store}"]))
+
+
+def test_a_missing_sweep_file_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"sweep must be a YAML file, got 'none\.yaml'"):
+        read_sweep(Path("none.yaml"))
+
+
+def test_data_is_made_as_the_file_says(cohort: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    file = read_sweep(SHIPPED / "demo.yaml", [f"store={store}", "data.canvas=32"])
+    make_data(file, str(cohort))
+    assert json.loads((store / "store.json").read_text())["canvas"] == 32
+    assert len(load_split(store, "default").folds) == 2
+
+
+def test_device_groups_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    assert [s.gpus for s in slots(LauncherSettings(devices_per_run=2))] == [("0", "1"), ("2", "3")]
+    assert len(slots(LauncherSettings(parallel=8))) == 8
+    with pytest.raises(ConfigError, match="at most the 4 GPUs found, got 5"):
+        slots(LauncherSettings(devices_per_run=5))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert [s.gpus for s in slots(LauncherSettings(parallel=3))] == [None] * 3
+    with pytest.raises(ConfigError, match="parallel >= 1"):
+        slots(LauncherSettings(parallel=0))

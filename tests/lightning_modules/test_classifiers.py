@@ -1,0 +1,184 @@
+"""Loss, scoring by patient and optimiser of the classifiers."""
+
+import math
+from typing import Any
+
+import lightning as L
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from backbones import ConcatFusion
+from lightning_modules import (
+    CombinedClassifier,
+    ImageClassifier,
+    PatientClassifier,
+    VideoClassifier,
+    gather_rows,
+    patient_scores,
+)
+
+LABELS = [0, 0, 0, 1]  # of patients a, b, c, d
+
+
+class MeanEncoder(nn.Module):
+    """Channel means: a network small enough to compute by hand."""
+
+    num_features = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * x.flatten(2).mean(2)
+
+
+def classifier(modality: str, **settings: Any) -> PatientClassifier:
+    if modality == "combined":
+        return CombinedClassifier(MeanEncoder(), MeanEncoder(), ConcatFusion, **settings)
+    return {"image": ImageClassifier, "video": VideoClassifier}[modality](MeanEncoder(), **settings)
+
+
+def batch(patients: str = "abcd", labels: list[int] | None = None) -> dict[str, Any]:
+    n = len(patients)
+    labels = labels or [LABELS["abcd".index(p)] for p in patients]
+    return {
+        "image": torch.randn(n, 3, 4, 4),
+        "video": torch.randn(n, 3, 2, 4, 4),
+        "present_image": torch.ones(n, dtype=torch.bool),
+        "present_video": torch.ones(n, dtype=torch.bool),
+        "label": torch.tensor(labels).float(),
+        "patient_id": list(patients),
+        "item_id": [f"{p}-item" for p in patients],
+        "row_key": [f"{p}{i}" for i, p in enumerate(patients)],
+    }
+
+
+class Data(L.LightningDataModule):
+    """Two batches of the contract, without files."""
+
+    def __init__(self, labels: list[int] | None = None) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.batches = [batch(labels=labels), batch(labels=labels)]
+        for number, one in enumerate(self.batches):
+            one["row_key"] = [f"{key}@{number}" for key in one["row_key"]]
+
+    def train_label_counts(self) -> tuple[int, int]:
+        return 6, 2
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(self.batches, batch_size=None)  # type: ignore[arg-type]
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(self.batches, batch_size=None)  # type: ignore[arg-type]
+
+
+def trainer(**settings: Any) -> L.Trainer:
+    return L.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **{"max_epochs": 1} | settings,
+    )
+
+
+@pytest.mark.parametrize("modality", ["image", "video", "combined"])
+def test_every_classifier_scores_rows_and_trains_every_parameter(modality: str) -> None:
+    model = classifier(modality)
+    logits = model.logits(batch())
+    assert logits.shape == (4,)
+    logits.sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_balanced_loss_weights_positives_by_negatives_per_positive() -> None:
+    model = classifier("image")
+    trainer().fit(model, datamodule=Data())
+    assert model.pos_weight == pytest.approx(3.0)
+    one = batch()
+    model.log = lambda *_, **__: None  # type: ignore[method-assign]
+    z, y = model.logits(one).detach(), one["label"]
+    by_hand = (-3 * y * torch.log(torch.sigmoid(z)) - (1 - y) * torch.log(torch.sigmoid(-z))).mean()
+    assert model.training_step(one, 0).item() == pytest.approx(by_hand.item(), rel=1e-5)
+
+
+def test_probability_undoes_the_weight_of_the_loss() -> None:
+    model = classifier("image", pos_weight=4.0)
+    one = batch()
+    expected = torch.sigmoid(model.logits(one) - math.log(4.0))
+    torch.testing.assert_close(model(one), expected)
+    assert "pos_weight" in model.state_dict()
+
+
+def test_inner_figures_are_of_patients_not_of_rows() -> None:
+    model, data = classifier("image", pos_weight=2.0), Data()
+    (figures,) = trainer().validate(model, datamodule=data, verbose=False)
+    rows = pd.DataFrame(
+        {
+            "patient": [p for b in data.batches for p in b["patient_id"]],
+            "label": torch.cat([b["label"] for b in data.batches]),
+            "logit": torch.cat([model.logits(b).detach() for b in data.batches]),
+        }
+    )
+    patients = rows.groupby("patient").mean()
+    p = 1 / (1 + (-(patients["logit"] - math.log(2.0))).map(math.exp))
+    y = patients["label"]
+    bce = -(y * p.map(math.log) + (1 - y) * (1 - p).map(math.log)).mean()
+    above = (patients["logit"][y == 0] < patients["logit"][y == 1].iloc[0]).mean()
+    assert figures["inner_bce"] == pytest.approx(bce, rel=1e-5)
+    assert figures["inner_auroc"] == pytest.approx(above)
+
+
+def test_inner_auroc_of_one_class_is_nan() -> None:
+    data = Data(labels=[0, 0, 0, 0])
+    (figures,) = trainer().validate(classifier("image"), datamodule=data, verbose=False)
+    assert math.isnan(figures["inner_auroc"])
+    assert math.isfinite(figures["inner_bce"])
+
+
+def test_encoder_and_head_have_rates_and_decay_of_their_own_and_warm_up() -> None:
+    model = classifier("image", encoder_lr=1e-4, head_lr=1e-2, weight_decay=0.1, warmup=0.5)
+    done = trainer(max_epochs=2)
+    done.fit(model, datamodule=Data())
+    groups = done.optimizers[0].param_groups
+    found = {(g["initial_lr"], g["weight_decay"], len(g["params"])) for g in groups}
+    assert found == {(1e-4, 0.0, 1), (1e-2, 0.1, 1), (1e-2, 0.0, 1)}
+    factor = done.lr_scheduler_configs[0].scheduler.lr_lambdas[0]
+    assert [factor(s) for s in range(5)] == pytest.approx([1 / 3, 2 / 3, 1.0, 0.5, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "rule"),
+    [
+        ("pos_weight", 0.0, "> 0"),
+        ("encoder_lr", 0.0, "> 0"),
+        ("head_lr", -1.0, "> 0"),
+        ("weight_decay", -0.1, ">= 0"),
+        ("warmup", 1.0, r"in \[0, 1\)"),
+    ],
+)
+def test_settings_out_of_range_are_refused(name: str, value: float, rule: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be {rule}, got {value}"):
+        classifier("image", **{name: value})
+
+
+def test_patients_are_means_on_the_logit_scale_each_row_once() -> None:
+    first = {
+        "row_key": ["x", "y", "z"],
+        "item_id": ["i", "i", "j"],
+        "patient_id": ["b", "b", "a"],
+        "label": [1.0, 1.0, math.nan],
+        "logit": [1.0, 2.0, 5.0],
+    }
+    repeated = {column: values[:1] for column, values in first.items()}
+    scores = patient_scores(gather_rows([first, repeated]))
+    assert scores["patient_id"].tolist() == ["a", "b"]
+    assert scores["logit"].tolist() == [5.0, 1.5]
+    assert scores["n_items"].tolist() == [1, 1]
+    assert math.isnan(scores["label"][0])

@@ -1,0 +1,45 @@
+"""The rooms of the house: who may import whom."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = {
+    "backbones": set(),
+    "datamodules": set(),
+    "evaluation": set(),
+    "lightning_modules": {"backbones"},
+    "experiments": {"lightning_modules", "backbones", "datamodules", "evaluation"},
+}
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found.add(str(node.module).split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_only_the_rooms_it_may(room: str) -> None:
+    files = list((ROOT / room).rglob("*.py"))
+    assert files
+    for path in files:
+        foreign = (imports(path) & set(ROOMS)) - ROOMS[room] - {room}
+        assert not foreign, f"{path.relative_to(ROOT)} imports {sorted(foreign)}"
+
+
+def test_evaluation_needs_no_torch() -> None:
+    for path in (ROOT / "evaluation").rglob("*.py"):
+        assert not imports(path) & {"torch", "lightning", "torchvision", "timm", "torchmetrics"}
+
+
+@pytest.mark.parametrize("room", ["backbones", "evaluation"])
+def test_networks_and_statistics_know_no_lightning(room: str) -> None:
+    for path in (ROOT / room).rglob("*.py"):
+        assert "lightning" not in imports(path)
