@@ -166,7 +166,7 @@ def _start(
     if settings.devices_per_run > 1:
         # Lightning starts the further ranks by calling the command line again: it needs one.
         command = [sys.executable, "-m", "experiments.run", str(run.folder)]
-        command += ["--threads", str(slot.threads)]
+        command += ["--threads", str(slot.threads), "--launcher", str(os.getpid())]
         return subprocess.Popen(command, env=os.environ | environment, stdin=subprocess.DEVNULL)
     process = context.Process(target=_child, args=(run.folder, slot.threads, environment))
     process.start()
@@ -175,8 +175,9 @@ def _start(
 
 def _child(folder: Path, threads: int, environment: dict[str, str]) -> None:
     os.environ.update(environment)
-    from experiments.run import run_and_exit
+    from experiments.run import die_with_parent, run_and_exit
 
+    die_with_parent()
     run_and_exit(folder, threads)
 
 

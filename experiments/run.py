@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import logging
 import math
+import multiprocessing
 import os
 import platform
 import signal
@@ -259,16 +260,22 @@ def _one_line(error: BaseException) -> str:
     return text if isinstance(error, USER_ERRORS) else f"{type(error).__name__}: {text}"
 
 
-def die_with_parent() -> None:
-    """Ask Linux to end this process when its parent dies, so that a killed sweep leaves none."""
+def die_with_parent(launcher: int | None = None) -> None:
+    """Ask Linux to end this process when its parent dies, so that a killed sweep leaves none.
+
+    A parent that died before the asking sends no signal: a forked run then finds the sweep's end
+    of its pipe closed, one started by command finds another parent than `launcher`.
+    """
     if sys.platform == "linux":
         pr_set_pdeathsig = 1  # linux/prctl.h
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    sweep = multiprocessing.parent_process()
+    if (sweep and not sweep.is_alive()) or (launcher and os.getppid() != launcher):
+        os._exit(1)
 
 
 def run_and_exit(folder: Path, threads: int | None) -> None:
     """Run with all output in the folder's `log.txt`; exit 0 done, 2 the user's to mend, 1 a bug."""
-    die_with_parent()
     if threads:
         torch.set_num_threads(threads)
     log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -296,7 +303,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--launcher", type=int, default=None, help="process to end with")
     options = parser.parse_args(arguments)
+    # Further ranks are started by the first, with the same command line.
+    die_with_parent(None if "LOCAL_RANK" in os.environ else options.launcher)
     run_and_exit(options.folder, options.threads)
 
 
