@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lightning_modules.base import PatientClassifier
@@ -17,7 +18,13 @@ class CombinedClassifier(PatientClassifier):
         head: A fusion head of `backbones` (or one of the same contract), still to be called with
             the two feature widths. It takes `image (B, Fi), video (B, Fv), present_image (B,),
             present_video (B,)` and gives logits `(B,)`.
+        modality_dropout: Share of the training rows with both modalities whose head is shown one
+            only, either with equal chance, in [0, 1]. So the stronger modality cannot keep the
+            weaker one from learning (ModDrop, Neverova et al. 2016).
         **settings: Settings of the base class.
+
+    Raises:
+        ValueError: If `modality_dropout` is outside [0, 1].
     """
 
     def __init__(
@@ -25,9 +32,17 @@ class CombinedClassifier(PatientClassifier):
         image_encoder: nn.Module,
         video_encoder: nn.Module,
         head: Callable[[int, int], nn.Module],
+        *,
+        modality_dropout: float = 0.0,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
+        if not 0 <= modality_dropout <= 1:
+            raise ValueError(
+                f"modality_dropout must be in [0, 1], got {modality_dropout!r}. "
+                "Set model.init_args.modality_dropout."
+            )
+        self.modality_dropout = modality_dropout
         self.image_encoder = image_encoder
         self.video_encoder = video_encoder
         self.head = head(image_encoder.num_features, video_encoder.num_features)  # type: ignore[arg-type]
@@ -38,10 +53,25 @@ class CombinedClassifier(PatientClassifier):
 
     def logits(self, batch: Mapping[str, Any]) -> Tensor:
         """Logits `(B,)` of the rows' image and window."""
-        logits: Tensor = self.head(
-            self.image_encoder(batch["image"]),
-            self.video_encoder(batch["video"]),
-            batch["present_image"],
-            batch["present_video"],
-        )
+        present_image, present_video = batch["present_image"], batch["present_video"]
+        image = self.image_encoder(_filled(batch["image"], present_image))
+        video = self.video_encoder(_filled(batch["video"], present_video))
+        if self.training and self.modality_dropout:
+            draw = torch.rand(len(image), device=image.device) / self.modality_dropout
+            both = present_image & present_video
+            present_image = present_image & ~(both & (draw < 0.5))
+            present_video = present_video & ~(both & (draw >= 0.5) & (draw < 1))
+        logits: Tensor = self.head(image, video, present_image, present_video)
         return logits
+
+
+def _filled(rows: Tensor, present: Tensor) -> Tensor:
+    """Rows `(B, ...)` with copies of present ones in the place of the absent.
+
+    The head does not look at them, but batch statistics would be drawn from their zeros. Of fixed
+    shape, so that the device need not wait for the host, nor one process for another.
+    """
+    first_present = torch.argsort(~present, stable=True)
+    absent_before = torch.cumsum(~present, 0) - 1
+    stand_in = first_present[absent_before % present.sum().clamp(min=1)]
+    return rows[torch.where(present, torch.arange(len(rows), device=rows.device), stand_in)]

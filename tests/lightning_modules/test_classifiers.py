@@ -153,6 +153,59 @@ def test_encoder_and_head_have_rates_and_decay_of_their_own_and_warm_up() -> Non
     assert [factor(s) for s in range(5)] == pytest.approx([1 / 3, 2 / 3, 1.0, 0.5, 0.0])
 
 
+class BatchNormEncoder(MeanEncoder):
+    """With running statistics of what it saw in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(3, momentum=1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(super().forward(x))
+
+
+def test_what_is_absent_does_not_enter_batch_statistics() -> None:
+    model = CombinedClassifier(BatchNormEncoder(), BatchNormEncoder(), ConcatFusion)
+    one = batch()
+    one["video"] += 5.0
+    one["present_video"] = torch.tensor([False, True, False, True])
+    one["video"][~one["present_video"]] = 0.0
+    model.logits(one)
+    mean = one["video"][one["present_video"]].mean((0, 2, 3, 4))
+    torch.testing.assert_close(model.video_encoder.norm.running_mean, mean)
+    mean = one["image"].mean((0, 2, 3))
+    torch.testing.assert_close(model.image_encoder.norm.running_mean, mean)
+
+
+def test_modality_dropout_shows_the_head_one_modality_of_a_share_of_the_rows() -> None:
+    seen: list[Tensor] = []
+
+    class Head(nn.Module):
+        def forward(self, image: Tensor, video: Tensor, *present: Tensor) -> Tensor:
+            seen.append(torch.stack(present))
+            return image.sum(1) + video.sum(1)
+
+    model = CombinedClassifier(
+        MeanEncoder(), MeanEncoder(), lambda *_: Head(), modality_dropout=0.4
+    )
+    one = batch("a" * 4000)
+    one["present_image"][:1000] = False  # these have one modality, and keep it
+    model.logits(one)
+    model.eval().logits(one)
+    trained, scored = seen
+    assert torch.equal(scored, torch.stack([one["present_image"], one["present_video"]]))
+    assert trained.any(0).all()
+    assert trained[1, :1000].all()
+    kept = trained[:, 1000:].float().mean(1)
+    assert kept.tolist() == pytest.approx([0.8, 0.8], abs=0.03)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1])
+def test_a_modality_dropout_that_is_no_share_is_refused(share: float) -> None:
+    with pytest.raises(ValueError, match=r"modality_dropout must be in \[0, 1\], got"):
+        classifier("combined", modality_dropout=share)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "rule"),
     [
