@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ _Presets = Literal["demo", "published"]
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `ceus`; exit 0 when all went well, 1 when runs failed, 2 for something to mend."""
     parser, commands = _parser()
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(_gathered(sys.argv[1:] if arguments is None else arguments))
     name = options.subcommand
     try:
         code = commands[name](options[name])
@@ -34,6 +35,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"error: {error}", file=sys.stderr)
         code = 2
     sys.exit(code)
+
+
+def _gathered(arguments: Sequence[str]) -> list[str]:
+    """Bring KEY=VALUE settings together, wherever they stand: argparse knows only one place."""
+    if not {"fit", "sweep"}.intersection(arguments[:2]):
+        return list(arguments)
+    settings = [text for text in arguments if re.match(r"[A-Za-z_][\w.]*=", text)]
+    others = [text for text in arguments if text not in settings]
+    return [*others, "--set", *settings] if settings else others
 
 
 def _is_users(error: BaseException) -> bool:
@@ -60,6 +70,10 @@ def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
         commands[name] = run
         return sub
 
+    def settings(sub: ArgumentParser, text: str) -> None:
+        text += "; may stand anywhere, without --set"
+        sub.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help=text)
+
     sub = command("phantom", _phantom, "make a synthetic cohort with a known answer")
     sub.add_argument("out", type=Path, help="folder to make")
     sub.add_argument("--patients", type=int | None, default=None, help="default: the preset's")
@@ -84,11 +98,11 @@ def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
     sub = command(
         "fit", _fit, "train and score one run: ceus fit architecture=resnet modality=video"
     )
-    sub.add_argument("overrides", nargs="*", help="KEY=VALUE, as in experiments/base.yaml")
+    settings(sub, "keys of experiments/base.yaml")
 
     sub = command("sweep", _sweep, "train and score all runs of a sweep that are not done")
     sub.add_argument("file", type=Path, help="as experiments/sweep/demo.yaml")
-    sub.add_argument("overrides", nargs="*", help="KEY=VALUE for every run; an axis is narrowed")
+    settings(sub, "for every run; an axis is narrowed")
     sub.add_argument(
         "--cohort",
         type=str | None,
@@ -157,7 +171,7 @@ def _fit(options: Namespace) -> int:
     from experiments.compose import compose, make_run
     from experiments.sweep import LauncherSettings, Sweep
 
-    run = make_run(compose(options.overrides))
+    run = make_run(compose(options.set))
     devices = run.config["trainer"]["devices"]
     settings = LauncherSettings(parallel=1, devices_per_run=devices if devices != "auto" else 1)
     # Single runs gather in one folder, listed like a sweep's, so that evaluate reads them too.
@@ -170,7 +184,7 @@ def _fit(options: Namespace) -> int:
 def _sweep(options: Namespace) -> int:
     from experiments.sweep import expand, make_data, read_sweep
 
-    file = read_sweep(options.file, options.overrides)
+    file = read_sweep(options.file, options.set)
     if options.cohort:
         make_data(file, options.cohort)
     sweep = expand(file)

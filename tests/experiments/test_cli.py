@@ -39,6 +39,8 @@ def test_help_lists_the_commands_without_torch() -> None:
         (["sweep", DEMO, "architecture=vgg", "store={store}"], "architecture must be one of"),
         (["sweep", DEMO, "fold=9", "store={store}"], "fold must be 0 to 1 or 'all', got 9"),
         (["sweep", DEMO, "store=nowhere"], "store must be a folder, got none"),
+        (["sweep", "store=nowhere", DEMO, "--evaluate"], "store must be a folder, got none"),
+        (["sweep", DEMO, "--evaluate", "store=nowhere"], "store must be a folder, got none"),
         (["sweep", DEMO, "storr=x"], "Did you mean store"),
         (["fit", "architecture=resnet", "modality=image", "store={store}", "seed=x"], "seed"),
         (["sweep", "nothing.yaml"], "sweep must be a YAML file"),
