@@ -89,8 +89,8 @@ class PhantomPreset:
 # small networks trained from scratch on a CPU show what the phantom holds.
 PRESETS = {
     "demo": PhantomPreset(
-        patients=240,
-        positives=96,
+        patients=400,
+        positives=160,
         image_auc=0.80,
         video_auc=0.90,
         clip_seconds=(15.0, 15.0),

@@ -218,10 +218,13 @@ def _read_predictions(run_dir: Path, run: Run) -> pd.DataFrame:
 def _shift(logit: np.ndarray, probability: np.ndarray) -> float:
     """The run's c in probability = sigmoid(logit - c), from the row where it is read best.
 
-    The log-odds of a probability near 0 or 1 have lost their digits; `logit - c` has not.
+    The log-odds of a probability near 0 or 1 have lost their digits; `logit - c` has not. A run
+    that is 0 or 1 throughout (a network after a few steps can be) tells no c: it is left out.
     """
     row = np.abs(probability - 0.5).argmin()
-    p = np.clip(probability[row], 1e-12, 1 - 1e-12)
+    p = probability[row]
+    if not 1e-12 < p < 1 - 1e-12:
+        return 0.0
     return float(logit[row] - np.log(p / (1 - p)))
 
 

@@ -68,6 +68,16 @@ def test_score_keeps_the_digits_that_a_probability_near_one_loses(sweep):
     np.testing.assert_allclose(rows["score"], sweep.get(FIRST)["logit"] - 2.0, atol=1e-9)
 
 
+def test_a_run_that_is_0_or_1_throughout_is_read(sweep):
+    def saturated(table):
+        logit = np.where(table["logit"] > 0, 2000.0, -2000.0)
+        return table.assign(logit=logit, probability=(logit > 0).astype(float))
+
+    sweep.change(FIRST, saturated)
+    rows = read_sweep(sweep.path).predictions.query("run_id == @FIRST")
+    assert set(rows["score"]) == {2000.0, -2000.0}
+
+
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
