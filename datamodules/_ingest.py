@@ -1,13 +1,18 @@
 """From one source file to one item, in a worker process."""
 
+import faulthandler
 import hashlib
+import json
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from multiprocessing import connection, parent_process
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +26,16 @@ from datamodules._clip_file import (
     read_packets,
     write_clip,
 )
-from datamodules._pictures import MediaError, Picture, crop_picture, letterbox, read_picture
-from datamodules.media import Video
+from datamodules._pictures import (
+    MediaError,
+    Picture,
+    crop_picture,
+    letterbox,
+    read_picture,
+)
+from datamodules.dicom import DicomVideo, is_dicom
+from datamodules.media import Video, VideoFacts
+from datamodules.picture_series import PictureSeries, is_series, numbered_pictures
 from datamodules.store import STORE_FORMAT
 
 _READ_BACK = 16  # frames of each clip compared after writing
@@ -31,7 +44,10 @@ _TOLERANCE = 2  # of 255: what two decoders' colour conversions may differ by
 
 @dataclass(frozen=True)
 class Task:
-    """A row to be turned into files in `staging`, unless its item is among `known`."""
+    """A row to be turned into files in `staging`, unless its item is among `known`.
+
+    A decoder that gives no frame for `stall_seconds` is taken for hanging.
+    """
 
     line: int
     path: Path
@@ -41,13 +57,29 @@ class Task:
     canvas: int
     staging: Path
     known: frozenset[str]
+    fps: float | None = None
+    stall_seconds: float = 120.0
+
+
+class _Clip(Protocol):
+    """What `media.Video`, `dicom.DicomVideo` and `picture_series.PictureSeries` have in common."""
+
+    aspect: float
+
+    @property
+    def header_seconds(self) -> float | None: ...
+    def __enter__(self) -> "_Clip": ...
+    def __exit__(self, *_: object) -> None: ...
+    def frames(self) -> Iterator[Picture]: ...
+    def facts(self, fps: float | None = None) -> VideoFacts: ...
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What became of a task: a reason if it failed, else an item; facts are None for a known one.
 
-    Facts are plain values (they are kept as JSON): the columns of the store's tables.
+    Facts are plain values (they are kept as JSON): the columns of the store's tables. Seconds are
+    what the header promises, where it does: all that is known before a file is decoded.
     """
 
     line: int
@@ -55,6 +87,7 @@ class Outcome:
     source_sha: str = ""
     item_id: str = ""
     facts: dict[str, Any] | None = None
+    seconds: float | None = None
 
 
 def item_suffixes(modality: str) -> tuple[str, ...]:
@@ -64,7 +97,9 @@ def item_suffixes(modality: str) -> tuple[str, ...]:
 
 def make_item_id(task: Task, source_sha: str) -> str:
     """16 hex digits of what an item is made from, and how; they tell nobody's name."""
-    parts = [task.patient_id, source_sha, task.modality, task.crop, task.canvas, STORE_FORMAT]
+    parts = [
+        task.patient_id, source_sha, task.modality, task.crop, task.canvas, task.fps, STORE_FORMAT,
+    ]  # fmt: skip
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
@@ -85,37 +120,110 @@ def running_marker(staging: Path, line: int) -> Path:
     return staging / f"{line}.running"
 
 
+def inspect(task: Task) -> Outcome:
+    """Hashes a file, looks at its structure and decodes its first frame: quick, for a whole cohort.
+
+    Finds what does not open, is cut off, is no picture or video, or is smaller than its crop; not
+    damage inside.
+    """
+    with _watched(task):
+        try:
+            source_sha = hash_source(task.path)
+            seconds = None
+            if task.modality == "image":
+                crop_picture(_read_still(task.path), task.crop)
+            else:
+                with open_clip(task.path) as video:
+                    seconds = video.header_seconds
+                    for picture in islice(video.frames(), 1):
+                        crop_picture(picture, task.crop)
+            return Outcome(task.line, source_sha=source_sha, seconds=seconds)
+        except (MediaError, OSError) as error:
+            return Outcome(task.line, reason=_reason(error))
+
+
 def ingest(task: Task) -> Outcome:
-    """Decodes, checks, crops, letterboxes, writes and reads back one file."""
+    """Decodes, checks, crops, letterboxes, writes and reads back one file.
+
+    Its item's files appear in the staging folder when they are whole, the facts (JSON) last: a
+    later call can take them over.
+    """
+    with _watched(task):
+        try:
+            source_sha = hash_source(task.path)
+            item_id = make_item_id(task, source_sha)
+            if item_id in task.known:
+                return Outcome(task.line, source_sha=source_sha, item_id=item_id)
+            # Two rows may bring the same content; they must not write into the same files.
+            stem = task.staging / f"{task.line}-{item_id}"
+            is_image = task.modality == "image"
+            facts = _ingest_image(task, stem) if is_image else _ingest_clip(task, stem)
+            files = [stem.with_suffix(suffix) for suffix in item_suffixes(task.modality)]
+            content = b"".join(path.read_bytes() for path in files)
+            facts |= {
+                "source_sha": source_sha,
+                "item_sha": hashlib.sha256(content).hexdigest(),
+                "bytes": len(content),
+            }
+            stem.with_suffix(".json").write_text(json.dumps(facts))
+            for path in (*files, stem.with_suffix(".json")):
+                path.replace(path.with_name(item_id + path.suffix))
+            return Outcome(task.line, source_sha=source_sha, item_id=item_id, facts=facts)
+        except (MediaError, OSError) as error:
+            return Outcome(task.line, reason=_reason(error))
+
+
+def hash_source(path: Path) -> str:
+    """SHA-256 of a file, or of the pictures of a folder one after another."""
+    total = hashlib.sha256()
+    for part in numbered_pictures(path) if path.is_dir() else (path,):
+        with part.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256")
+        if part is path:
+            return digest.hexdigest()
+        total.update(digest.digest())
+    return total.hexdigest()
+
+
+def open_clip(path: Path) -> _Clip:
+    """The reader that fits what a file or folder is, whatever its name ends with."""
+    if is_series(path):
+        return PictureSeries(path)
+    return DicomVideo(path) if is_dicom(path) else Video(path)
+
+
+@contextmanager
+def _watched(task: Task) -> Iterator[None]:
+    """Marks the row as being worked at; a standstill ends this process, as a crash would."""
     marker = running_marker(task.staging, task.line)
     marker.touch()
+    _still_alive(task)
     try:
-        with task.path.open("rb") as file:
-            source_sha = hashlib.file_digest(file, "sha256").hexdigest()
-        item_id = make_item_id(task, source_sha)
-        if item_id in task.known:
-            return Outcome(task.line, source_sha=source_sha, item_id=item_id)
-        # Two rows may bring the same content; that is found later, so they must not share files.
-        stem = task.staging / f"{task.line}-{item_id}"
-        facts = _ingest_image(task, stem) if task.modality == "image" else _ingest_clip(task, stem)
-        files = [stem.with_suffix(suffix) for suffix in item_suffixes(task.modality)]
-        content = b"".join(path.read_bytes() for path in files)
-        facts |= {
-            "source_sha": source_sha,
-            "item_sha": hashlib.sha256(content).hexdigest(),
-            "bytes": len(content),
-        }
-        return Outcome(task.line, source_sha=source_sha, item_id=item_id, facts=facts)
-    except MediaError as error:
-        return Outcome(task.line, reason=str(error))
-    except OSError as error:
-        return Outcome(task.line, reason=f"file must be readable, got {error.strerror}")
+        yield
     finally:
+        faulthandler.cancel_dump_traceback_later()
         marker.unlink()
 
 
+def _still_alive(task: Task) -> None:
+    """Start the wait for the next frame. Not a Python thread: a decoder may hold the GIL."""
+    global _silence  # noqa: PLW0603  faulthandler needs a file that stays open
+    if _silence is None:
+        _silence = Path(os.devnull).open("w")  # noqa: SIM115
+    faulthandler.dump_traceback_later(task.stall_seconds, exit=True, file=_silence)
+
+
+_silence: IO[str] | None = None
+
+
+def _reason(error: MediaError | OSError) -> str:
+    if isinstance(error, MediaError):
+        return str(error)
+    return f"file must be readable, got {error.strerror}"
+
+
 def _ingest_image(task: Task, stem: Path) -> dict[str, Any]:
-    picture = read_picture(task.path)
+    picture = _read_still(task.path)
     boxed = letterbox(crop_picture(picture, task.crop), canvas=task.canvas)
     Image.fromarray(boxed).save(stem.with_suffix(".png"))
     return {
@@ -134,12 +242,26 @@ def _ingest_image(task: Task, stem: Path) -> dict[str, Any]:
     }
 
 
+def _read_still(path: Path) -> Picture:
+    if not is_dicom(path):
+        return read_picture(path)
+    with DicomVideo(path) as still:
+        if still.promised != 1:
+            raise MediaError(
+                f"file must be a single picture, got {still.promised} frames; is its modality "
+                "`ceus`?"
+            )
+        return next(still.frames())
+
+
 def _ingest_clip(task: Task, stem: Path) -> dict[str, Any]:
     writer = ClipWriter(canvas=task.canvas)
     sample: dict[int, Picture] = {}
     stride = 1
-    with Video(task.path) as video:
+    with open_clip(task.path) as video:
         for number, picture in enumerate(video.frames()):
+            if number % 32 == 31:
+                _still_alive(task)
             cropped = crop_picture(picture, task.crop)
             boxed = letterbox(cropped, canvas=task.canvas, aspect=video.aspect)
             writer.add(boxed)
@@ -148,7 +270,7 @@ def _ingest_clip(task: Task, stem: Path) -> dict[str, Any]:
             if len(sample) == 2 * _READ_BACK:
                 stride *= 2
                 sample = {key: sample[key] for key in sample if key % stride == 0}
-        found = video.facts()
+        found = video.facts(task.fps)
     packets = writer.finish()
     timing = found.timing
     write_clip(stem, packets, order=timing.order, fps=timing.fps)

@@ -1,6 +1,8 @@
 """Single pictures: read from a file, cropped, fitted to the store's canvas."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ from PIL import Image, ImageOps
 from datamodules.errors import DataError
 
 Picture = npt.NDArray[np.uint8]
+MAX_SIDE = 8192  # pixels; more is a slip or a bomb
 
 
 class MediaError(DataError):
@@ -23,22 +26,41 @@ def read_picture(path: Path) -> Picture:
         MediaError: if the file is not a picture, is cut off, holds several, or is of a depth with
             no known range.
     """
+    with opened_picture(path) as opened:
+        if getattr(opened, "n_frames", 1) > 1:
+            raise MediaError(
+                "file must be a single picture, got several in one; is its modality `ceus`?"
+            )
+        opened.load()
+        return as_rgb(ImageOps.exif_transpose(opened))
+
+
+@contextmanager
+def opened_picture(path: Path) -> Iterator[Image.Image]:
+    """A picture file, opened; whatever goes wrong inside is one MediaError.
+
+    Raises:
+        MediaError: if the file is not a whole picture, or decompresses to more than it should.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # Pillow warns of a decompression bomb
             with Image.open(path) as opened:
-                if getattr(opened, "n_frames", 1) > 1:
-                    raise MediaError(
-                        "file must be a single picture, got several in one; is its modality `ceus`?"
-                    )
-                opened.load()
-                picture: Image.Image = ImageOps.exif_transpose(opened)
+                yield opened
     except MediaError:
         raise
     except Exception as error:  # Pillow's readers let struct, zlib, Syntax... errors through
         raise MediaError(
             f"file must be a whole picture, got one that does not open ({type(error).__name__})"
         ) from error
+
+
+def as_rgb(picture: Image.Image) -> Picture:
+    """RGB uint8 (H, W, 3) of any picture, transparency over black.
+
+    Raises:
+        MediaError: if it is of a depth with no known range.
+    """
     if picture.mode.startswith("I;16"):
         grey = (np.asarray(picture).astype(np.uint32) * 255 + 32767) // 65535
         picture = Image.fromarray(grey.astype(np.uint8))

@@ -11,10 +11,10 @@ from datamodules.errors import DataError
 
 MODALITIES = ("image", "ceus")
 _REQUIRED = ("patient_id", "label", "modality", "path")
-_OPTIONAL = ("split", "crop", "arrival_s")
+_OPTIONAL = ("split", "crop", "fps", "arrival_s")
 # Columns of the store's own table, which a covariate must not replace.
 _RESERVED = {
-    *_REQUIRED, *_OPTIONAL, "item_id", "frames", "fps", "seconds", "width", "height",
+    *_REQUIRED, *_OPTIONAL, "item_id", "frames", "seconds", "width", "height",
     "source_sha", "item_sha", "warnings",
 }  # fmt: skip
 
@@ -29,6 +29,7 @@ class Row:
         path: the file, resolved.
         label: 0 or 1.
         crop: x, y, width, height in pixels of the file's frames.
+        fps: frames per second to take in place of the file's own.
         split: "train", "test" or "".
         arrival_s: seconds from the first frame to the arrival of contrast.
         covariates: the named columns, as text.
@@ -41,6 +42,7 @@ class Row:
     name: str
     path: Path
     crop: tuple[int, int, int, int] | None
+    fps: float | None
     split: str
     arrival_s: float | None
     covariates: Mapping[str, str]
@@ -100,7 +102,8 @@ def read_cohort(path: Path, *, covariates: Sequence[str] = ()) -> Cohort:
     Args:
         path: CSV in UTF-8, separated by commas, its columns in any order: `patient_id`, `label`
             (0/1, one a patient), `modality` (image, ceus), `path` (relative to the table's folder
-            and inside it); optionally `crop` ("x,y,w,h"), `split` (train, test, empty; one a
+            and inside it; for a clip also a folder of numbered frames); optionally `crop`
+            ("x,y,w,h"), `fps` (in place of the file's own), `split` (train, test, empty; one a
             patient), `arrival_s` (seconds). Others are not read unless named in `covariates`.
         covariates: further columns to keep.
 
@@ -186,10 +189,11 @@ def _read_row(line: int, record: dict[str, str], root: Path, covariates: Sequenc
         label=int(value["label"]),
         modality=value["modality"],
         name=value["path"],
-        path=_find_file(root, value["path"]),
+        path=_find_file(root, value["path"], folder=value["modality"] == "ceus"),
         crop=_parse_crop(value.get("crop", "")),
+        fps=_parse_number(value.get("fps", ""), "fps must be frames per second > 0", above=0),
         split=split,
-        arrival_s=_parse_seconds(value.get("arrival_s", "")),
+        arrival_s=_parse_number(value.get("arrival_s", ""), "arrival_s must be seconds >= 0"),
         covariates={name: value[name] for name in covariates},
     )
 
@@ -199,7 +203,8 @@ def _check_one_of(name: str, value: str, allowed: Sequence[str]) -> None:
         raise _BadRowError(f"{name} must be {' or '.join(map(repr, allowed))}, got {value!r}")
 
 
-def _find_file(root: Path, name: str) -> Path:
+def _find_file(root: Path, name: str, *, folder: bool) -> Path:
+    """The file, or where it may be one the folder of numbered frames."""
     if not name or "\0" in name:
         raise _BadRowError("path must name a file, got nothing")
     path = (root / name).resolve()
@@ -207,6 +212,8 @@ def _find_file(root: Path, name: str) -> Path:
         raise _BadRowError("path must lie in the cohort's folder, links followed, got one outside")
     if not path.exists():
         raise _BadRowError("file must exist, got none")
+    if folder and path.is_dir():
+        return path
     if not path.is_file():
         raise _BadRowError("path must name a file, got a folder or device")
     if not path.stat().st_size:
@@ -227,16 +234,17 @@ def _parse_crop(text: str) -> tuple[int, int, int, int] | None:
     return x, y, w, h
 
 
-def _parse_seconds(text: str) -> float | None:
+def _parse_number(text: str, rule: str, *, above: float | None = None) -> float | None:
+    """A finite number >= 0, or > `above`; None where nothing is given."""
     if not text:
         return None
     try:
-        seconds = float(text)
+        number = float(text)
     except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds < math.inf:
-        raise _BadRowError(f"arrival_s must be seconds >= 0, got {text!r}")
-    return seconds
+        number = math.nan
+    if not 0 <= number < math.inf or (above is not None and number <= above):
+        raise _BadRowError(f"{rule}, got {text!r}")
+    return number
 
 
 def _conflicts(rows: Sequence[Row], field: str) -> list[Problem]:

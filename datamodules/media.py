@@ -19,7 +19,7 @@ from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
-from datamodules._pictures import MediaError, Picture
+from datamodules._pictures import MAX_SIDE, MediaError, Picture
 
 # What is opened at all. Pictures (`png_pipe`), text and playlists, which may point at other files,
 # are FFmpeg formats too and stay closed.
@@ -102,6 +102,12 @@ class Video:
             self._container.close()
             raise
         self._stream = streams[0]
+        if max(self._stream.width, self._stream.height) > MAX_SIDE:
+            self._container.close()
+            raise MediaError(
+                f"frames must be of at most {MAX_SIDE} pixels a side, got {self._stream.width}×"
+                f"{self._stream.height}"
+            )
         self._stream.codec_context.thread_count = 1
         self._stream.codec_context.options = dict(_STRICT)
         self._times: list[float | None] = []
@@ -141,8 +147,16 @@ class Video:
         if interlaced:
             self._warnings.append(f"{interlaced} interlaced frames, taken as they are")
 
-    def facts(self) -> VideoFacts:
+    @property
+    def header_seconds(self) -> float | None:
+        """Length that the header promises, None where it does not."""
+        return self._container.duration / av.time_base if self._container.duration else None
+
+    def facts(self, fps: float | None = None) -> VideoFacts:
         """What was found; call it when `frames` is exhausted.
+
+        Args:
+            fps: frames per second to take in place of the file's own times.
 
         Raises:
             MediaError: no frame, fewer than the header promises, the last one damaged, or more than
@@ -168,8 +182,9 @@ class Video:
             times = sorted(time for time in times if time is not None)
             times = times if len(times) == count else self._times
         rate = self._stream.average_rate or self._stream.guessed_rate
-        timing = constant_rate(times, header_fps=float(rate or 0))
+        timing = constant_rate(times, header_fps=float(rate or fps or 0))
         self._check_promise(timing)
+        timing = stated_rate(timing, count=count, fps=fps)
         height, width = self._shape[:2]
         return VideoFacts(
             width=width,
@@ -271,6 +286,20 @@ def constant_rate(times: Sequence[float | None], *, header_fps: float) -> Timing
     order = np.searchsorted(seconds, (np.arange(ticks) + 0.5) * step) - 1
     warning = f"variable frame rate, resampled to {1 / step:.3f} fps"
     return Timing(order, 1 / step, True, (warning,))
+
+
+def stated_rate(timing: Timing, *, count: int, fps: float | None) -> Timing:
+    """The rate that the user states in place of the file's own.
+
+    Args:
+        timing: what the file's own times give.
+        count: decoded frames.
+        fps: frames per second, None to leave the timing as it is.
+    """
+    if fps is None or (not timing.resampled and abs(timing.fps - fps) < 0.005 * fps):
+        return timing
+    warning = f"{fps:.3f} fps of the cohort table taken, the file has {timing.fps:.3f}"
+    return Timing(np.arange(count), fps, False, (warning,))
 
 
 def apply_display_matrix(picture: Picture, matrix: bytes) -> tuple[Picture, bool]:

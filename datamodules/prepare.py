@@ -6,10 +6,11 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from datamodules._ingest import (
     Outcome,
     Task,
     ingest,
+    inspect,
     item_suffixes,
     make_item_id,
     running_marker,
@@ -50,8 +52,9 @@ def prepare(
 ) -> Path:
     """Decodes every file of a cohort once, checks it, and writes it into a store.
 
-    Every file is decoded before the store is touched: a failure leaves it as it was. Files that
-    are in the store already are not decoded again; rows taken out of the table leave the store.
+    Every file is opened, then decoded, before the store is touched: a failure leaves it as it was.
+    Files that are in the store already, or that a killed call had finished, are not decoded again;
+    rows taken out of the table leave the store.
 
     Args:
         cohort_csv: table, see `datamodules.cohort.read_cohort`.
@@ -81,19 +84,27 @@ def prepare(
     cohort = read_cohort(cohort_csv, covariates=covariates)
     _check_folder(store, canvas)
     with _staging(store) as staging:
-        known = _Known(store)
+        known = _Known(store, staging)
         tasks = [
             Task(
                 line=row.line, path=row.path, patient_id=row.patient_id, modality=row.modality,
-                crop=row.crop, canvas=canvas, staging=staging, known=frozenset(known.items),
+                crop=row.crop, fps=row.fps, canvas=canvas, staging=staging,
+                known=frozenset(known.items),
             )
             for row in cohort.rows
         ]  # fmt: skip
         keys = {task.line: _source_key(task.path) for task in tasks}
         outcomes = {task.line: known.find(task, keys[task.line]) for task in tasks}
         new = [task for task in tasks if not outcomes[task.line].item_id]
-        count = workers or len(os.sched_getaffinity(0))
-        for outcome in _ingest_all(new, workers=count, progress=progress):
+        pool = partial(_run_all, workers=workers or len(os.sched_getaffinity(0)))
+        for outcome in pool(inspect, new, label="inspect" if progress else ""):
+            outcomes[outcome.line] = outcome
+        cohort = cohort.without(_problems(cohort, outcomes, known))
+        if not skip_bad:
+            cohort.raise_problems()  # now: hours of decoding would not make them good
+        usable = {row.line for row in cohort.rows}
+        new = [task for task in new if task.line in usable]
+        for outcome in pool(ingest, new, label="prepare" if progress else ""):
             outcomes[outcome.line] = outcome
         cohort = cohort.without(_problems(cohort, outcomes, known))
         if not skip_bad:
@@ -104,26 +115,34 @@ def prepare(
                 f"{cohort.describe_problems()}\nNothing was written."
             )
         kept = {row.line: outcomes[row.line] for row in cohort.rows}
+        before = known.stored
         for line, outcome in kept.items():
             known.sources[keys[line]] = outcome.source_sha
             if outcome.facts is not None:
                 known.items[outcome.item_id] = outcome.facts
         _commit(store, staging, cohort, kept, known=known, canvas=canvas)
-    _tell(cohort, store, new=sum(outcome.facts is not None for outcome in kept.values()))
+    _tell(cohort, store, new=sum(outcome.item_id not in before for outcome in kept.values()))
     return store
 
 
 class _Known:
-    """What the store holds already: `prepared.json`.
+    """What the store holds already (`prepared.json`), and what a killed call had finished.
 
     Attributes:
         sources: hash of a file's place, size and time -> hash of its content.
         items: item_id -> facts, for items whose files are all there.
+        stored: item_ids of those in the store.
     """
 
-    def __init__(self, store: Path) -> None:
+    def __init__(self, store: Path, staging: Path) -> None:
         self.sources: dict[str, str] = {}
         self.items: dict[str, dict[str, Any]] = {}
+        self._read_store(store)
+        self.stored = frozenset(self.items)
+        for path in staging.glob("*.json"):
+            self.items.setdefault(path.stem, json.loads(path.read_text()))
+
+    def _read_store(self, store: Path) -> None:
         path = store / "prepared.json"
         if not path.is_file():
             return
@@ -144,8 +163,10 @@ class _Known:
 
 
 def _source_key(path: Path) -> str:
-    status = path.stat()
-    text = f"{path}\0{status.st_size}\0{status.st_mtime_ns}"
+    text = str(path)
+    for part in sorted(path.iterdir()) if path.is_dir() else (path,):
+        status = part.stat()
+        text += f"\0{part.name}\0{status.st_size}\0{status.st_mtime_ns}"
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
@@ -170,8 +191,8 @@ def _check_folder(store: Path, canvas: int) -> None:
 def _staging(store: Path) -> Iterator[Path]:
     """A folder beside the store, for one call at a time; gone afterwards.
 
-    What a killed call left in it is removed. The lock is on the folder itself and ends with the
-    process that holds it.
+    Of what a killed call left in it, whole items stay to be used. The lock is on the folder itself
+    and ends with the process that holds it.
     """
     path = store.absolute().with_name(f".{store.name}.preparing")
     path.mkdir(parents=True, exist_ok=True)
@@ -184,8 +205,10 @@ def _staging(store: Path) -> Iterator[Path]:
                 f"store must be written by one call at a time, got another at work ({store}). "
                 "Wait for the other `ceus prepare` to end."
             ) from None
+        whole = {left.stem for left in path.glob("*.json") if "-" not in left.stem}
         for left in path.iterdir():
-            left.unlink(missing_ok=True)
+            if left.stem not in whole:
+                left.unlink(missing_ok=True)
         try:
             yield path
         finally:
@@ -194,26 +217,29 @@ def _staging(store: Path) -> Iterator[Path]:
         os.close(fd)
 
 
-def _ingest_all(tasks: Sequence[Task], *, workers: int, progress: bool) -> Iterator[Outcome]:
-    """Runs tasks in worker processes; a decoder that crashes costs its own row only."""
+def _run_all(
+    work: Callable[[Task], Outcome], tasks: Sequence[Task], *, workers: int, label: str
+) -> Iterator[Outcome]:
+    """Runs tasks in worker processes; a decoder that crashes or hangs costs its own row only.
+
+    Shows a progress bar if it has a label.
+    """
     pending = {
         task.line: task
         for task in sorted(tasks, key=lambda task: task.path.stat().st_size, reverse=True)
     }
     suspects: list[int] = []
     columns = [
-        TextColumn("prepare"), BarColumn(), MofNCompleteColumn(), TextColumn("files"),
+        TextColumn(label), BarColumn(), MofNCompleteColumn(), TextColumn("files"),
         TimeRemainingColumn(),
     ]  # fmt: skip
-    with Progress(
-        *columns, console=Console(stderr=True), disable=not (progress and tasks)
-    ) as display:
+    with Progress(*columns, console=Console(stderr=True), disable=not (label and tasks)) as display:
         bar = display.add_task("", total=len(tasks))
         while pending:
             alone = suspects.pop() if suspects else None
             batch = list(pending.values()) if alone is None else [pending[alone]]
             try:
-                for outcome in _run_pool(batch, workers=workers):
+                for outcome in _run_pool(work, batch, workers=workers):
                     del pending[outcome.line]
                     display.advance(bar)
                     yield outcome
@@ -227,10 +253,14 @@ def _ingest_all(tasks: Sequence[Task], *, workers: int, progress: bool) -> Itera
                 else:
                     del pending[alone]
                     display.advance(bar)
-                    yield Outcome(alone, reason="file must decode, got a crash of the decoder")
+                    yield Outcome(
+                        alone, reason="file must decode, got a crash or a standstill of the decoder"
+                    )
 
 
-def _run_pool(tasks: Sequence[Task], *, workers: int) -> Iterator[Outcome]:
+def _run_pool(
+    work: Callable[[Task], Outcome], tasks: Sequence[Task], *, workers: int
+) -> Iterator[Outcome]:
     # Not fork: it might inherit threads mid-lock. Not forkserver: a process has one, and the sweep
     # that prepares first needs it to have imported torch.
     context = get_context("spawn")
@@ -238,24 +268,23 @@ def _run_pool(tasks: Sequence[Task], *, workers: int) -> Iterator[Outcome]:
         min(workers, len(tasks)), mp_context=context, initializer=start_worker
     )
     try:
-        for future in as_completed([pool.submit(ingest, task) for task in tasks]):
+        for future in as_completed([pool.submit(work, task) for task in tasks]):
             yield future.result()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _problems(cohort: Cohort, outcomes: dict[int, Outcome], known: _Known) -> list[Problem]:
-    """What decoding found, row by row."""
+    """What opening, or decoding, found, row by row."""
     problems = []
     decoded: list[Row] = []
     for row in cohort.rows:
         outcome = outcomes[row.line]
         facts = outcome.facts or known.items.get(outcome.item_id)
+        seconds = facts["seconds"] if facts else outcome.seconds
         reason = outcome.reason
-        if facts is not None and (row.arrival_s or 0) > facts["seconds"]:
-            reason = (
-                f"arrival_s must lie in the clip of {facts['seconds']:.2f} s, got {row.arrival_s}"
-            )
+        if seconds is not None and (row.arrival_s or 0) > seconds:
+            reason = f"arrival_s must lie in the clip of {seconds:.2f} s, got {row.arrival_s}"
         if reason:
             problems.append(Problem(row.line, row.patient_id, row.name, reason))
         else:
@@ -287,8 +316,8 @@ def _commit(
         for suffix in item_suffixes(modality[line]):
             name = outcome.item_id + suffix
             wanted[name] = items / name
-            if outcome.facts is not None:
-                (staging / f"{line}-{name}").replace(items / name)
+            if (staging / name).exists():
+                (staging / name).replace(items / name)
     present = {outcome.item_id for outcome in outcomes.values()}
     shas = {outcome.source_sha for outcome in outcomes.values()}
     prepared = {

@@ -16,10 +16,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from datamodules._ingest import Outcome, Task
+from datamodules._ingest import Outcome, Task, ingest
 from datamodules.clips import ClipReader
 from datamodules.errors import DataError
-from datamodules.prepare import _ingest_all, _staging, prepare
+from datamodules.prepare import _run_all, _staging, prepare
 from datamodules.store import Store
 
 run = partial(prepare, canvas=64, progress=False, workers=1)
@@ -263,20 +263,38 @@ def test_one_call_at_a_time(cohort: Callable[..., Path], tmp_path: Path) -> None
     run(table, tmp_path / "store")
 
 
-def test_crash_of_a_decoder_costs_one_row(sources: Path, tmp_path: Path) -> None:
-    """A file that ends its worker by a segmentation fault, among good ones."""
+@pytest.mark.parametrize(
+    "deed", ["import faulthandler; faulthandler._sigsegv()", "import time; time.sleep(1000)"]
+)
+def test_a_decoder_that_crashes_or_hangs_costs_one_row(
+    sources: Path, tmp_path: Path, deed: str
+) -> None:
+    """A file that ends its worker, or never comes back, among good ones."""
 
     def task(line: int, path: object) -> Task:
-        return Task(line, path, "p", "ceus", None, 64, tmp_path, frozenset())  # type: ignore[arg-type]
+        return Task(
+            line,
+            path,
+            "p",
+            "ceus",
+            None,
+            64,
+            tmp_path,
+            frozenset(),
+            stall_seconds=3.0,  # type: ignore[arg-type]
+        )
 
-    script = tmp_path / "crash.py"
-    script.write_text("import faulthandler; faulthandler._sigsegv()")
-    crashing = SimpleNamespace(
-        open=partial(runpy.run_path, str(script), None), stat=partial(os.stat, "/")
+    script = tmp_path / "deed.py"
+    script.write_text(deed)
+    bad = SimpleNamespace(
+        is_dir=partial(bool),
+        open=partial(runpy.run_path, str(script), None),
+        stat=partial(os.stat, "/"),
     )
-    tasks = [task(2, sources / "b.avi"), task(3, crashing), task(4, sources / "jane-doe.avi")]
-    outcomes = {out.line: out for out in _ingest_all(tasks, workers=2, progress=False)}
-    assert outcomes[3] == Outcome(3, reason="file must decode, got a crash of the decoder")
+    tasks = [task(2, sources / "b.avi"), task(3, bad), task(4, sources / "jane-doe.avi")]
+    outcomes = {out.line: out for out in _run_all(ingest, tasks, workers=2, label="")}
+    reason = "file must decode, got a crash or a standstill of the decoder"
+    assert outcomes[3] == Outcome(3, reason=reason)
     assert [outcomes[line].facts["frames"] for line in (2, 4)] == [20, 20]
 
 
@@ -313,6 +331,42 @@ def test_killed_call_leaves_the_old_store(
     run(table, store)
     assert len(Store(store).items) == 6
     assert not staging.exists()
+
+
+def test_what_a_killed_call_had_finished_is_not_decoded_again(
+    cohort: Callable[..., Path], tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    table = cohort(row("p1", "jane-doe.avi"), row("p2", "c.png"))
+    staging = tmp_path / ".store.preparing"
+    staging.mkdir()
+    files = {"ceus": table.parent / "jane-doe.avi", "image": table.parent / "c.png"}
+    done = [
+        ingest(Task(line, path, f"p{line}", modality, None, 64, staging, frozenset()))
+        for line, (modality, path) in enumerate(files.items(), start=1)
+    ]
+    lost = done[1].item_id  # its picture, but not its facts, had been written
+    (staging / f"{lost}.json").unlink()
+    (staging / "7-half.h264").write_bytes(b"half a clip")
+    (staging / f"{done[0].item_id}.h264").touch()
+    written = (staging / f"{done[0].item_id}.h264").stat().st_mtime_ns
+    run(table, store)
+    assert (store / "items" / f"{done[0].item_id}.h264").stat().st_mtime_ns == written
+    assert set(Store(store).items["item_id"]) == {outcome.item_id for outcome in done}
+    assert not staging.exists()
+
+
+def test_a_truncated_clip_is_named_before_the_others_are_decoded(
+    cohort: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = cohort(row("p1", "jane-doe.avi"), row("p2", "cut.avi"))
+    data = (table.parent / "b.avi").read_bytes()
+    (table.parent / "cut.avi").write_bytes(data[: len(data) // 2])
+    with pytest.raises(DataError, match=r"line 3: cut.avi: file must be whole, got one cut off"):
+        run(table, tmp_path / "store", progress=True)
+    shown = capsys.readouterr().err
+    assert "inspect" in shown
+    assert "prepare" not in shown
 
 
 def test_workers_end_with_their_parent(tmp_path: Path) -> None:
