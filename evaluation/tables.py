@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from evaluation.auc import auc_interval, one_class
+from evaluation.auc import auc_interval
+from evaluation.checks import one_class
 from evaluation.runs import Run, Sweep
 from evaluation.thresholds import (
     confusion,

@@ -1,14 +1,21 @@
 """ROC curves, Youden's threshold, and what comes of cutting scores at a threshold."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from math import nan
+from math import ceil, nan
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from evaluation.auc import Floats, checked, one_class
+from evaluation.checks import Floats, checked, one_class, same_length
 from evaluation.errors import EvaluationError
+
+RATES = ("sensitivity", "specificity", "accuracy", "ppv", "npv")
+"""Shares of a confusion table."""
+
+Rule = Callable[[ArrayLike, ArrayLike], float]
+"""Finds a threshold from labels and scores."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,20 +47,45 @@ class Confusion:
     tn: int
     fp: int
 
+    def share(self, rate: str) -> tuple[int, int]:
+        """Count and total of one of RATES, for an interval of it."""
+        return {
+            "sensitivity": (self.tp, self.tp + self.fn),
+            "specificity": (self.tn, self.tn + self.fp),
+            "accuracy": (self.tp + self.tn, self.tp + self.fn + self.tn + self.fp),
+            "ppv": (self.tp, self.tp + self.fp),
+            "npv": (self.tn, self.tn + self.fn),
+        }[rate]
+
     @property
     def sensitivity(self) -> float:
         """Share of positives called positive."""
-        return _share(self.tp, self.tp + self.fn)
+        return _share(*self.share("sensitivity"))
 
     @property
     def specificity(self) -> float:
         """Share of negatives called negative."""
-        return _share(self.tn, self.tn + self.fp)
+        return _share(*self.share("specificity"))
 
     @property
     def accuracy(self) -> float:
         """Share of all patients called right."""
-        return _share(self.tp + self.tn, self.tp + self.fn + self.tn + self.fp)
+        return _share(*self.share("accuracy"))
+
+    @property
+    def ppv(self) -> float:
+        """Share of positive calls that are right."""
+        return _share(*self.share("ppv"))
+
+    @property
+    def npv(self) -> float:
+        """Share of negative calls that are right."""
+        return _share(*self.share("npv"))
+
+    @property
+    def accuracy_all_negative(self) -> float:
+        """What calling everyone negative would get right: the accuracy to beat."""
+        return _share(self.tn + self.fp, self.tp + self.fn + self.tn + self.fp)
 
 
 def roc_curve(labels: ArrayLike, scores: ArrayLike) -> RocCurve:
@@ -134,10 +166,32 @@ def confusion(labels: ArrayLike, scores: ArrayLike, threshold: ArrayLike) -> Con
     )
 
 
+def sensitivity_threshold(labels: ArrayLike, scores: ArrayLike, sensitivity: float) -> float:
+    """The highest threshold that reaches a sensitivity, so the one with the best specificity.
+
+    Args:
+        labels: (n,) 0 or 1, both present.
+        scores: (n,) higher means more likely 1.
+        sensitivity: To reach at least, in (0, 1].
+
+    Raises:
+        EvaluationError: as `roc_curve`, or for a sensitivity out of its range.
+    """
+    if not 0 < sensitivity <= 1:
+        raise EvaluationError(
+            f"sensitivity must be above 0 and at most 1, got {sensitivity!r}. Give 0.9 for 90 %."
+        )
+    curve = roc_curve(labels, scores)
+    total = int(curve.true_positives[0])
+    # ceil of what rounding has not lifted: 0.9 of 10 positives is 9, not 10.
+    needed = ceil(sensitivity * total - 1e-9)
+    return float(curve.thresholds[np.flatnonzero(curve.true_positives >= needed)[-1]])
+
+
 def cross_fitted_thresholds(
-    labels: ArrayLike, scores: ArrayLike, folds: ArrayLike
+    labels: ArrayLike, scores: ArrayLike, folds: ArrayLike, *, rule: Rule = youden_threshold
 ) -> tuple[dict[Any, float], dict[Any, str]]:
-    """For each fold Youden's threshold over the patients of all other folds.
+    """For each fold the threshold that a rule finds on the patients of all other folds.
 
     So no patient is cut at a threshold that its own label helped to choose.
 
@@ -145,17 +199,14 @@ def cross_fitted_thresholds(
         labels: (n,) 0 or 1.
         scores: (n,) out-of-fold scores.
         folds: (n,) name of the fold that each patient belongs to.
+        rule: Finds a threshold from labels and scores; Youden's by default.
 
     Returns:
         Threshold by fold (NaN where the other folds lack a class), and the reasons of the NaNs.
     """
     y, (x,) = checked(labels, scores)
     fold = np.asarray(folds)
-    if fold.shape != y.shape:
-        raise EvaluationError(
-            f"folds must be as many as labels ({y.size}), got {fold.size}. "
-            "Give the fold of each patient."
-        )
+    same_length("folds", fold, y.size)
     thresholds: dict[Any, float] = {}
     reasons: dict[Any, str] = {}
     for name in np.unique(fold).tolist():
@@ -163,7 +214,7 @@ def cross_fitted_thresholds(
         if reason := one_class(y[others]):
             thresholds[name], reasons[name] = nan, f"no threshold from the other folds: {reason}"
         else:
-            thresholds[name] = youden_threshold(y[others], x[others])
+            thresholds[name] = rule(y[others], x[others])
     return thresholds, reasons
 
 

@@ -1,16 +1,21 @@
 """AUC, DeLong's variance, intervals and paired test against R's pROC and against definitions."""
 
+import json
 import math
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import ndtr, ndtri
 
-from evaluation import EvaluationError, auc_interval, delong_test
+from evaluation import EvaluationError, auc_interval, delong_test, overlapping_test
 
 FIXTURES = Path(__file__).parent / "fixtures"
-NAMES = sorted(path.stem for path in FIXTURES.glob("*.json"))
+NAMES = sorted(path.stem for path in FIXTURES.glob("*.json") if path.with_suffix(".csv").exists())
 
 
 def close(ours: float, theirs: Any, tolerance: float = 1e-10) -> bool:
@@ -56,38 +61,167 @@ def test_paired_test_agrees_with_proc(name, reference):
         assert close(ours.low, low)
         assert close(ours.high, high)
         assert bool(ours.reason) == math.isnan(ours.z)
+        assert close(ndtr(ours.z), theirs["p_less"])
+        assert close(ndtr(-ours.z), theirs["p_greater"])
+        of_a, of_b = (auc_interval(data["y"], data[theirs[side]]).variance for side in "ab")
+        se = (ours.high - ours.low) / 2 / ndtri(0.975)
+        assert close((of_a + of_b - se**2) / 2, theirs["cov"], 1e-14)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_unpaired_test_agrees_with_proc(name, reference):
+    answer, data = reference(name)
+    for theirs in answer["unpaired"]:
+        ours = delong_test(data["y"], data[theirs["a"]], data[theirs["b"]], paired=False)
+        check_unpaired(ours, theirs)
+
+
+def test_unpaired_test_of_two_cohorts_agrees_with_proc(reference):
+    columns = {name: reference(name)[1] for name in ("study_train_55_225", "study_test_27_89")}
+    for theirs in json.loads((FIXTURES / "transfer.json").read_text())["unpaired_train_vs_test"]:
+        (name_a, a), (name_b, b) = (theirs[side].split(":") for side in "ab")
+        first, second = columns[name_a], columns[name_b]
+        ours = delong_test(first["y"], first[a], second[b], paired=False, labels_b=second["y"])
+        check_unpaired(ours, theirs)
+
+
+def check_unpaired(ours, theirs):
+    assert close(ours.auc_a, theirs["auc1"])
+    assert close(ours.auc_b, theirs["auc2"])
+    assert close(ours.z, theirs["D"])
+    assert close(ours.df, theirs["df"])
+    assert close(ours.p_value, theirs["p"])
+    assert bool(ours.reason) == math.isnan(ours.p_value) == math.isnan(ours.low)
+
+
+def test_unpaired_interval_and_test_agree_at_its_edge():
+    rng = np.random.default_rng(5)
+    labels, a, b = np.repeat([0, 1], 30), rng.normal(size=60), rng.normal(size=60)
+    p = delong_test(labels, a, b, paired=False).p_value
+    at_edge = delong_test(labels, a, b, paired=False, level=1 - p)
+    assert min(abs(at_edge.low), abs(at_edge.high)) < 1e-12
+
+
+def test_overlapping_test_lies_between_paired_and_independent():
+    rng = np.random.default_rng(6)
+    names, labels = np.arange(90), np.tile([0, 0, 1], 30)
+    common = rng.normal(labels, 1.0)
+    a, b = common + rng.normal(size=90), common + rng.normal(size=90)
+    paired = delong_test(labels, a, b)
+    all_shared = overlapping_test((names, labels, a), (names, labels, b))
+    for name in ("auc_a", "auc_b", "z", "p_value", "low", "high"):
+        assert getattr(all_shared, name) == pytest.approx(getattr(paired, name), abs=1e-12)
+    none_shared = overlapping_test((names, labels, a), (names + 90, labels, b))
+    unpaired = delong_test(labels, a, b, paired=False)
+    assert none_shared.z == pytest.approx(unpaired.z, abs=1e-12)
+    half = overlapping_test((names[:60], labels[:60], a[:60]), (names, labels, b))
+    assert (half.auc_a, half.auc_b) == (
+        auc_interval(labels[:60], a[:60]).auc,
+        auc_interval(labels, b).auc,
+    )
+    half_unpaired = delong_test(labels[:60], a[:60], b, paired=False, labels_b=labels)
+    assert abs(half.z) > abs(half_unpaired.z)
+
+
+def test_overlapping_test_keeps_its_level():
+    """Cohorts whose scores share a part of their noise and of their patients, under the null."""
+    rng = np.random.default_rng(7)
+    labels, names = np.tile([0, 0, 1], 40), np.arange(120)
+    rejected = 0
+    for _ in range(400):
+        common = rng.normal(labels * 0.8, 1.0)
+        a, b = common + rng.normal(size=120), common + rng.normal(size=120)
+        of_b = names >= 30
+        test = overlapping_test(
+            (names[:90], labels[:90], a[:90]), (names[of_b], labels[of_b], b[of_b])
+        )
+        rejected += test.p_value < 0.05
+    assert 8 <= rejected <= 36  # 20 expected, five binomial standard errors and a little
 
 
 def test_every_fixture_is_there():
-    assert len(NAMES) == 11
+    assert len(NAMES) == 13
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_auc_is_the_share_of_pairs_in_order(seed):
-    rng = np.random.default_rng(seed)
-    n = int(rng.integers(2, 60))
-    labels = np.array([0, 1, *rng.integers(0, 2, n)])
-    scores = rng.integers(0, 10, n + 2) / 4 if seed % 2 else rng.normal(size=n + 2)
+@st.composite
+def cohorts(draw):
+    """Labels with both classes and two scores of few values, so that ties are common."""
+    n = draw(st.integers(2, 40))
+    labels = np.array([0, 1, *draw(st.lists(st.integers(0, 1), min_size=n, max_size=n))])
+    values = st.integers(-5, 5) | st.floats(-1e6, 1e6)
+    a, b = (
+        np.array(draw(st.lists(values, min_size=n + 2, max_size=n + 2)), float) for _ in range(2)
+    )
+    return labels, a, b
+
+
+# A fixed seed: a test either fails or does not. No deadline: two cores may be busy.
+bounded = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+
+
+@bounded
+@given(cohorts())
+def test_auc_is_the_share_of_pairs_in_order(cohort):
+    labels, scores, _ = cohort
     assert auc_interval(labels, scores).auc == pytest.approx(pair_count(labels, scores), abs=1e-12)
 
 
-@pytest.mark.parametrize("increasing", [np.exp, np.cbrt, lambda x: 3 * x - 7, np.arctan])
-def test_increasing_maps_change_nothing(increasing):
-    rng = np.random.default_rng(1)
-    labels, scores = rng.integers(0, 2, 80), np.round(rng.normal(size=80), 1)
-    assert auc_interval(labels, increasing(scores)) == auc_interval(labels, scores)
-    assert delong_test(labels, scores, increasing(scores)).p_value == 1
+@bounded
+@given(cohorts(), st.sampled_from([lambda x: 3 * x - 7, lambda x: x**3, np.cbrt]))
+def test_increasing_maps_change_nothing(cohort, increasing):
+    labels, scores, other = cohort
+    mapped = increasing(scores)
+    # A map may join or part scores that rounding holds together; ranks are what must be kept.
+    _, before = np.unique(scores, return_inverse=True)
+    _, after = np.unique(mapped, return_inverse=True)
+    if (before == after).all():
+        assert auc_interval(labels, mapped) == auc_interval(labels, scores)
+        assert_same(delong_test(labels, mapped, other), delong_test(labels, scores, other))
 
 
-def test_reversing_scores_or_models_mirrors():
-    rng = np.random.default_rng(2)
-    labels, a, b = rng.integers(0, 2, 80), rng.normal(size=80), rng.normal(size=80)
-    up, down = auc_interval(labels, a), auc_interval(labels, -a)
+@bounded
+@given(cohorts(), st.booleans())
+def test_swapping_models_swaps_signs(cohort, paired):
+    labels, a, b = cohort
+    ab = delong_test(labels, a, b, paired=paired)
+    ba = delong_test(labels, b, a, paired=paired)
+    mirrored = replace(
+        ba,
+        auc_a=ba.auc_b,
+        auc_b=ba.auc_a,
+        difference=-ba.difference,
+        z=-ba.z,
+        low=-ba.high,
+        high=-ba.low,
+    )
+    assert_same(ab, mirrored)
+
+
+@bounded
+@given(cohorts())
+def test_reversing_scores_mirrors_the_auc(cohort):
+    labels, scores, _ = cohort
+    up, down = auc_interval(labels, scores), auc_interval(labels, -scores)
     assert up.auc == pytest.approx(1 - down.auc, abs=1e-12)
-    assert up.variance == pytest.approx(down.variance, abs=1e-14)
-    ab, ba = delong_test(labels, a, b), delong_test(labels, b, a)
-    assert (ab.z, ab.p_value) == (pytest.approx(-ba.z), pytest.approx(ba.p_value))
-    assert (ab.low, ab.high) == (pytest.approx(-ba.high), pytest.approx(-ba.low))
+    assert up.variance == pytest.approx(down.variance, abs=1e-14, nan_ok=True)
+
+
+@bounded
+@given(cohorts())
+def test_one_model_is_never_better_than_itself(cohort):
+    labels, scores, _ = cohort
+    test = delong_test(labels, scores, scores)
+    assert test.difference == 0
+    if not test.reason:
+        assert (test.z, test.p_value, test.low, test.high) == (0, 1, 0, 0)
+
+
+def assert_same(one, other):
+    for name, value in asdict(one).items():
+        if isinstance(value, str):
+            assert value == getattr(other, name)
+        else:
+            assert value == pytest.approx(getattr(other, name), abs=1e-12, nan_ok=True)
 
 
 @pytest.mark.parametrize(
@@ -142,6 +276,34 @@ def test_wrong_input_is_refused(labels, scores, message):
         auc_interval(labels, scores)
     with pytest.raises(EvaluationError, match=message):
         delong_test(labels, scores, scores)
+    with pytest.raises(EvaluationError, match=message):
+        delong_test(labels, scores, scores, paired=False)
+
+
+def test_repeated_patients_are_refused():
+    message = "patients must be there once each, got p2 2 times"
+    with pytest.raises(EvaluationError, match=message):
+        auc_interval([0, 1, 1], [1, 2, 3], patients=["p1", "p2", "p2"])
+    with pytest.raises(EvaluationError, match=message):
+        delong_test([0, 1, 1], [1, 2, 3], [1, 2, 3], patients=["p1", "p2", "p2"])
+    with pytest.raises(EvaluationError, match=r"patients must be as many as labels \(3\), got 1"):
+        auc_interval([0, 1, 1], [1, 2, 3], patients=["p1"])
+
+
+def test_second_labels_need_an_unpaired_test():
+    with pytest.raises(EvaluationError, match="labels_b must be left out of a paired test"):
+        delong_test([0, 1], [1, 2], [1, 2], labels_b=[0, 1])
+
+
+def test_a_shared_patient_has_one_label():
+    names, scores = ["p1", "p2", "p3", "p4"], [1, 2, 3, 4]
+    with pytest.raises(EvaluationError, match="labels must be the same for a patient of both"):
+        overlapping_test((names, [0, 0, 1, 1], scores), (names, [0, 1, 0, 1], scores))
+
+
+def test_overlapping_test_without_a_variance_is_undefined():
+    side = (["p1", "p2", "p3"], [0, 0, 1], [1, 2, 3])
+    assert "a single positive" in overlapping_test(side, side).reason
 
 
 @pytest.mark.parametrize("level", [0, 1, 95, -0.5, math.nan])
