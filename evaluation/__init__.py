@@ -4,10 +4,26 @@ Figures are in `evaluation.figures`, which needs matplotlib and is imported only
 """
 
 from evaluation.auc import AucInterval, AucTest, auc_interval, delong_test, overlapping_test
+from evaluation.calibration import (
+    Calibration,
+    CalibrationCurve,
+    calibration,
+    calibration_curve,
+)
 from evaluation.cross_validated import cv_auc, cv_auc_test
 from evaluation.errors import EvaluationError
 from evaluation.evaluate import Evaluation, evaluate
+from evaluation.net_benefit import DecisionCurve, decision_curve
+from evaluation.power import (
+    Simulated,
+    minimum_detectable_difference,
+    optimism_of_best,
+    simulate_power,
+    single_auc_positives,
+    single_auc_power,
+)
 from evaluation.proportions import Interval, McNemar, clopper_pearson, holm, mcnemar, wilson
+from evaluation.roc_band import RocBand, roc_band
 from evaluation.runs import Run, Sweep, read_sweep
 from evaluation.seal import Seal, read_seal, unseal
 from evaluation.tables import Tables, make_tables
@@ -24,32 +40,46 @@ from evaluation.thresholds import (
 __all__ = [
     "AucInterval",
     "AucTest",
+    "Calibration",
+    "CalibrationCurve",
     "Confusion",
+    "DecisionCurve",
     "Evaluation",
     "EvaluationError",
     "Interval",
     "McNemar",
+    "RocBand",
     "RocCurve",
     "Run",
     "Seal",
+    "Simulated",
     "Sweep",
     "Tables",
     "auc_interval",
+    "calibration",
+    "calibration_curve",
     "clopper_pearson",
     "confusion",
     "cross_fitted_thresholds",
     "cv_auc",
     "cv_auc_test",
+    "decision_curve",
     "delong_test",
     "evaluate",
     "holm",
     "make_tables",
     "mcnemar",
+    "minimum_detectable_difference",
+    "optimism_of_best",
     "overlapping_test",
     "read_seal",
     "read_sweep",
+    "roc_band",
     "roc_curve",
     "sensitivity_threshold",
+    "simulate_power",
+    "single_auc_positives",
+    "single_auc_power",
     "unseal",
     "wilson",
     "youden_threshold",

@@ -6,7 +6,7 @@ same answer.
 """
 
 from dataclasses import dataclass, replace
-from math import exp, inf, log, nan, sqrt
+from math import inf, nan, sqrt
 from typing import Any, Literal
 
 import numpy as np
@@ -133,8 +133,8 @@ def auc_interval(
         )
     if separated:
         return result(auc, variance, nan, nan, "the log-odds of an AUC of 0 or 1 are infinite")
-    centre, half = log(auc / (1 - auc)), z * se / (auc * (1 - auc))
-    return result(auc, variance, _sigmoid(centre - half), _sigmoid(centre + half))
+    low, high = logit_interval(np.float64(auc), np.float64(variance), level=level)
+    return result(auc, variance, float(low), float(high))
 
 
 def delong_test(
@@ -240,6 +240,15 @@ def overlapping_test(
     )
 
 
+def logit_interval(auc: Any, variance: Any, *, level: float) -> tuple[Any, Any]:
+    """Ends of the interval on the log-odds of an AUC, () or one a cohort; NaN for 0 and 1."""
+    from scipy.special import expit, logit
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        half = normal_quantile(level) * np.sqrt(variance) / (auc * (1 - auc))
+        return expit(logit(auc) - half), expit(logit(auc) + half)
+
+
 def placements(positives: Floats, negatives: Floats) -> tuple[Floats, Floats]:
     """For each positive the share of negatives below it, for each negative of positives above.
 
@@ -341,7 +350,3 @@ def _ratio(difference: float, se: float) -> float:
     if se == 0:
         return 0.0 if difference == 0 else inf if difference > 0 else -inf
     return difference / se
-
-
-def _sigmoid(x: float) -> float:
-    return 1 / (1 + exp(-x)) if x > -700 else 0.0
