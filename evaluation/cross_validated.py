@@ -82,8 +82,6 @@ def cv_auc_test(
 ) -> AucTest:
     """Paired test of two cross-validated AUCs on the same patients in the same folds.
 
-    The influence curve of a difference is the difference of the influence curves.
-
     Args:
         labels: (n,) 0 or 1.
         scores_a: (n,) first out-of-fold scores.
@@ -94,19 +92,53 @@ def cv_auc_test(
     Raises:
         EvaluationError: as `cv_auc`.
     """
-    y, (a, b) = checked(labels, scores_a, scores_b)
-    fold = _folds(folds, y)
+    checked(labels, scores_a, scores_b)
+    names = np.arange(np.size(labels))
+    a, b = (names, labels, scores_a, folds), (names, labels, scores_b, folds)
+    return cv_overlapping_test(a, b, level=level)
+
+
+def cv_overlapping_test(
+    a: tuple[ArrayLike, ArrayLike, ArrayLike, ArrayLike],
+    b: tuple[ArrayLike, ArrayLike, ArrayLike, ArrayLike],
+    *,
+    level: float = 0.95,
+) -> AucTest:
+    """Test of two cross-validated AUCs whose patients are the same in part.
+
+    The influence curve of a difference is the difference of the influence curves, each being 0 for
+    the patients that its AUC does not have.
+
+    Args:
+        a: Patients, labels, scores and folds of the first, (n,) each.
+        b: Those of the second, (m,) each.
+        level: Coverage of the interval of the difference, in (0, 1).
+
+    Raises:
+        EvaluationError: as `cv_auc`, or for a repeated patient.
+    """
     z_level = normal_quantile(level)
-    undefined, weak = fold_reasons(y, fold)
-    if undefined:
-        return undefined_test(undefined)
-    aucs_a, curve_a = _influence(y, a, fold)
-    aucs_b, curve_b = _influence(y, b, fold)
+    aucs, shares, weak = [], [], ""
+    for names, labels, scores, folds in (a, b):
+        y, (x,) = checked(labels, scores, patients=names)
+        fold = _folds(folds, y)
+        undefined, weak = fold_reasons(y, fold)
+        if undefined:
+            return undefined_test(undefined)
+        of_folds, curve = _influence(y, x, fold)
+        aucs.append(float(np.mean(list(of_folds.values()))))
+        # So weighted, the sum of squares is the mean over folds of the mean square, over n.
+        _, place, size = np.unique(fold, return_inverse=True, return_counts=True)
+        shares.append(curve / np.sqrt(size.size * size[place] * y.size))
+    names_a, names_b = np.asarray(a[0]), np.asarray(b[0])
+    union = np.union1d(names_a, names_b)
+    apart = np.zeros(union.size)
+    apart[np.searchsorted(union, names_a)] += shares[0]
+    apart[np.searchsorted(union, names_b)] -= shares[1]
     return normal_test(
-        float(np.mean(list(aucs_a.values()))),
-        float(np.mean(list(aucs_b.values()))),
-        difference=float(np.mean([aucs_a[name] - aucs_b[name] for name in aucs_a])),
-        se=sqrt(_variance(curve_a - curve_b, fold, np.arange(y.size))),
+        *aucs,
+        difference=aucs[0] - aucs[1],
+        se=sqrt((apart**2).sum()),
         z_level=z_level,
         reason=weak,
     )

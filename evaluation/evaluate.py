@@ -1,9 +1,7 @@
 """From a sweep folder to tables, CSV files and the report, using nothing but that folder."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-
-import pandas as pd
 
 from evaluation.files import write_atomic
 from evaluation.runs import Sweep, read_sweep
@@ -42,8 +40,8 @@ class Evaluation:
 def evaluate(sweep_dir: Path, *, out: Path | None = None) -> Evaluation:
     """Compute all tables of a sweep and write them, with the report.
 
-    The same folder gives the same bytes again. Files: `cells.csv`, `folds.csv`, `modalities.csv`,
-    `patients_oof.csv`, `roc.csv`, `test.csv`, `runs.csv`, `report.html`.
+    The same folder gives the same bytes again: `report.html`, and each table of `Tables` as a CSV
+    file of its name.
 
     Args:
         sweep_dir: Sweep folder (DESIGN, run directory).
@@ -59,16 +57,9 @@ def evaluate(sweep_dir: Path, *, out: Path | None = None) -> Evaluation:
     tables = make_tables(sweep, test_labels=seal.labels, test_thresholds=seal.thresholds)
     folder = Path(out) if out else sweep.path / "evaluation"
     folder.mkdir(parents=True, exist_ok=True)
-    for name, table in {
-        "cells": tables.cells,
-        "folds": tables.folds,
-        "modalities": tables.modalities,
-        "patients_oof": tables.patients,
-        "roc": tables.roc,
-        "test": tables.test,
-        "runs": pd.DataFrame([asdict(run) for run in sweep.runs]),
-    }.items():
-        write_atomic(folder / f"{name}.csv", table.to_csv(index=False, lineterminator="\n"))
+    for field in fields(tables):
+        csv = getattr(tables, field.name).to_csv(index=False, lineterminator="\n")
+        write_atomic(folder / f"{field.name}.csv", csv)
     result = Evaluation(sweep=sweep, seal=seal, tables=tables, folder=folder)
     write_atomic(result.report, report_html(result))
     return result

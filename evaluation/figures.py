@@ -59,6 +59,7 @@ def roc_figure(evaluation: "Evaluation") -> Figure:
         axes.plot([0, 1], [0, 1], color=_FAINT, lw=0.8)
         for index, architecture in enumerate(architectures):
             curve = _of_cell(tables.roc, architecture, modality)
+            curve = curve[curve["part"] == "oof"]
             if curve.empty:
                 continue
             axes.plot(

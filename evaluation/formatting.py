@@ -4,7 +4,7 @@ from collections import Counter
 from math import isnan
 from typing import TYPE_CHECKING
 
-from evaluation.tables import DEPLOYED
+from evaluation.scores import DEPLOYED
 
 if TYPE_CHECKING:
     import pandas as pd

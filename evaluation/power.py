@@ -140,7 +140,7 @@ def minimum_detectable_difference(
     if high <= low or draw.power(separation(high), d, z).value < power:
         reason = f"no AUC up to {high} is told from {auc:.3f} with a power of {power:g}"
         return Simulated(value=nan, error=nan, draws=draws, reason=reason)
-    while high - low > 1e-4:
+    while high - low > 5e-4:  # finer than the Monte Carlo error
         middle = (low + high) / 2
         found = draw.power(separation(middle), d, z).value >= power
         low, high = (low, middle) if found else (middle, high)

@@ -8,6 +8,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
+from evaluation.analysis import Analysis, read_analysis
 from evaluation.errors import EvaluationError
 
 PARTS = ("train", "inner_val", "oof", "test")
@@ -67,6 +68,7 @@ class Sweep:
             `score`: the log-odds of the row's probability, at full precision.
         shas: `split_sha` and `store_sha`, the same in all done runs.
         environments: `environment.json` of each done run that has one, flat, by run_id.
+        analysis: What was declared before training.
     """
 
     path: Path
@@ -75,6 +77,7 @@ class Sweep:
     predictions: pd.DataFrame
     shas: dict[str, str]
     environments: dict[str, dict[str, str]]
+    analysis: Analysis
 
 
 def read_sweep(sweep_dir: Path) -> Sweep:
@@ -124,6 +127,7 @@ def read_sweep(sweep_dir: Path) -> Sweep:
             for run in done
             if (path := sweep_dir / run.run_id / "environment.json").exists()
         },
+        analysis=read_analysis(listing.get("analysis", {})),
     )
 
 

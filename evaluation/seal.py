@@ -19,8 +19,9 @@ import pandas as pd
 
 from evaluation.errors import EvaluationError
 from evaluation.files import write_atomic
+from evaluation.operating import Thresholds, oof_thresholds
 from evaluation.runs import Sweep, read_sweep
-from evaluation.tables import Cell, make_tables
+from evaluation.scores import cell_scores
 
 _LEDGER, _LABELS, _THRESHOLDS = "unsealed.jsonl", "test_labels.parquet", "thresholds.json"
 
@@ -33,13 +34,13 @@ class Seal:
         openings: Lines of the ledger as written, oldest first; none while sealed.
         problems: What does not agree with the record of the openings; none if all does.
         labels: 0/1 by hold-out patient; None while sealed.
-        thresholds: Out-of-fold thresholds (log-odds) by (architecture, modality), as frozen.
+        thresholds: Out-of-fold thresholds (log-odds) by (architecture, modality, rule), as frozen.
     """
 
     openings: tuple[dict[str, Any], ...] = ()
     problems: tuple[str, ...] = ()
     labels: Mapping[str, int] | None = None
-    thresholds: Mapping[Cell, float] = field(default_factory=dict)
+    thresholds: Thresholds = field(default_factory=dict)
 
 
 def unseal(sweep_dir: Path, store: Path, *, reason: str) -> None:
@@ -124,7 +125,10 @@ def read_seal(sweep: Sweep) -> Seal:
         openings=openings,
         problems=problems,
         labels={str(patient): int(label) for patient, label in labels.items()},
-        thresholds={(r["architecture"], r["modality"]): float(r["threshold"]) for r in frozen},
+        thresholds={
+            (row["architecture"], row["modality"], row["rule"]): float(row["threshold"])
+            for row in frozen
+        },
     )
 
 
@@ -161,15 +165,10 @@ def _problems(
 
 
 def _frozen_thresholds(sweep: Sweep) -> str:
-    cells = make_tables(sweep).cells
-    rows = zip(cells["architecture"], cells["modality"], cells["oof_threshold"], strict=True)
-    return json.dumps(
-        [
-            {"architecture": architecture, "modality": modality, "threshold": threshold}
-            for architecture, modality, threshold in rows
-        ],
-        indent=1,
-    )
+    found = oof_thresholds(cell_scores(sweep, None), sweep.analysis)
+    names = ("architecture", "modality", "rule")
+    rows = [dict(zip(names, key, strict=True)) | {"threshold": v} for key, v in found.items()]
+    return json.dumps(rows, indent=1)
 
 
 def _holdout_labels(sweep_dir: Path, store: Path) -> pd.Series:

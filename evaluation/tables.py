@@ -1,36 +1,39 @@
-"""From predictions to the numbers of a comparison: one row a cell, a fold, a modality.
+"""From predictions to the numbers of a comparison: tidy tables, from which every figure is made.
 
 A cell is an architecture × a modality. Its patients have one score each: the mean over seeds of the
 log-odds of the predicted probability.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from math import nan
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
 
-from evaluation.auc import auc_interval
-from evaluation.checks import one_class
-from evaluation.runs import Run, Sweep
-from evaluation.thresholds import (
-    confusion,
-    cross_fitted_thresholds,
-    roc_curve,
-    youden_threshold,
+from evaluation.agreement import (
+    band_rows,
+    calibration_rows,
+    net_benefit_rows,
+    roc_rows,
+    scale_rows,
 )
-
-DEPLOYED = "deployed model"
-ENSEMBLE = "ensemble of fold models"
-SEALED = "sealed"
-
-Cell = tuple[str, str]
-
-_COUNTS = ("tp", "fn", "tn", "fp")
-_RATES = ("sensitivity", "specificity", "accuracy")
+from evaluation.auc import AucInterval, auc_interval
+from evaluation.checks import one_class
+from evaluation.comparisons import compare, primary_pair, select_architectures
+from evaluation.cross_validated import cv_auc
+from evaluation.operating import (
+    COUNTS,
+    Thresholds,
+    called,
+    calls,
+    operating_points,
+)
+from evaluation.planning import planning
+from evaluation.runs import Sweep
+from evaluation.scores import DEPLOYED, SEALED, CellScores, cell_scores, progress
+from evaluation.thresholds import youden_threshold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,169 +41,232 @@ class Tables:
     """All numbers of an evaluation, tidy; NaN where undefined, with `reason` saying why.
 
     Attributes:
+        runs: One row a listed run, and how it stands.
         cells: One row an architecture × modality, from out-of-fold scores.
         folds: One row a fold of a cell.
         modalities: Means over the architectures whose cell is complete.
-        patients: One row a patient of a cell: its out-of-fold score, threshold and call.
-        roc: Points of the pooled out-of-fold ROC curve of each cell.
+        aucs: Each AUC with its interval: train (apparent), out-of-fold and test side by side.
+        operating: Sensitivity and the like at each operating point, with exact intervals.
+        comparisons: Differences between cells: primary contrast and families after Holm.
         test: One row a cell on the hold-out; without labels only the number of patients.
+        patients: One row a patient of a cell and part: score, threshold and call.
+        roc: Points of the ROC curves, pooled out-of-fold and test.
+        roc_bands: Pointwise bands of them.
+        calibration: Do the probabilities agree with the rates?
+        calibration_curves: Smoothed rates over the probabilities.
+        net_benefit: Decision curves.
+        scales: Where scores lie in each part: did the threshold transfer?
+        planning: What a cohort of this size can show, and the optimism of choosing.
     """
 
+    runs: pd.DataFrame
     cells: pd.DataFrame
     folds: pd.DataFrame
     modalities: pd.DataFrame
+    aucs: pd.DataFrame
+    operating: pd.DataFrame
+    comparisons: pd.DataFrame
+    test: pd.DataFrame
     patients: pd.DataFrame
     roc: pd.DataFrame
-    test: pd.DataFrame
+    roc_bands: pd.DataFrame
+    calibration: pd.DataFrame
+    calibration_curves: pd.DataFrame
+    net_benefit: pd.DataFrame
+    scales: pd.DataFrame
+    planning: pd.DataFrame
 
 
 def make_tables(
     sweep: Sweep,
     *,
     test_labels: Mapping[str, int] | None = None,
-    test_thresholds: Mapping[Cell, float] | None = None,
+    test_thresholds: Thresholds | None = None,
 ) -> Tables:
     """Compute all tables.
 
     Args:
         sweep: As read.
         test_labels: 0/1 by patient of the hold-out; None while the test set is sealed.
-        test_thresholds: By (architecture, modality), frozen when the test set was opened.
+        test_thresholds: By (architecture, modality, rule), frozen when the test set was opened.
     """
-    oof = _mean_over_seeds(sweep.predictions, "oof")
-    holdout = _mean_over_seeds(sweep.predictions, "test")
-    cells, folds, patients, rocs, tests = [], [], [], [], []
-    for cell, runs in _by_cell(sweep.runs).items():
-        name = dict(zip(("architecture", "modality"), cell, strict=True))
-        in_folds = [run for run in runs if run.fold != "all"]
-        fold_rows, mine = _folds(_of_cell(oof, cell), in_folds)
-        folds += [name | row for row in fold_rows]
-        cells.append(name | _cell(mine, fold_rows, in_folds))
-        patients.append(mine)
-        rocs.append(pd.DataFrame(name | _roc(mine)))
-        threshold = (test_thresholds or {}).get(cell, nan)
-        tests.append(name | _test(_of_cell(holdout, cell), runs, test_labels, threshold))
-    cells_table = _table(cells)
+    frozen = test_thresholds or {}
+    scores = cell_scores(sweep, test_labels)
+    folds = [row for each in scores for row in _folds(each)]
+    cells = _table([_cell(each, folds) for each in scores])
+    selected = select_architectures(cells)
+    mine = zip(cells["architecture"], cells["modality"], strict=True)
+    cells["selected"] = [selected.get(modality) == name for name, modality in mine]
+    complete = cells[cells["complete"] & cells["fold_mean_auc"].notna()]
+    aucs = {
+        (row["architecture"], row["modality"]): row["fold_mean_auc"]
+        for row in complete.to_dict("records")
+    }
+    calibration, curves = calibration_rows(scores)
     return Tables(
-        cells=cells_table,
+        runs=pd.DataFrame([asdict(run) for run in sweep.runs]),
+        cells=cells,
         folds=_table(folds),
-        modalities=_modalities(cells_table),
-        patients=pd.concat(patients, ignore_index=True),
-        roc=pd.concat(rocs, ignore_index=True),
-        test=_table(tests),
+        modalities=_modalities(cells),
+        aucs=_table([row for each in scores for row in _aucs(each)]),
+        operating=_table(operating_points(scores, sweep.analysis, frozen)),
+        comparisons=compare(scores, sweep.analysis, frozen, selected),
+        test=_table([_test(each, frozen) for each in scores]),
+        patients=_joined([_patients(each, part, frozen) for each in scores for part in _SCORED]),
+        roc=_joined(roc_rows(scores)),
+        roc_bands=_joined(band_rows(scores)),
+        calibration=_table(calibration),
+        calibration_curves=_joined(curves),
+        net_benefit=_joined(net_benefit_rows(scores)),
+        scales=_table(scale_rows(scores, sweep.analysis, frozen)),
+        planning=planning(scores, aucs, primary_pair(sweep.analysis, selected)),
     )
 
 
-def _by_cell(runs: Sequence[Run]) -> dict[Cell, list[Run]]:
-    cells: dict[Cell, list[Run]] = {}
-    for run in runs:
-        cells.setdefault((run.architecture, run.modality), []).append(run)
-    return cells
+_SCORED = ("oof", "test")
 
 
-def _of_cell(table: pd.DataFrame, cell: Cell) -> pd.DataFrame:
-    return table[(table["architecture"] == cell[0]) & (table["modality"] == cell[1])]
-
-
-def _mean_over_seeds(predictions: pd.DataFrame, part: str) -> pd.DataFrame:
-    rows = predictions[predictions["part"] == part]
-    groups = rows.groupby(["architecture", "modality", "fold", "patient_id"], sort=True)
-    scores = groups.agg(
-        label=("label", "first"), seeds=("seed", "nunique"), score=("score", "mean")
-    )
-    return scores.assign(probability=_sigmoid(scores["score"])).reset_index()
-
-
-def _folds(patients: pd.DataFrame, runs: list[Run]) -> tuple[list[dict[str, Any]], pd.DataFrame]:
-    """A row for each listed fold, and the patients with the threshold and call of their fold."""
-    thresholds, reasons = cross_fitted_thresholds(
-        patients["label"], patients["score"], patients["fold"]
-    )
-    patients = patients.assign(threshold=patients["fold"].map(thresholds).astype(float))
-    called = (patients["score"] >= patients["threshold"]).astype("Int64")
-    patients = patients.assign(call=called.mask(patients["threshold"].isna()))
+def _folds(scores: CellScores) -> list[dict[str, Any]]:
+    """A row for each listed fold, cut at the threshold of the other folds."""
+    patients = calls(scores, "oof", {})
     rows = []
-    for fold in sorted({run.fold for run in runs}, key=lambda name: (len(name), name)):
-        mine = patients[patients["fold"] == fold]
+    names = {run.fold for run in scores.fold_runs}
+    for fold in sorted(names, key=lambda name: (len(name), name)):
+        mine, others = patients[patients["fold"] == fold], patients[patients["fold"] != fold]
         auc = auc_interval(mine["label"], mine["score"])
-        undefined = auc.reason if np.isnan(auc.auc) else ""
+        reasons = [auc.reason if np.isnan(auc.auc) else ""]
+        if len(mine) and (reason := one_class(others["label"].to_numpy() == 1)):
+            reasons.append(f"no threshold from the other folds: {reason}")
         rows.append(
             {
+                **scores.name,
                 "fold": fold,
-                **_progress([run for run in runs if run.fold == fold]),
+                **progress([run for run in scores.fold_runs if run.fold == fold]),
                 "patients": len(mine),
                 "events": int(mine["label"].sum()),
                 "auc": auc.auc,
-                "threshold": thresholds.get(fold, nan),
-                **_calls(mine["label"], mine["score"], mine["threshold"]),
-                "reason": "; ".join(filter(None, [undefined, reasons.get(fold)])),
+                "threshold": mine["threshold"].iloc[0] if len(mine) else nan,
+                **called(mine["label"], mine["score"], mine["threshold"]),
+                "reason": "; ".join(filter(None, reasons)),
             }
         )
-    return rows, patients
+    return rows
 
 
-def _cell(patients: pd.DataFrame, folds: list[dict[str, Any]], runs: list[Run]) -> dict[str, Any]:
-    labels, scores = patients["label"], patients["score"]
-    scored = [row for row in folds if row["patients"]]
+def _cell(scores: CellScores, folds: list[dict[str, Any]]) -> dict[str, Any]:
+    patients = calls(scores, "oof", {})
+    labels, values = patients["label"], patients["score"]
+    mine = [row for row in folds if scores.name.items() <= row.items()]
+    scored = [row for row in mine if row["patients"]]
     aucs = np.array([row["auc"] for row in scored])
-    pooled = auc_interval(labels, scores)
+    headline = cv_auc(labels, values, patients["fold"])
+    pooled = auc_interval(labels, values)
     undefined = [f"fold {row['fold']}: {row['reason']}" for row in scored if row["reason"]]
-    progress = _progress(runs)
+    done = progress(scores.fold_runs)
     return {
-        "complete": bool(runs) and progress["runs_done"] == progress["runs_expected"],
-        **progress,
-        "folds_done": sum(row["runs_done"] == row["runs_expected"] for row in folds),
-        "folds_expected": len(folds),
+        **scores.name,
+        "complete": 0 < done["runs_done"] == done["runs_expected"],
+        **done,
+        "folds_done": sum(row["runs_done"] == row["runs_expected"] for row in mine),
+        "folds_expected": len(mine),
         "patients": len(patients),
         "events": int(labels.sum()),
-        "fold_mean_auc": aucs.mean() if aucs.size else nan,
+        "fold_mean_auc": headline.auc,
+        "fold_mean_variance": headline.variance,
+        "fold_mean_low": headline.low,
+        "fold_mean_high": headline.high,
         "fold_sd_auc": aucs.std(ddof=1) if aucs.size > 1 else nan,
         "pooled_auc": pooled.auc,
         "pooled_variance": pooled.variance,
         "pooled_low": pooled.low,
         "pooled_high": pooled.high,
-        **_calls(labels, scores, patients["threshold"]),
-        "oof_threshold": nan if np.isnan(pooled.auc) else youden_threshold(labels, scores),
+        **called(labels, values, patients["threshold"]),
+        "oof_threshold": nan if np.isnan(pooled.auc) else youden_threshold(labels, values),
         "reason": "; ".join(filter(None, [pooled.reason, *undefined])),
     }
 
 
-def _test(
-    rows: pd.DataFrame, runs: list[Run], labels: Mapping[str, int] | None, threshold: float
-) -> dict[str, Any]:
-    """The deployed model if the sweep lists one, else the mean of the fold models.
+def _aucs(scores: CellScores) -> list[dict[str, Any]]:
+    """Every AUC of a cell: train (apparent), out-of-fold twice, and the hold-out."""
+    train = [
+        auc_interval(mine["label"], mine["score"]).auc
+        for _, mine in scores.train.groupby("fold", sort=True)
+    ]
+    overlap = "the folds share their training patients: no interval"
+    apparent = AucInterval(
+        auc=float(np.mean(train)) if train else nan,
+        variance=nan,
+        low=nan,
+        high=nan,
+        level=0.95,
+        method="none",
+        reason=overlap if train else "no patients",
+    )
+    oof, test = scores.oof, scores.test
+    pooling = "secondary: pooling mixes models"
+    found = [
+        ("train", "fold mean", "apparent", scores.train.drop_duplicates("patient_id"), apparent),
+        ("oof", "fold mean", "headline", oof, cv_auc(oof["label"], oof["score"], oof["fold"])),
+        ("oof", "pooled", pooling, oof, auc_interval(oof["label"], oof["score"])),
+        ("test", scores.source, "test", test, _test_auc(scores)),
+    ]
+    if scores.source == DEPLOYED:
+        mine = scores.train_deployed
+        own = auc_interval(mine["label"], mine["score"])
+        found.insert(1, ("train", DEPLOYED, "apparent", mine, own))
+    rows = []
+    for part, estimator, standing, table, auc in found:
+        sealed = auc.reason == SEALED
+        rows.append(
+            {
+                **scores.name,
+                "part": part,
+                "estimator": estimator,
+                "standing": SEALED if sealed else standing,
+                "patients": len(table),
+                "events": None if sealed else int(table["label"].sum()),
+                **{key: value for key, value in asdict(auc).items() if key != "level"},
+            }
+        )
+    return rows
 
-    A threshold does not transfer to an ensemble of fold models: averaging narrows the scores.
-    """
-    deployed = [run for run in runs if run.fold == "all"]
-    of = deployed or runs
-    # `rows` are means over seeds, so a fold that lacks a seed weighs no less than another.
-    scores = rows[rows["fold"].isin({run.fold for run in of})].groupby("patient_id")["score"].mean()
-    patients = len(scores)
-    sealed = labels is None
-    if labels is None:
-        labels, scores = {}, scores.iloc[:0]
-    y = np.array([labels.get(patient, nan) for patient in scores.index])
-    auc = auc_interval(y, scores)
-    if sealed or not deployed:
-        threshold = nan
+
+def _test_auc(scores: CellScores) -> AucInterval:
+    if scores.sealed:
+        return replace(auc_interval([], []), reason=SEALED)
+    return auc_interval(scores.test["label"], scores.test["score"])
+
+
+def _test(scores: CellScores, frozen: Thresholds) -> dict[str, Any]:
+    """The deployed model if the sweep lists one, else the mean of the fold models."""
+    auc, patients = _test_auc(scores), calls(scores, "test", frozen)
+    threshold = patients["threshold"].iloc[0] if len(patients) and not scores.sealed else nan
+    cut = np.full(0 if scores.sealed else len(patients), threshold)
     return {
-        "source": DEPLOYED if deployed else ENSEMBLE,
-        **_progress(of),
-        "patients": patients,
-        "events": None if sealed else int(y.sum()),
+        **scores.name,
+        "source": scores.source,
+        **progress(scores.tested_runs),
+        "patients": len(patients),
+        "events": None if scores.sealed else int(patients["label"].sum()),
         "auc": auc.auc,
         "variance": auc.variance,
         "low": auc.low,
         "high": auc.high,
         "threshold": threshold,
-        **_calls(y, scores, np.full(y.size, threshold)),
-        "reason": SEALED if sealed else auc.reason,
+        **called(patients["label"], patients["score"], cut),
+        "reason": auc.reason,
     }
 
 
+def _patients(scores: CellScores, part: str, frozen: Thresholds) -> pd.DataFrame:
+    table = calls(scores, part, frozen)
+    for at, (name, value) in enumerate((scores.name | {"part": part}).items()):
+        table.insert(at, name, value)
+    return table
+
+
 def _modalities(cells: pd.DataFrame) -> pd.DataFrame:
-    figures = ["fold_mean_auc", "pooled_auc", *_RATES]
+    figures = ["fold_mean_auc", "pooled_auc", "sensitivity", "specificity", "accuracy"]
     rows = []
     for modality, mine in cells.groupby("modality", sort=False):
         complete = mine[mine["complete"]]
@@ -216,41 +282,12 @@ def _modalities(cells: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _roc(patients: pd.DataFrame) -> dict[str, Any]:
-    if one_class(patients["label"].to_numpy() == 1):
-        return dict.fromkeys(("threshold", "tp", "fp", "sensitivity", "specificity"), ())
-    curve = roc_curve(patients["label"], patients["score"])
-    return {
-        "threshold": curve.thresholds,
-        "tp": curve.true_positives,
-        "fp": curve.false_positives,
-        "sensitivity": curve.sensitivity,
-        "specificity": curve.specificity,
-    }
-
-
-def _progress(runs: list[Run]) -> dict[str, int]:
-    return {
-        "runs_done": sum(run.state == "done" for run in runs),
-        "runs_expected": len(runs),
-    }
-
-
-def _calls(labels: ArrayLike, scores: ArrayLike, thresholds: ArrayLike) -> dict[str, Any]:
-    """Counts and rates at the thresholds, one a patient; undefined as soon as one of these is."""
-    cut = np.asarray(thresholds, dtype=np.float64)
-    if cut.size == 0 or np.isnan(cut).any():
-        return dict.fromkeys(_COUNTS) | dict.fromkeys(_RATES, nan)
-    counts = confusion(labels, scores, cut)
-    return {name: getattr(counts, name) for name in _COUNTS + _RATES}
-
-
 def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     # Int64, because a count that is not known would turn its whole column into floats.
     table = pd.DataFrame(rows)
-    return table.astype({name: "Int64" for name in (*_COUNTS, "events") if name in table})
+    return table.astype({name: "Int64" for name in (*COUNTS, "events") if name in table})
 
 
-def _sigmoid(score: pd.Series) -> pd.Series:
-    # Clipped where the probability is 0 or 1 in float64 anyway and exp would overflow.
-    return pd.Series(1 / (1 + np.exp(-score.clip(-700, 700))))
+def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """Tables below each other; empty ones would take part in choosing the types of the columns."""
+    return pd.concat([t for t in tables if len(t)] or tables[:1], ignore_index=True)

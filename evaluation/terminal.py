@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from evaluation.formatting import interval, notes, number, seal_sentences, spread, states
-from evaluation.tables import DEPLOYED
+from evaluation.scores import DEPLOYED
 
 if TYPE_CHECKING:
     from evaluation.evaluate import Evaluation

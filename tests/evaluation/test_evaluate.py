@@ -4,24 +4,16 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from html.parser import HTMLParser
 
 import pytest
 
-from evaluation import evaluate, unseal
+from evaluation import Tables, evaluate, unseal
 from evaluation.figures import comparison_figure
 
 FIRST = "alpha-image-fold0-seed0-01234567"
-FILES = {
-    "cells.csv",
-    "folds.csv",
-    "modalities.csv",
-    "patients_oof.csv",
-    "report.html",
-    "roc.csv",
-    "runs.csv",
-    "test.csv",
-}
+FILES = {"report.html", *(f"{field.name}.csv" for field in fields(Tables))}
 
 
 @pytest.fixture(scope="module")

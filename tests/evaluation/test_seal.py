@@ -34,8 +34,10 @@ def test_opening_freezes_records_and_then_copies_the_labels(sweep):
     assert set(entry["predictions"]) == set(sweep.run_ids())
     assert entry["previous"] is None
     patients = evaluate(sweep.path).tables.patients
-    mine = patients[(patients["architecture"] == "alpha") & (patients["modality"] == "image")]
-    assert seal.thresholds[("alpha", "image")] == youden_threshold(mine["label"], mine["score"])
+    names = ["architecture", "modality", "part"]
+    mine = patients[(patients[names] == ["alpha", "image", "oof"]).all(axis=1)]
+    threshold = youden_threshold(mine["label"], mine["score"])
+    assert seal.thresholds[("alpha", "image", "youden")] == threshold
 
 
 def test_each_opening_counts_and_is_chained(sweep):

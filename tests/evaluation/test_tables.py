@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from evaluation import EvaluationError, auc_interval, evaluate, make_tables, read_sweep
-from evaluation.tables import DEPLOYED, ENSEMBLE
+from evaluation.scores import DEPLOYED, ENSEMBLE
 
 SHIFT = 0.75
 
@@ -105,8 +105,9 @@ def test_patients_and_roc_give_the_cells_again(seeded):
     tables = make_tables(read_sweep(seeded.path))
     for cell in tables.cells.to_dict("records"):
         names = {name: cell[name] for name in ("architecture", "modality")}
+        of = names | {"part": "oof"}
         patients, roc = (
-            table[(table[list(names)] == list(names.values())).all(axis=1)]
+            table[(table[list(of)] == list(of.values())).all(axis=1)]
             for table in (tables.patients, tables.roc)
         )
         expected = patient_scores(seeded, **names)
@@ -207,7 +208,7 @@ def test_sealed_test_rows_have_counts_only(sweep):
 
 def test_test_auc_of_the_ensemble_has_no_threshold(seeded):
     labels = {name: seeded.labels[name] for name in seeded.hidden}
-    thresholds = {("alpha", "image"): 0.0}
+    thresholds = {("alpha", "image", "youden"): 0.0}
     test = make_tables(read_sweep(seeded.path), test_labels=labels, test_thresholds=thresholds).test
     row = test.iloc[0]
     scores = {}
@@ -226,7 +227,7 @@ def test_test_auc_of_the_ensemble_has_no_threshold(seeded):
 def test_the_deployed_model_is_kept_apart_and_cut_at_the_frozen_threshold(sweep_maker, tmp_path):
     both = sweep_maker(tmp_path / "deployed", folds=(0, 1, "all"), seeds=(0, 1)).write()
     labels = {name: both.labels[name] for name in both.hidden}
-    thresholds = {("alpha", "image"): 0.25}
+    thresholds = {("alpha", "image", "youden"): 0.25}
     tables = make_tables(read_sweep(both.path), test_labels=labels, test_thresholds=thresholds)
     cell, row = tables.cells.iloc[0], tables.test.iloc[0]
     assert (cell["folds_expected"], cell["runs_expected"]) == (2, 4)
