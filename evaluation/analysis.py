@@ -19,13 +19,6 @@ class Primary:
     modalities: tuple[str, str]
     architecture: str = "selected"
 
-    def __post_init__(self) -> None:
-        if len(set(self.modalities)) != 2:
-            raise EvaluationError(
-                f"primary.modalities must be two that differ, got {list(self.modalities)!r}. "
-                "Name the two modalities to compare."
-            )
-
 
 @dataclass(frozen=True)
 class Analysis:
@@ -42,6 +35,11 @@ class Analysis:
     probabilities: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.primary and len(set(self.primary.modalities)) != 2:
+            raise EvaluationError(
+                f"primary.modalities must be two that differ, got {list(self.primary.modalities)}. "
+                "Name the two modalities to compare."
+            )
         if not 0 < self.sensitivity <= 1:
             raise EvaluationError(
                 f"sensitivity must be above 0 and at most 1, got {self.sensitivity!r}. "

@@ -30,6 +30,11 @@ class Evaluation:
         """The report, one HTML file."""
         return self.folder / "report.html"
 
+    @property
+    def exit_code(self) -> int:
+        """0, or 3 when the hold-out was opened again or something was changed since."""
+        return 0 if self.seal.sound else 3
+
     def render(self, width: int = 80) -> str:
         """The comparison as text, `width` columns wide at most."""
         from evaluation.terminal import render

@@ -1,14 +1,14 @@
 """Opening the hold-out set: its labels, the thresholds frozen before it, and who opened it when.
 
-Each opening appends a line to `unsealed.jsonl` that carries the hash of the line before it, so a
-line that is changed or taken out shows.
+Each opening appends a line to `unsealed.jsonl` that carries a hash of itself and of the line
+before, and the labels carry the number of the opening, so a line changed or taken out shows.
 """
 
 import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
@@ -24,6 +24,17 @@ from evaluation.runs import Sweep, read_sweep
 from evaluation.scores import cell_scores
 
 _LEDGER, _LABELS, _THRESHOLDS = "unsealed.jsonl", "test_labels.parquet", "thresholds.json"
+_ENTRY = (
+    "time",
+    "reason",
+    "predictions",
+    "split_sha",
+    "store_sha",
+    "analysis_sha",
+    "thresholds_sha",
+    "labels_sha",
+    "previous",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +43,8 @@ class Seal:
 
     Attributes:
         openings: Lines of the ledger as written, oldest first; none while sealed.
-        problems: What does not agree with the record of the openings; none if all does.
+        problems: What does not agree with the record of the openings, each in a sentence that names
+            it; none if all does.
         labels: 0/1 by hold-out patient; None while sealed.
         thresholds: Out-of-fold thresholds (log-odds) by (architecture, modality, rule), as frozen.
     """
@@ -42,14 +54,19 @@ class Seal:
     labels: Mapping[str, int] | None = None
     thresholds: Thresholds = field(default_factory=dict)
 
+    @property
+    def sound(self) -> bool:
+        """Whether the hold-out was opened once at most, and nothing was changed since."""
+        return len(self.openings) <= 1 and not self.problems
+
 
 def unseal(sweep_dir: Path, store: Path, *, reason: str) -> None:
     """Open the hold-out: freeze the thresholds, record the opening, then copy the labels.
 
-    Writes `thresholds.json` (Youden over all out-of-fold patients, each cell), a line of
-    `unsealed.jsonl` (time, reason, hashes of predictions, thresholds and labels, hash of the line
-    before) and `test_labels.parquet` into the sweep folder, in this order, so that no label is
-    there without its record.
+    Writes `thresholds.json` (each operating point over all out-of-fold patients, each cell), a line
+    of `unsealed.jsonl` (time, reason, hashes of predictions, split, store, declared analysis,
+    thresholds and labels, hash of the line before and of itself) and `test_labels.parquet` into the
+    sweep folder, in this order, so that no label is there without its record.
 
     Args:
         sweep_dir: Sweep folder, with at least one run done.
@@ -71,16 +88,21 @@ def unseal(sweep_dir: Path, store: Path, *, reason: str) -> None:
     thresholds_path = sweep_dir / _THRESHOLDS
     if not lines:  # frozen at the first opening; later ones know the labels
         write_atomic(thresholds_path, _frozen_thresholds(sweep))
+    table = labels.rename_axis("patient_id").rename("label").reset_index()
     buffer = BytesIO()
-    labels.rename_axis("patient_id").rename("label").reset_index().to_parquet(buffer, index=False)
+    # With the number of the opening, so that a ledger that lost its last line does not fit them.
+    table.assign(opening=len(lines) + 1).to_parquet(buffer, index=False)
     entry = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "reason": " ".join(reason.split()),
         "predictions": _prediction_shas(sweep),
+        **sweep.shas,
+        "analysis_sha": _analysis_sha(sweep),
         "thresholds_sha": _file_sha(thresholds_path),
         "labels_sha": _sha(buffer.getvalue()),
         "previous": _sha(lines[-1].encode()) if lines else None,
     }
+    entry["sha"] = _entry_sha(entry)
     with (sweep_dir / _LEDGER).open("a", encoding="utf-8") as ledger:
         ledger.write(json.dumps(entry) + "\n")
         ledger.flush()
@@ -111,13 +133,13 @@ def read_seal(sweep: Sweep) -> Seal:
             f"{_LEDGER} must hold one opening a line, got {error!r} ({sweep.path}). "
             "It is a record: bring back the file as it was written."
         ) from error
-    problems = _problems(openings, lines, _prediction_shas(sweep), _file_sha(thresholds_path))
+    problems = _problems(openings, lines, sweep)
     if not labels_path.exists():
         return Seal(openings=openings, problems=problems)
     if _file_sha(labels_path) != openings[-1]["labels_sha"]:
         raise EvaluationError(
-            f"{_LABELS} must be as recorded at the last opening, got another ({sweep.path}). "
-            f"{again}"
+            f"{_LABELS} must be as recorded at the last opening, got another: they or {_LEDGER} "
+            f"were changed ({sweep.path}). {again}"
         )
     labels = pd.read_parquet(labels_path).set_index("patient_id")["label"]
     frozen = json.loads(thresholds_path.read_bytes()) if thresholds_path.exists() else []
@@ -134,23 +156,22 @@ def read_seal(sweep: Sweep) -> Seal:
 
 def _opening(line: str) -> dict[str, Any]:
     entry = json.loads(line)
-    keys = ("time", "reason", "predictions", "thresholds_sha", "labels_sha", "previous")
-    return {key: entry[key] for key in keys}
+    return {key: entry[key] for key in (*_ENTRY, "sha")}
 
 
 def _problems(
-    openings: Sequence[dict[str, Any]],
-    lines: Sequence[str],
-    predictions: Mapping[str, str],
-    thresholds_sha: str | None,
+    openings: Sequence[dict[str, Any]], lines: Sequence[str], sweep: Sweep
 ) -> tuple[str, ...]:
-    """What does not agree with the record: a line, a prediction, the thresholds."""
+    """What does not agree with the record: a line, a prediction, the split, the thresholds."""
     problems = []
     before = None
     for number, (opening, line) in enumerate(zip(openings, lines, strict=True), start=1):
         if opening["previous"] != before:
             problems.append(f"opening {number} does not follow the line before: a line was changed")
+        elif opening["sha"] != _entry_sha(opening):
+            problems.append(f"opening {number} is not as it was written: its line was changed")
         before = _sha(line.encode())
+    predictions = _prediction_shas(sweep)
     recorded: dict[str, str] = {}
     for opening in openings:
         recorded = opening["predictions"] | recorded
@@ -159,8 +180,15 @@ def _problems(
     )
     if differing:
         problems.append(f"predictions changed or added after an opening: {', '.join(differing)}")
-    if thresholds_sha != openings[0]["thresholds_sha"]:
-        problems.append(f"{_THRESHOLDS} changed after the first opening")
+    first = openings[0]
+    for name, now, what in (
+        ("split_sha", sweep.shas["split_sha"], "the split"),
+        ("store_sha", sweep.shas["store_sha"], "the store"),
+        ("analysis_sha", _analysis_sha(sweep), "the declared analysis in sweep.json"),
+        ("thresholds_sha", _file_sha(sweep.path / _THRESHOLDS), _THRESHOLDS),
+    ):
+        if now != first[name]:
+            problems.append(f"{what} changed after the first opening")
     return tuple(problems)
 
 
@@ -204,6 +232,14 @@ def _prediction_shas(sweep: Sweep) -> dict[str, str]:
         for run in sweep.runs
         if run.state == "done"
     }
+
+
+def _analysis_sha(sweep: Sweep) -> str:
+    return _sha(json.dumps(asdict(sweep.analysis), sort_keys=True).encode())
+
+
+def _entry_sha(entry: Mapping[str, Any]) -> str:
+    return _sha(json.dumps({key: entry[key] for key in _ENTRY}, sort_keys=True).encode())
 
 
 def _lines(sweep_dir: Path) -> list[str]:

@@ -18,7 +18,10 @@ _Presets = Literal["demo", "published"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run `ceus`; exit 0 when all went well, 1 when runs failed, 2 for something to mend."""
+    """Run `ceus`: exit 0 when all went well, 1 when runs failed, 2 for something to mend.
+
+    Evaluating exits 3 when the test set was opened again or something changed since it was opened.
+    """
     parser, commands = _parser()
     options = parser.parse_args(_gathered(sys.argv[1:] if arguments is None else arguments))
     name = options.subcommand
@@ -120,9 +123,11 @@ def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
     sub.add_argument(
         "--unseal-test",
         type=Path | None,
+        nargs="?",
+        const=Path(),
         default=None,
         metavar="STORE",
-        help="open the test set with the labels of this store; is recorded",
+        help="open the test set with labels of the store (by default the runs' own); is recorded",
     )
     sub.add_argument("--reason", type=str, default="", help="why it is opened")
     return parser, commands
@@ -226,13 +231,29 @@ def _status(options: Namespace) -> int:
 def _evaluate(options: Namespace) -> int:
     import evaluation
 
-    if options.unseal_test:
-        evaluation.unseal(options.folder, options.unseal_test, reason=options.reason)
+    if options.unseal_test is not None:
+        store = _store_of(options.folder) if options.unseal_test == Path() else options.unseal_test
+        evaluation.unseal(options.folder, store, reason=options.reason)
     return _print_evaluation(options.folder)
+
+
+def _store_of(folder: Path) -> Path:
+    """The store that the runs of a sweep were made from, as their configuration names it."""
+    from experiments.compose import load_yaml
+    from experiments.errors import ConfigError
+
+    configs = sorted(folder.glob("*/config.yaml"))
+    if not configs:
+        raise ConfigError(
+            f"folder must hold runs with a config.yaml, got none ({folder}). Give the store: "
+            "--unseal-test STORE."
+        )
+    return Path(load_yaml(configs[0])["study"]["store"])
 
 
 def _print_evaluation(folder: Path) -> int:
     import evaluation
 
-    print(evaluation.evaluate(folder).render())
-    return 0
+    result = evaluation.evaluate(folder)
+    print(result.render())
+    return result.exit_code

@@ -3,7 +3,7 @@
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,11 +12,15 @@ from omegaconf import OmegaConf
 
 from datamodules.splits import load_split
 from datamodules.store import Store
+from evaluation.analysis import Analysis, read_analysis
+from evaluation.errors import EvaluationError
 from experiments.compose import Run, compose, explain, load_yaml, make_run
 from experiments.errors import ConfigError
 from experiments.status import is_locked, read_status, write_atomic
 
 CELL = ("architecture", "modality", "fold", "seed")
+
+_OWN = ("name", "data", "launcher", "analysis")
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ class SweepFile:
         overrides: Dotted keys set in every run.
         data: How a cohort becomes the sweep's store.
         launcher: How runs are put on the machine.
+        analysis: The primary contrast and the operating points, declared before training.
     """
 
     name: str
@@ -73,6 +78,7 @@ class SweepFile:
     overrides: dict[str, Any] = field(default_factory=dict)
     data: DataSettings = DataSettings()
     launcher: LauncherSettings = LauncherSettings()
+    analysis: Analysis = field(default_factory=Analysis)
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,7 @@ class Sweep:
     folder: Path
     runs: tuple[Run, ...]
     launcher: LauncherSettings
+    analysis: Analysis = field(default_factory=Analysis)
 
 
 def read_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepFile:
@@ -91,7 +98,7 @@ def read_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepFile:
     Args:
         path: The YAML file, with the keys of `SweepFile`.
         overrides: `KEY=VALUE` for every run, as in `compose`; an axis given here is narrowed to
-            this value; `name=`, `data.*=` and `launcher.*=` are the sweep's own.
+            this value; `name=`, `data.*=`, `launcher.*=` and `analysis.*=` are the sweep's own.
 
     Raises:
         ConfigError: For the first key or value that does not fit.
@@ -100,7 +107,7 @@ def read_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepFile:
         raise ConfigError(
             f"sweep must be a YAML file, got {str(path)!r}. See the files in experiments/sweep/."
         )
-    own = [o for o in overrides if o.split("=")[0].split(".")[0] in ("name", "data", "launcher")]
+    own = [o for o in overrides if o.split("=")[0].split(".")[0] in _OWN]
     settings: Any = OmegaConf.merge(load_yaml(path), OmegaConf.from_dotlist(own))
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(SweepFile, "sweep")
@@ -109,6 +116,8 @@ def read_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepFile:
         file: SweepFile = parser.instantiate(parsed).sweep
     except ArgumentError as error:
         raise ConfigError(f"{explain(error)} ({path})") from error
+    except EvaluationError as error:  # of the analysis
+        raise ConfigError(f"analysis.{error} ({path})") from error
     axes, common = dict(file.axes), dict(file.overrides)
     for override in overrides:
         key, _, value = override.partition("=")
@@ -120,7 +129,24 @@ def read_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepFile:
         raise ConfigError(
             f"every axis must have a value, got {axes!r} ({path}). Fill or remove it."
         )
+    _check_primary(file.analysis, file.axes, path)  # narrowed axes may leave it out for now
     return replace(file, axes=axes, overrides=common)
+
+
+def _check_primary(analysis: Analysis, axes: Mapping[str, Sequence[Any]], path: Path) -> None:
+    """A primary contrast of cells that the sweep does not run could never be tested."""
+    primary = analysis.primary
+    if primary is None:
+        return
+    named = {"modality": primary.modalities, "architecture": (primary.architecture,)}
+    for key, values in named.items():
+        missing = set(values) - {"selected"} - set(axes.get(key, values))
+        if missing:
+            raise ConfigError(
+                f"analysis.primary must name what the sweep runs, got {key} "
+                f"{', '.join(sorted(missing))} ({path}). Add it to the axes, or set "
+                "analysis.primary=null."
+            )
 
 
 def expand(file: SweepFile) -> Sweep:
@@ -137,7 +163,7 @@ def expand(file: SweepFile) -> Sweep:
             f"axes must give each run once, got {', '.join(twice)} twice (sweep {file.name}). "
             "Remove repeated values."
         )
-    return Sweep(file.name, runs[0].folder.parent, tuple(runs), file.launcher)
+    return Sweep(file.name, runs[0].folder.parent, tuple(runs), file.launcher, file.analysis)
 
 
 def make_data(file: SweepFile, cohort: str) -> None:
@@ -197,8 +223,17 @@ def freeze(sweep: Sweep, *, extend: bool = False) -> None:
     """
     path = sweep.folder / "sweep.json"
     listed = [_entry(run) for run in sweep.runs]
+    analysis = asdict(sweep.analysis)
     if path.is_file():
-        frozen = json.loads(path.read_text())["runs"]
+        listing = json.loads(path.read_text())
+        frozen = listing["runs"]
+        before = read_analysis(listing.get("analysis", {}))
+        if before != sweep.analysis:
+            raise ConfigError(
+                f"analysis must be the one frozen in {path} before training, got "
+                f"{_analysis_difference(asdict(before), analysis)}. Undo the change, or give the "
+                "sweep another name=."
+            )
         old, new = ({entry["run_id"] for entry in entries} for entries in (frozen, listed))
         if old == new:
             _make_folders(sweep)
@@ -211,7 +246,8 @@ def freeze(sweep: Sweep, *, extend: bool = False) -> None:
         listed = [*frozen, *(entry for entry in listed if entry["run_id"] not in old)]
     _make_folders(sweep)
     _write_cohort(sweep)
-    write_atomic(path, json.dumps({"name": sweep.name, "runs": listed}, indent=1))
+    content = {"name": sweep.name, "analysis": analysis, "runs": listed}
+    write_atomic(path, json.dumps(content, indent=1))
 
 
 def pending(sweep: Sweep) -> list[Run]:
@@ -260,6 +296,10 @@ def _difference(sweep: Sweep, frozen: Sequence[Mapping[str, Any]]) -> str:
             told.append(f"{'-'.join(cell)} changed: {_changes(sweep.folder, entry, run)}")
             break
     return "; ".join(told)
+
+
+def _analysis_difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    return ", ".join(f"{k} {before[k]!r} -> {after[k]!r}" for k in before if before[k] != after[k])
 
 
 def _changes(folder: Path, entry: Mapping[str, Any], run: Run) -> str:

@@ -55,10 +55,63 @@ def test_a_changed_or_missing_line_shows(sweep):
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join([lines[0].replace("reason 0", "reason x"), *lines[1:]]))
     assert seal_of(sweep).problems == (
+        "opening 1 is not as it was written: its line was changed",
         "opening 2 does not follow the line before: a line was changed",
     )
     path.write_text("".join(lines[1:]))
     assert "opening 1 does not follow" in seal_of(sweep).problems[0]
+    path.write_text("".join([*lines[:2], lines[2].replace("reason 2", "reason x")]))
+    expected = "opening 3 is not as it was written: its line was changed"
+    assert seal_of(sweep).problems == (expected,)
+
+
+def test_a_ledger_that_lost_its_last_line_does_not_fit_the_labels(sweep):
+    for number in range(2):
+        unseal(sweep.path, sweep.store, reason=f"reason {number}")
+    path = sweep.path / "unsealed.jsonl"
+    path.write_text(path.read_text().splitlines(keepends=True)[0])
+    with pytest.raises(EvaluationError, match=r"test_labels.parquet must be as recorded"):
+        evaluate(sweep.path)
+
+
+def edit_listing(sweep, analysis):
+    path = sweep.path / "sweep.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"analysis": analysis}))
+
+
+@pytest.mark.parametrize(
+    ("edit", "named"),
+    [
+        (lambda s: s.change(FIRST, lambda t: t.assign(n_items=2)), FIRST),
+        (
+            lambda s: [s.change(r, lambda t: t.assign(split_sha="e" * 64)) for r in s.run_ids()],
+            "the split changed",
+        ),
+        (
+            lambda s: [s.change(r, lambda t: t.assign(store_sha="e" * 64)) for r in s.run_ids()],
+            "the store changed",
+        ),
+        (
+            lambda s: edit_listing(s, {"primary": {"modalities": ["video", "image"]}}),
+            "the declared analysis in sweep.json changed",
+        ),
+        (
+            lambda s: (s.path / "thresholds.json").write_text("[]"),
+            "thresholds.json changed",
+        ),
+        (lambda s: s.status(FIRST, "failed", "why"), FIRST),
+        (lambda s: unseal(s.path, s.store, reason="again"), "opened 2 times"),
+    ],
+)
+def test_what_is_done_after_opening_shows_in_report_terminal_and_exit_code(sweep, edit, named):
+    assert seal_of(sweep).sound
+    unseal(sweep.path, sweep.store, reason="final analysis")
+    assert seal_of(sweep).sound
+    edit(sweep)
+    result = evaluate(sweep.path)
+    assert result.exit_code == 3
+    assert named in " ".join(result.render().split())
+    assert named in result.report.read_text()
 
 
 def test_a_prediction_changed_after_an_opening_shows_for_good(sweep):

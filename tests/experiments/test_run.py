@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -58,6 +59,46 @@ def test_a_sweep_runs_all_and_prints_the_comparison(finished: tuple[Path, str]) 
     assert str(folder) in printed
     assert "report.html" in printed
     assert max(map(len, printed.splitlines())) <= 200
+
+
+def tables_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / "evaluation").glob("*.csv")}
+
+
+def test_tables_need_neither_store_nor_checkpoints_nor_wandb(
+    finished: tuple[Path, str], tmp_path: Path
+) -> None:
+    bare = Path(shutil.copytree(finished[0], tmp_path / "tiny"))
+    shutil.rmtree(bare / "evaluation")
+    for run in bare.glob("*/predictions.parquet"):
+        for name in ("checkpoints", "wandb"):
+            shutil.rmtree(run.parent / name)
+        (run.parent / "config.yaml").unlink()  # names the store, which is thus out of reach
+    result = ceus("evaluate", bare)
+    assert result.returncode == 0, result.stderr
+    assert len(tables_of(bare)) > 10
+    assert tables_of(bare) == tables_of(finished[0])
+
+
+def test_opening_the_test_set_again_shows_in_the_exit_code(
+    finished: tuple[Path, str], store: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(finished[0], tmp_path / "tiny"))
+    without = ceus("evaluate", folder, "--unseal-test")
+    assert without.returncode == 2
+    assert "reason must be a sentence" in without.stderr
+    first = ceus("evaluate", folder, "--unseal-test", "--reason", "final analysis")
+    assert first.returncode == 0, first.stderr
+    assert "opened 1 time" in first.stdout
+    assert ceus("evaluate", folder).returncode == 0
+    again = ceus("evaluate", folder, "--unseal-test", store, "--reason", "another look")
+    assert again.returncode == 3
+    assert "opened 2 times" in again.stdout
+    for config in folder.glob("*/config.yaml"):
+        config.unlink()
+    lost = ceus("evaluate", folder, "--unseal-test", "--reason", "again")
+    assert lost.returncode == 2
+    assert "Give the store: --unseal-test STORE" in lost.stderr
 
 
 def test_a_run_folder_holds_what_it_must(finished: tuple[Path, str]) -> None:

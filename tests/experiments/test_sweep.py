@@ -84,6 +84,17 @@ def test_new_cells_are_refused_unless_extended(made: Sweep, store: Path, tmp_pat
     assert len(json.loads((made.folder / "sweep.json").read_text())["runs"]) == 12
 
 
+def test_the_analysis_is_frozen_before_training(made: Sweep, store: Path, tmp_path: Path) -> None:
+    freeze(made)
+    frozen = json.loads((made.folder / "sweep.json").read_text())["analysis"]
+    assert frozen["primary"]["modalities"] == ["combined", "image"]
+    freeze(made)
+    changed = sweep(store, tmp_path, "analysis.sensitivity=0.95")
+    for extend in (False, True):
+        with pytest.raises(ConfigError, match=r"analysis must be .* sensitivity 0.9 -> 0.95"):
+            freeze(changed, extend=extend)
+
+
 def test_pending_are_those_neither_done_nor_held(made: Sweep) -> None:
     freeze(made)
     write_status(made.runs[0].folder, Status(state="done"))
@@ -109,6 +120,15 @@ def test_a_damaged_status_is_named(made: Sweep) -> None:
         ("name: x\naxes: {fold: []}", "every axis must have a value"),
         ("name: x\naxis: {fold: [0]}", "axis"),
         ("name: x\naxes: {modality: [image]}\nlauncher: {parallel: x}", "parallel"),
+        (
+            "name: x\naxes: {modality: [image]}\nanalysis: {primary: {modalities: [image, video]}}",
+            "analysis.primary must name what the sweep runs, got modality video",
+        ),
+        (
+            "name: x\naxes: {modality: [image]}\nanalysis: {primary: {modalities: [image, image]}}",
+            "primary.modalities must be two that differ",
+        ),
+        ("name: x\naxes: {modality: [image]}\nanalysis: {sensitivity: 2}", "sensitivity must be"),
     ],
 )
 def test_sweep_files_are_checked(store: Path, tmp_path: Path, content: str, message: str) -> None:
