@@ -4,7 +4,9 @@ from collections import Counter
 from math import isnan
 from typing import TYPE_CHECKING
 
-from evaluation.scores import DEPLOYED
+from evaluation.comparisons import PAIRED, PRIMARY
+from evaluation.planning import OPTIMISM
+from evaluation.scores import DEPLOYED, SEALED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +29,64 @@ def spread(mean: float, sd: float) -> str:
 def interval(value: float, low: float, high: float) -> str:
     """`value (low–high)`, without the interval where it is undefined."""
     return number(value) + ("" if isnan(low) else f" ({number(low)}–{number(high)})")
+
+
+def p_value(p: float) -> str:
+    """`p = 0.012`, `p < 0.001`, or `p undefined`."""
+    if isnan(p):
+        return "p undefined"
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def contrast_sentences(evaluation: "Evaluation") -> list[str]:
+    """The primary contrast out-of-fold and on the test set, then each family in a sentence."""
+    table = evaluation.tables.comparisons
+    if table.empty:
+        return []
+    paired = table[table["patients_used"] == PAIRED]
+    parts = {"oof": "out-of-fold", "test": "test"}
+    told = []
+    primary = paired[paired["family"] == PRIMARY].to_dict("records")
+    for row in primary:
+        a, b = (f"{row[f'architecture_{s}']} {row[f'modality_{s}']}" for s in "ab")
+        found = f"{number(row['difference'])} ({number(row['low'])} to {number(row['high'])})"
+        said = f"ΔAUC {found}, {p_value(row['p_value'])}"
+        if isnan(row["p_value"]):
+            said = row["reason"]
+        told.append(f"Primary contrast, {a} less {b}, {parts[row['part']]}: {said}.")
+    declared = evaluation.sweep.analysis.primary
+    if declared is None:
+        told.append("No primary contrast was declared before training: all pairs are secondary.")
+    elif not primary:
+        pair = " less ".join(declared.modalities)
+        told.append(f"Primary contrast, {pair}: not all of its runs are done.")
+    for (family, part), mine in paired[paired["family"] != PRIMARY].groupby(
+        ["family", "part"], sort=False
+    ):
+        if (mine["reason"] != SEALED).all():
+            below = int((mine["p_holm"] < 0.05).sum())
+            told.append(
+                f"{str(family).capitalize()}, {parts[str(part)]}: {below} of {len(mine)} pairs "
+                "differ at 0.05 after Holm."
+            )
+    return told
+
+
+def caution_sentences(evaluation: "Evaluation") -> list[str]:
+    """What the figures must be held against: calling everyone negative, and choosing the best."""
+    operating, planning = evaluation.tables.operating, evaluation.tables.planning
+    told = []
+    for part, name in (("oof", "out-of-fold"), ("test", "test")):
+        accuracy = operating.loc[operating["part"] == part, "accuracy_all_negative"].dropna()
+        if len(accuracy):
+            told.append(f"Accuracy of calling everyone negative, {name}: {number(accuracy.max())}.")
+    choice = planning[(planning["quantity"] == OPTIMISM) & planning["value"].notna()]
+    told += [
+        f"The best of {row['models']} equally good cells is expected to seem "
+        f"{number(row['value'])} better than it is."
+        for row in choice.to_dict("records")
+    ]
+    return told
 
 
 def notes(table: "pd.DataFrame") -> list[str]:

@@ -7,7 +7,15 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from evaluation.formatting import interval, notes, number, seal_sentences, spread, states
+from evaluation.formatting import (
+    caution_sentences,
+    contrast_sentences,
+    interval,
+    notes,
+    number,
+    seal_sentences,
+    states,
+)
 from evaluation.scores import DEPLOYED
 
 if TYPE_CHECKING:
@@ -17,12 +25,15 @@ _RATES = ("sensitivity", "specificity", "accuracy")
 
 
 def render(evaluation: "Evaluation", width: int) -> str:
-    """Cells by modality with their mean, unfinished runs, the test set, the path of the report."""
+    """Cells by modality with their mean, contrasts, the test set, the path of the report."""
     file = StringIO()
     console = Console(file=file, width=width, color_system=None, highlight=False, markup=False)
     tables, sweep = evaluation.tables, evaluation.sweep
     console.print(f"Sweep {sweep.name}: {states(evaluation)}. Out-of-fold figures:")
     console.print(_cells(evaluation))
+    if tables.cells["selected"].any():
+        console.print("† the modality's architecture with the best out-of-fold AUC")
+    console.print("pooled: secondary, for pooling mixes the models of the folds")
     if not tables.cells["complete"].all():
         console.print("* a run of this cell is not done; the cell is left out of the means")
     for note in notes(tables.cells):
@@ -34,23 +45,28 @@ def render(evaluation: "Evaluation", width: int) -> str:
         console.print(sentence)
     if evaluation.seal.labels is not None:
         console.print(_test(evaluation))
+        if (tables.test["source"] != DEPLOYED).any():
+            console.print("‡ ensemble of fold models: no threshold transfers to it")
         for note in notes(tables.test):
             console.print(f"– {note}")
+    for sentence in [*contrast_sentences(evaluation), *caution_sentences(evaluation)]:
+        console.print(sentence)
     console.print(f"Report: {evaluation.report}", soft_wrap=True)
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
 
 
 def _cells(evaluation: "Evaluation") -> Table:
-    table = _table("patients\n(events)", "folds", "fold-mean\nAUC ±SD", "pooled AUC\n(95 % CI)")
+    table = _table("patients\n(events)", "folds", "fold-mean AUC\n(95 % CI)", "pooled\nAUC")
     cells = evaluation.tables.cells
     for mean in evaluation.tables.modalities.to_dict("records"):
         for cell in cells[cells["modality"] == mean["modality"]].to_dict("records"):
+            marks = ("" if cell["complete"] else "*") + (" †" if cell["selected"] else "")
             table.add_row(
-                cell["architecture"] + ("" if cell["complete"] else "*"),
+                cell["architecture"] + marks,
                 f"{cell['patients']} ({cell['events']})",
                 f"{cell['folds_done']}/{cell['folds_expected']}",
-                spread(cell["fold_mean_auc"], cell["fold_sd_auc"]),
-                interval(cell["pooled_auc"], cell["pooled_low"], cell["pooled_high"]),
+                interval(cell["fold_mean_auc"], cell["fold_mean_low"], cell["fold_mean_high"]),
+                number(cell["pooled_auc"]),
                 *(number(cell[name], 2) for name in _RATES),
             )
         table.add_row(
@@ -66,13 +82,21 @@ def _cells(evaluation: "Evaluation") -> Table:
 
 
 def _test(evaluation: "Evaluation") -> Table:
-    table = _table("patients\n(events)", "modality", "scored by", "AUC\n(95 % CI)")
+    """Train (apparent), out-of-fold and test side by side."""
+    table = _table("modality", "train\nAUC", "OOF\nAUC", "test AUC\n(95 % CI)")
+    aucs = evaluation.tables.aucs
+    apparent = aucs[(aucs["part"] == "train") & (aucs["estimator"] == "fold mean")]
+    train = apparent.set_index(["architecture", "modality"])["auc"]
+    oof = evaluation.tables.cells.set_index(["architecture", "modality"])["fold_mean_auc"]
     for row in evaluation.tables.test.to_dict("records"):
+        cell = row["architecture"], row["modality"]
+        marks = "" if row["runs_done"] == row["runs_expected"] else "*"
+        marks += "" if row["source"] == DEPLOYED else " ‡"
         table.add_row(
-            row["architecture"] + ("" if row["runs_done"] == row["runs_expected"] else "*"),
-            f"{row['patients']} ({row['events']})",
+            row["architecture"] + marks,
             row["modality"],
-            "deployed" if row["source"] == DEPLOYED else "ensemble",
+            number(train[cell]),
+            number(oof[cell]),
             interval(row["auc"], row["low"], row["high"]),
             *(number(row[name], 2) for name in _RATES),
         )

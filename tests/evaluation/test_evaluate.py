@@ -65,7 +65,8 @@ def test_terminal_table_fits_and_says_what_is_lacking(result):
 def test_terminal_shows_test_figures_once_opened(sweep):
     unseal(sweep.path, sweep.store, reason="final analysis")
     text = evaluate(sweep.path).render(80)
-    assert text.count("ensemble") == 4
+    assert text.count(" ‡ ") == 4
+    assert "‡ ensemble of fold models" in text
     assert "opened 1 time" in text
     assert max(map(len, text.splitlines()[:-1])) <= 80
 
