@@ -165,12 +165,12 @@ def _mcnemar(both: pd.DataFrame, sealed: bool) -> dict[str, float]:
 
 def _adjusted(table: pd.DataFrame) -> pd.DataFrame:
     """Holm within each family and part, over all its pairs, whether they could be tested or not."""
-    table["family_size"], table["p_holm"] = 0, np.nan
+    table["family_size"], table["p_holm"] = pd.NA, np.nan
     for (family, _), mine in table[table["patients_used"] == PAIRED].groupby(["family", "part"]):
         table.loc[mine.index, "family_size"] = len(mine)
         if family != PRIMARY:
             table.loc[mine.index, "p_holm"] = holm(mine["p_value"], size=len(mine))
     last = ["sensitivity_p", "specificity_p", "reason"]
     kept = [name for name in table if name not in last]
-    counts = {"events_a": "Int64", "events_b": "Int64"}
+    counts = dict.fromkeys(("events_a", "events_b", "family_size"), "Int64")
     return table[[*kept, *last]].astype(counts)

@@ -1,0 +1,400 @@
+"""The protocol as tables: parts side by side, operating points, contrasts, selection, planning."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from evaluation import (
+    EvaluationError,
+    auc_interval,
+    calibration,
+    clopper_pearson,
+    cv_auc,
+    cv_auc_test,
+    decision_curve,
+    delong_test,
+    holm,
+    make_tables,
+    mcnemar,
+    overlapping_test,
+    read_sweep,
+    sensitivity_threshold,
+    unseal,
+    youden_threshold,
+)
+from evaluation.comparisons import AVAILABLE, OF_ARCHITECTURES, OF_MODALITIES, PAIRED, PRIMARY
+from evaluation.planning import DETECTABLE, OPTIMISM, PRIMARY_POWER
+from evaluation.seal import read_seal
+
+ANALYSIS = {
+    "primary": {"modalities": ["video", "image"], "architecture": "alpha"},
+    "sensitivity": 0.8,
+    "probabilities": [0.3],
+}
+
+
+def declare(sweep, analysis):
+    path = sweep.path / "sweep.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"analysis": analysis}))
+
+
+def opened(sweep):
+    if not (sweep.path / "unsealed.jsonl").exists():
+        unseal(sweep.path, sweep.store, reason="final analysis")
+    read = read_sweep(sweep.path)
+    seal = read_seal(read)
+    return make_tables(read, test_labels=seal.labels, test_thresholds=seal.thresholds)
+
+
+@pytest.fixture(scope="module")
+def made(sweep_maker, tmp_path_factory):
+    """Deployed models, two seeds, an analysis declared."""
+    path = tmp_path_factory.mktemp("protocol") / "trial"
+    made = sweep_maker(path, folds=(0, 1, 2, "all"), seeds=(0, 1), patients=60, holdout=24).write()
+    declare(made, ANALYSIS)
+    return made
+
+
+@pytest.fixture(scope="module")
+def tables(made):
+    return opened(made)
+
+
+@pytest.fixture(scope="module")
+def scores(made):
+    """{(architecture, modality): {part: rows of fold, patient, label, score}}."""
+    runs = read_sweep(made.path).predictions
+    runs["label"] = runs["patient_id"].map(made.labels)
+    keys = ["architecture", "modality", "part", "fold", "patient_id", "label"]
+    means = runs.groupby(keys)["score"].mean().reset_index()
+    # The deployed model is the one of fold "all"; fold models have no say on the hold-out.
+    means = means[(means["part"] != "test") | (means["fold"] == "all")]
+    return {
+        cell: dict(iter(rows.groupby("part")))
+        for cell, rows in means.groupby(["architecture", "modality"])
+    }
+
+
+def one(table, **where):
+    for name, value in where.items():
+        table = table[table[name] == value]
+    assert len(table) == 1
+    return table.iloc[0]
+
+
+def test_train_oof_and_test_stand_side_by_side(tables, scores):
+    assert len(tables.aucs) == 4 * 5
+    for (architecture, modality), parts in scores.items():
+        cell = {"architecture": architecture, "modality": modality}
+        oof, test, train = parts["oof"], parts["test"], parts["train"]
+        deployed = train[train["fold"] == "all"]
+        row = one(tables.aucs, **cell, part="train", estimator="deployed model")
+        assert row["auc"] == auc_interval(deployed["label"], deployed["score"]).auc
+        assert (row["standing"], row["patients"]) == ("apparent", len(deployed))
+        row = one(tables.aucs, **cell, part="train", estimator="fold mean")
+        folds = [
+            auc_interval(t["label"], t["score"]).auc for f, t in train.groupby("fold") if f != "all"
+        ]
+        assert row["auc"] == pytest.approx(np.mean(folds), abs=1e-12)
+        assert row["standing"] == "apparent"
+        assert "no interval" in row["reason"]
+        row = one(tables.aucs, **cell, part="oof", estimator="fold mean")
+        expected = cv_auc(oof["label"], oof["score"], oof["fold"])
+        assert (row["auc"], row["low"], row["high"]) == pytest.approx(
+            (expected.auc, expected.low, expected.high), abs=1e-12
+        )
+        assert (row["standing"], row["method"]) == ("headline", "influence curve")
+        row = one(tables.aucs, **cell, part="oof", estimator="pooled")
+        assert row["standing"] == "secondary: pooling mixes models"
+        assert row["variance"] == pytest.approx(
+            auc_interval(oof["label"], oof["score"]).variance, abs=1e-14
+        )
+        row = one(tables.aucs, **cell, part="test")
+        expected = auc_interval(test["label"], test["score"])
+        assert (row["auc"], row["low"]) == pytest.approx((expected.auc, expected.low), abs=1e-12)
+        assert (row["estimator"], row["standing"]) == ("deployed model", "test")
+
+
+def test_operating_points_are_found_out_of_fold(made, tables, scores):
+    frozen = json.loads((made.path / "thresholds.json").read_text())
+    frozen = {(r["architecture"], r["modality"], r["rule"]): r["threshold"] for r in frozen}
+    assert len(tables.operating) == 4 * 3 * 3
+    finders = {
+        "youden": youden_threshold,
+        "sensitivity 0.80": lambda y, x: sensitivity_threshold(y, x, 0.8),
+        "probability 0.3": lambda *_: math.log(0.3 / 0.7),
+    }
+    for cell, parts in scores.items():
+        for rule, find in finders.items():
+            oof = parts["oof"].sort_values(["fold", "patient_id"])
+            cuts = {
+                fold: find(*(oof.loc[oof["fold"] != fold, name] for name in ("label", "score")))
+                for fold in oof["fold"].unique()
+            }
+            threshold = find(oof["label"], oof["score"])
+            assert frozen[(*cell, rule)] == pytest.approx(threshold, abs=1e-12)
+            train = parts["train"]
+            for part, rows, cut in (
+                ("oof", oof, oof["fold"].map(cuts)),
+                ("test", parts["test"], threshold),
+                ("train", train[train["fold"] == "all"], threshold),
+            ):
+                row = one(
+                    tables.operating, architecture=cell[0], modality=cell[1], part=part, rule=rule
+                )
+                # An ulp of the mean over seeds must not move a patient over the threshold.
+                call, sick = rows["score"] >= cut - 1e-9, rows["label"] == 1
+                counts = {
+                    "tp": (call & sick).sum(),
+                    "fn": (~call & sick).sum(),
+                    "fp": (call & ~sick).sum(),
+                    "tn": (~call & ~sick).sum(),
+                }
+                assert {name: row[name] for name in counts} == counts
+                n = len(rows)
+                for rate, k, total in (
+                    ("sensitivity", counts["tp"], sick.sum()),
+                    ("specificity", counts["tn"], (~sick).sum()),
+                    ("accuracy", counts["tp"] + counts["tn"], n),
+                    ("ppv", counts["tp"], call.sum()),
+                    ("npv", counts["tn"], (~call).sum()),
+                ):
+                    ends = clopper_pearson(int(k), int(total))
+                    assert (row[f"{rate}_low"], row[f"{rate}_high"]) == pytest.approx(
+                        ends, nan_ok=True
+                    )
+                    if total:
+                        assert row[rate] == pytest.approx(k / total)
+                assert row["accuracy_all_negative"] == pytest.approx(1 - sick.mean())
+                assert row["patients"] == n
+                assert math.isnan(row["threshold"]) == (row["chosen_on"] == "the other folds")
+
+
+def test_sensitivity_rule_gives_the_best_specificity_at_its_sensitivity():
+    rng = np.random.default_rng(0)
+    for positives in (5, 10, 27):
+        labels = np.repeat([1, 0], [positives, 40])
+        scores = np.round(rng.normal(labels), 1)
+        cut = sensitivity_threshold(labels, scores, 0.9)
+        assert (scores[labels == 1] >= cut).mean() >= 0.9
+        higher = scores[scores >= cut].min() + 1e-9
+        assert (scores[labels == 1] >= higher).mean() < 0.9
+    assert sensitivity_threshold([1] * 10 + [0], np.arange(11.0), 0.9) == 0.5  # 9 of 10
+    with pytest.raises(EvaluationError, match="sensitivity must be above 0 and at most 1, got 90"):
+        sensitivity_threshold([0, 1], [0, 1], 90)
+
+
+def test_contrasts_are_paired_and_adjusted_in_their_families(tables, scores):
+    table = tables.comparisons
+    assert (table["patients_used"] == PAIRED).all()
+    sizes = {PRIMARY: 1, OF_MODALITIES: 1, OF_ARCHITECTURES: 2}
+    assert table.groupby(["family", "part"]).size().to_dict() == {
+        (family, part): size for family, size in sizes.items() for part in ("oof", "test")
+    }
+    for row in table.to_dict("records"):
+        a, b = (
+            scores[row[f"architecture_{s}"], row[f"modality_{s}"]][row["part"]].sort_values(
+                ["fold", "patient_id"]
+            )
+            for s in "ab"
+        )
+        expected = (
+            cv_auc_test(a["label"], a["score"], b["score"].to_numpy(), a["fold"])
+            if row["part"] == "oof"
+            else delong_test(a["label"], a["score"], b["score"])
+        )
+        for name in ("auc_a", "auc_b", "difference", "low", "high", "p_value"):
+            assert row[name] == pytest.approx(getattr(expected, name), abs=1e-9)
+        assert row["family_size"] == sizes[row["family"]]
+    for (family, _), mine in table.groupby(["family", "part"]):
+        if family == PRIMARY:
+            assert mine["p_holm"].isna().all()
+            first = mine.iloc[0]
+            assert (first["architecture_a"], first["modality_a"]) == ("alpha", "video")
+            assert (first["architecture_b"], first["modality_b"]) == ("alpha", "image")
+        else:
+            assert mine["p_holm"].tolist() == holm(mine["p_value"]).tolist()
+
+
+def test_calls_are_compared_by_mcnemar(tables):
+    row = one(tables.comparisons, family=PRIMARY, part="test")
+    patients = tables.patients[tables.patients["part"] == "test"].set_index("patient_id")
+    of = patients[patients["architecture"] == "alpha"].groupby("modality")
+    a, b = of.get_group("video"), of.get_group("image").loc[of.get_group("video").index]
+    for name, label in (("sensitivity_p", 1), ("specificity_p", 0)):
+        right_a, right_b = (t.loc[t["label"] == label, "call"] == label for t in (a, b))
+        expected = mcnemar(int((right_a & ~right_b).sum()), int((~right_a & right_b).sum()))
+        assert row[name] == pytest.approx(expected.p_exact, nan_ok=True)
+
+
+def test_calibration_net_benefit_and_scales(tables, scores):
+    for cell, parts in scores.items():
+        names = dict(zip(("architecture", "modality"), cell, strict=True))
+        for part in ("oof", "test"):
+            labels, p = parts[part]["label"], 1 / (1 + np.exp(-parts[part]["score"]))
+            row = one(tables.calibration, **names, part=part)
+            expected = calibration(labels, p)
+            for name in ("intercept", "slope", "brier_scaled", "ici"):
+                assert row[name] == pytest.approx(getattr(expected, name), abs=1e-9)
+            curve = tables.net_benefit[
+                (tables.net_benefit[[*names, "part"]] == [*cell, part]).all(axis=1)
+            ]
+            expected = decision_curve(labels, p, thresholds=curve["threshold"])
+            np.testing.assert_allclose(curve["model"], expected.model, atol=1e-12)
+            scale = one(tables.scales, **names, part=part)
+            assert scale["q50"] == pytest.approx(parts[part]["score"].median())
+            calls = parts[part]["score"] >= scale["threshold"] - 1e-9
+            assert scale["called_positive"] == pytest.approx(calls.mean())
+
+
+def test_sealed_tables_hold_no_label_of_the_hold_out(sweep_maker, tmp_path):
+    made = sweep_maker(tmp_path / "trial", folds=(0, 1, "all")).write()
+    tables = make_tables(read_sweep(made.path))
+    test = tables.comparisons[tables.comparisons["part"] == "test"]
+    assert (test["reason"] == "sealed").all()
+    for table, names in (
+        (test, ["events_a", "auc_a", "difference", "p_value", "p_holm", "sensitivity_p"]),
+        (tables.aucs[tables.aucs["part"] == "test"], ["events", "auc", "low"]),
+        (tables.operating[tables.operating["part"] == "test"], ["events", "tp", "accuracy"]),
+        (tables.patients[tables.patients["part"] == "test"], ["label"]),
+    ):
+        assert len(table)
+        assert table[names].isna().all(axis=None)
+    for table in (tables.roc, tables.roc_bands, tables.calibration, tables.net_benefit):
+        assert set(table["part"]) == {"oof"}
+    # Where the deployed scores lie needs no label.
+    assert tables.scales.query("part == 'test'")["called_positive"].notna().all()
+
+
+def test_architecture_is_selected_out_of_fold_whatever_the_test_set_says(sweep_maker, tmp_path):
+    made = sweep_maker(tmp_path / "trial", folds=(0, 1, "all")).write()
+    declare(made, {"primary": {"modalities": ["video", "image"]}})
+    cells = make_tables(read_sweep(made.path)).cells
+    selected = {
+        m: t.loc[t["fold_mean_auc"].idxmax(), "architecture"] for m, t in cells.groupby("modality")
+    }
+    assert dict(cells.loc[cells["selected"], ["modality", "architecture"]].to_numpy()) == selected
+    # The hold-out now speaks for the others: their deployed model is perfect, the chosen reversed.
+    for run_id in made.run_ids(fold="all"):
+        architecture, modality = run_id.split("-")[:2]
+        sign = -4 if selected[modality] == architecture else 4
+        made.change(
+            run_id,
+            lambda t, sign=sign: t.assign(
+                logit=(y := sign * t["patient_id"].map(made.labels)),
+                probability=1 / (1 + np.exp(0.75 - y)),
+            ),
+        )
+    tables = opened(made)
+    after = tables.cells
+    assert dict(after.loc[after["selected"], ["modality", "architecture"]].to_numpy()) == selected
+    row = one(tables.comparisons, family=PRIMARY, part="test")
+    assert row["architecture_a"] == selected["video"]
+    assert row["architecture_b"] == selected["image"]
+
+
+def test_where_modalities_are_missing_both_sets_are_given(sweep_maker, tmp_path):
+    made = sweep_maker(tmp_path / "trial", folds=(0, 1, "all"), patients=60, holdout=24).write()
+    declare(made, ANALYSIS)
+    without = {*made.development[5:60:6], *made.hidden[:6]}  # no clip
+    for run_id in made.run_ids(modality="video"):
+        made.change(run_id, lambda t: t[~t["patient_id"].isin(without)])
+    tables = opened(made)
+    table = tables.comparisons[tables.comparisons["family"] == PRIMARY]
+    assert list(table["patients_used"]) == [PAIRED, AVAILABLE] * 2
+    paired, available = (
+        one(table, part="test", patients_used=PAIRED),
+        one(table, part="test", patients_used=AVAILABLE),
+    )
+    assert (paired["patients_a"], paired["patients_b"]) == (18, 18)
+    assert (available["patients_a"], available["patients_b"]) == (18, 24)
+    assert math.isfinite(paired["p_value"])
+    assert math.isnan(available["p_value"])
+    sides = []
+    test = tables.patients[
+        (tables.patients["part"] == "test") & (tables.patients["architecture"] == "alpha")
+    ]
+    for modality in ("video", "image"):
+        mine = test[test["modality"] == modality]
+        sides.append((mine["patient_id"], mine["label"], mine["score"]))
+    expected = overlapping_test(*sides)
+    assert (available["difference"], available["low"]) == pytest.approx(
+        (expected.difference, expected.low), abs=1e-12
+    )
+    oof = one(table, part="oof", patients_used=AVAILABLE)
+    assert oof["patients_b"] - oof["patients_a"] == 10
+    assert oof["low"] < oof["difference"] < oof["high"]
+    # The families of one modality have nothing missing.
+    of = tables.comparisons[tables.comparisons["family"] == OF_ARCHITECTURES]
+    assert (of["patients_used"] == PAIRED).all()
+
+
+def test_a_family_counts_pairs_whose_runs_failed(sweep):
+    for run_id in sweep.run_ids(architecture="alpha", modality="image"):
+        sweep.status(run_id, "failed", "no device")
+    table = make_tables(read_sweep(sweep.path)).comparisons
+    mine = table[(table["family"] == OF_MODALITIES) & (table["part"] == "oof")]
+    mine = mine[mine["patients_used"] == PAIRED]
+    assert mine["family_size"].tolist() == [2, 2]
+    assert mine["p_value"].isna().sum() == 1
+    defined = mine[mine["p_value"].notna()].iloc[0]
+    assert defined["p_holm"] == pytest.approx(min(1, 2 * defined["p_value"]))
+
+
+def test_a_primary_contrast_without_its_runs_is_told(sweep):
+    declare(sweep, {"primary": {"modalities": ["combined", "image"]}})
+    from evaluation import evaluate
+
+    result = evaluate(sweep.path)
+    assert not (result.tables.comparisons["family"] == PRIMARY).any()
+    assert "Primary contrast, combined less image: not all of its runs are done." in result.render()
+
+
+def test_planning_states_what_the_cohort_can_show(tables):
+    planning = tables.planning.set_index(["quantity", "part"])
+    optimism = planning.loc[(OPTIMISM, "oof")]
+    assert (optimism["models"], optimism["folds"], optimism["patients"]) == (4, 3, 60)
+    assert 0 < optimism["value"] < 0.2
+    assert 0 < planning.loc[(DETECTABLE, "oof"), "value"] < 0.3
+    assert "no AUC up to 0.9999 is told from" in planning.loc[(DETECTABLE, "test"), "reason"]
+    assert 0 <= planning.loc[(PRIMARY_POWER, "test"), "value"] <= 1
+
+
+def test_planning_without_enough_patients_says_why(sweep_maker, tmp_path):
+    made = sweep_maker(
+        tmp_path / "one", architectures=("alpha",), modalities=("image",), patients=12, holdout=3
+    ).write()
+    planning = make_tables(read_sweep(made.path)).planning
+    assert planning["value"].isna().all()
+    assert planning["reason"].str.contains("must").all()
+
+
+@pytest.mark.parametrize(
+    "analysis", [{"primry": {}}, {"primary": {"modalities": 3}}, {"primary": {"models": []}}, []]
+)
+def test_an_analysis_of_another_form_is_refused(sweep, analysis):
+    declare(sweep, analysis)
+    with pytest.raises(
+        EvaluationError, match=r"analysis in sweep.json must be as the sweep froze it"
+    ):
+        read_sweep(sweep.path)
+
+
+@pytest.mark.parametrize(
+    ("analysis", "message"),
+    [
+        (
+            {"primary": {"modalities": ["image", "image"]}},
+            "primary.modalities must be two that differ",
+        ),
+        ({"sensitivity": 0}, "sensitivity must be above 0"),
+        ({"probabilities": [0.2, 1.0]}, "probabilities must be above 0 and below 1"),
+    ],
+)
+def test_an_analysis_out_of_range_is_refused(sweep, analysis, message):
+    declare(sweep, analysis)
+    with pytest.raises(EvaluationError, match=message):
+        read_sweep(sweep.path)
