@@ -224,6 +224,21 @@ def assert_same(one, other):
             assert value == pytest.approx(getattr(other, name), abs=1e-12, nan_ok=True)
 
 
+def test_a_hundred_thousand_patients():
+    """A cohort a hundred times over has the same AUCs and variances that follow from the small."""
+    rng = np.random.default_rng(9)
+    labels = np.tile([0, 0, 0, 1], 250)
+    a, b = np.round(rng.normal(labels, 1.0, (2, 1000)), 2)
+    one, many = (delong_test(np.tile(labels, k), np.tile(a, k), np.tile(b, k)) for k in (1, 100))
+    assert many.difference == pytest.approx(one.difference, abs=1e-12)
+    single = auc_interval(labels, a)
+    assert single.auc == pytest.approx(pair_count(labels, a), abs=1e-12)
+    # n / (n - 1) of the sample variances is all that does not scale with the number of copies.
+    variance = auc_interval(np.tile(labels, 100), np.tile(a, 100)).variance
+    assert variance == pytest.approx(single.variance / 100, rel=1 / 249)
+    assert many.z == pytest.approx(10 * one.z, rel=1 / 249)
+
+
 @pytest.mark.parametrize(
     ("labels", "reason"),
     [([], "no patients"), ([0, 0], "no positive patient"), ([1, 1], "no negative patient")],
