@@ -23,6 +23,33 @@ OF_MODALITIES = "modalities within an architecture"
 OF_ARCHITECTURES = "architectures within a modality"
 PAIRED, AVAILABLE = "paired", "all available"
 
+COLUMNS = (
+    "family",
+    "part",
+    "patients_used",
+    "architecture_a",
+    "modality_a",
+    "architecture_b",
+    "modality_b",
+    "patients_a",
+    "patients_b",
+    "events_a",
+    "events_b",
+    "method",
+    "auc_a",
+    "auc_b",
+    "difference",
+    "low",
+    "high",
+    "z",
+    "p_value",
+    "family_size",
+    "p_holm",
+    "sensitivity_p",
+    "specificity_p",
+    "reason",
+)
+
 _TEST_FIELDS = ("auc_a", "auc_b", "difference", "low", "high", "z", "p_value", "reason")
 
 
@@ -87,8 +114,7 @@ def compare(
                 rows.append(
                     {"family": family, "part": part, "patients_used": used} | names | result
                 )
-    table = pd.DataFrame(rows)
-    return _adjusted(table) if rows else table
+    return _adjusted(pd.DataFrame(rows, columns=COLUMNS))
 
 
 def _pairs(
@@ -170,7 +196,5 @@ def _adjusted(table: pd.DataFrame) -> pd.DataFrame:
         table.loc[mine.index, "family_size"] = len(mine)
         if family != PRIMARY:
             table.loc[mine.index, "p_holm"] = holm(mine["p_value"], size=len(mine))
-    last = ["sensitivity_p", "specificity_p", "reason"]
-    kept = [name for name in table if name not in last]
-    counts = dict.fromkeys(("events_a", "events_b", "family_size"), "Int64")
-    return table[[*kept, *last]].astype(counts)
+    counts = ("events_a", "events_b", "family_size")
+    return table.astype(dict.fromkeys(counts, "Int64"))

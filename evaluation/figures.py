@@ -92,7 +92,7 @@ def fold_figure(evaluation: "Evaluation") -> Figure:
             mean = means[architecture, modality]
             axes.plot([index - 0.3, index + 0.3], [mean, mean], color=_INK, lw=1.4)
             aucs = _of_cell(tables.folds, architecture, modality)["auc"].to_numpy(float)
-            spread = np.linspace(-0.15, 0.15, aucs.size) if aucs.size > 1 else np.zeros(1)
+            spread = np.linspace(-0.15, 0.15, aucs.size) if aucs.size > 1 else np.zeros(aucs.size)
             marker = _MARKERS[index % len(_MARKERS)]
             axes.plot(index + spread, aucs, marker, ls="", ms=4.5, color=colour, alpha=0.85)
         axes.set_xticks(range(len(architectures)), architectures, rotation=35, ha="right")

@@ -106,7 +106,10 @@ def make_tables(
     return Tables(
         runs=pd.DataFrame([asdict(run) for run in sweep.runs]),
         cells=cells,
-        folds=_table(folds),
+        # A sweep without folds has the columns of the table all the same.
+        folds=_table(folds or [_fold(scores[0], calls(scores[0], "oof", {}), "")]).iloc[
+            : len(folds)
+        ],
         modalities=_modalities(cells),
         aucs=_table([row for each in scores for row in _aucs(each)]),
         operating=_table(operating_points(scores, sweep.analysis, frozen)),
@@ -127,30 +130,29 @@ _SCORED = ("oof", "test")
 
 
 def _folds(scores: CellScores) -> list[dict[str, Any]]:
-    """A row for each listed fold, cut at the threshold of the other folds."""
-    patients = calls(scores, "oof", {})
-    rows = []
-    names = {run.fold for run in scores.fold_runs}
-    for fold in sorted(names, key=lambda name: (len(name), name)):
-        mine, others = patients[patients["fold"] == fold], patients[patients["fold"] != fold]
-        auc = auc_interval(mine["label"], mine["score"])
-        reasons = [auc.reason if np.isnan(auc.auc) else ""]
-        if len(mine) and (reason := one_class(others["label"].to_numpy() == 1)):
-            reasons.append(f"no threshold from the other folds: {reason}")
-        rows.append(
-            {
-                **scores.name,
-                "fold": fold,
-                **progress([run for run in scores.fold_runs if run.fold == fold]),
-                "patients": len(mine),
-                "events": int(mine["label"].sum()),
-                "auc": auc.auc,
-                "threshold": mine["threshold"].iloc[0] if len(mine) else nan,
-                **called(mine["label"], mine["score"], mine["threshold"]),
-                "reason": "; ".join(filter(None, reasons)),
-            }
-        )
-    return rows
+    """A row for each listed fold."""
+    patients, names = calls(scores, "oof", {}), {run.fold for run in scores.fold_runs}
+    return [_fold(scores, patients, name) for name in sorted(names, key=lambda n: (len(n), n))]
+
+
+def _fold(scores: CellScores, patients: pd.DataFrame, fold: str) -> dict[str, Any]:
+    """The patients of a fold, cut at the threshold of the other folds."""
+    mine, others = patients[patients["fold"] == fold], patients[patients["fold"] != fold]
+    auc = auc_interval(mine["label"], mine["score"])
+    reasons = [auc.reason if np.isnan(auc.auc) else ""]
+    if len(mine) and (reason := one_class(others["label"].to_numpy() == 1)):
+        reasons.append(f"no threshold from the other folds: {reason}")
+    return {
+        **scores.name,
+        "fold": fold,
+        **progress([run for run in scores.fold_runs if run.fold == fold]),
+        "patients": len(mine),
+        "events": int(mine["label"].sum()),
+        "auc": auc.auc,
+        "threshold": mine["threshold"].iloc[0] if len(mine) else nan,
+        **called(mine["label"], mine["score"], mine["threshold"]),
+        "reason": "; ".join(filter(None, reasons)),
+    }
 
 
 def _cell(scores: CellScores, folds: list[dict[str, Any]]) -> dict[str, Any]:

@@ -2,12 +2,15 @@
 
 import json
 import math
+from dataclasses import fields
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from evaluation import (
     EvaluationError,
+    Tables,
     auc_interval,
     calibration,
     clopper_pearson,
@@ -15,6 +18,7 @@ from evaluation import (
     cv_auc_test,
     decision_curve,
     delong_test,
+    evaluate,
     holm,
     make_tables,
     mcnemar,
@@ -345,8 +349,6 @@ def test_a_family_counts_pairs_whose_runs_failed(sweep):
 
 def test_a_primary_contrast_without_its_runs_is_told(sweep):
     declare(sweep, {"primary": {"modalities": ["combined", "image"]}})
-    from evaluation import evaluate
-
     result = evaluate(sweep.path)
     assert not (result.tables.comparisons["family"] == PRIMARY).any()
     assert "Primary contrast, combined less image: not all of its runs are done." in result.render()
@@ -397,3 +399,31 @@ def test_an_analysis_out_of_range_is_refused(sweep, analysis, message):
     declare(sweep, analysis)
     with pytest.raises(EvaluationError, match=message):
         read_sweep(sweep.path)
+
+
+@pytest.mark.parametrize(
+    ("folds", "listed", "pending"),
+    [
+        ((0,), (0,), None),
+        ((0, "all"), ("all",), None),
+        ((0, 1, "all"), (0, 1, "all"), {"fold": "all"}),
+        ((0, 1, "all"), (0, 1, "all"), {"architecture": "alpha"}),
+    ],
+    ids=["one fold", "no folds", "deployed not done", "cells not done"],
+)
+def test_unfinished_and_odd_sweeps_are_evaluated(sweep_maker, tmp_path, folds, listed, pending):
+    made = sweep_maker(tmp_path / "trial", folds=folds).write()
+    made.entries[:] = [entry for entry in made.entries if entry["fold"] in listed]
+    made.list_runs()
+    declare(made, ANALYSIS)
+    for run_id in made.run_ids(**pending) if pending else ():
+        made.status(run_id, "pending")
+    evaluate(made.path).render()
+    unseal(made.path, made.store, reason="final analysis")
+    result = evaluate(made.path)
+    assert result.exit_code == 0
+    text = result.render()
+    assert max(map(len, text.splitlines()[:-1])) <= 80
+    for field in fields(Tables):
+        table = pd.read_csv(result.folder / f"{field.name}.csv")
+        assert list(table) == list(getattr(result.tables, field.name))
