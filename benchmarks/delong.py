@@ -9,12 +9,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evaluation import delong_test
 
 SIZES = (10_000, 100_000, 1_000_000)
+
+Values = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ def time_delong(
     return [Timing(*key, median(seconds), repeats) for key, seconds in found.items()]
 
 
-def _by_definition(y: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
+def _by_definition(y: Values, a: Values, b: Values) -> float:
     """The z of the same test from the full matrix of pairs, in blocks of positives."""
     positives = np.flatnonzero(y == 1)
     negatives = np.flatnonzero(y == 0)

@@ -133,7 +133,7 @@ def auc_interval(
         )
     if separated:
         return result(auc, variance, nan, nan, "the log-odds of an AUC of 0 or 1 are infinite")
-    low, high = logit_interval(np.float64(auc), np.float64(variance), level=level)
+    low, high = logit_interval(auc, variance, level=level)
     return result(auc, variance, float(low), float(high))
 
 
@@ -244,6 +244,7 @@ def logit_interval(auc: Any, variance: Any, *, level: float) -> tuple[Any, Any]:
     """Ends of the interval on the log-odds of an AUC, () or one a cohort; NaN for 0 and 1."""
     from scipy.special import expit, logit
 
+    auc = np.asarray(auc, dtype=np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         half = normal_quantile(level) * np.sqrt(variance) / (auc * (1 - auc))
         return expit(logit(auc) - half), expit(logit(auc) + half)

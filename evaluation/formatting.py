@@ -46,6 +46,7 @@ def contrast_sentences(evaluation: "Evaluation") -> list[str]:
     paired = table[table["patients_used"] == PAIRED]
     parts = {"oof": "out-of-fold", "test": "test"}
     told = []
+    declared = evaluation.sweep.analysis.primary
     primary = paired[paired["family"] == PRIMARY].to_dict("records")
     for row in primary:
         a, b = (f"{row[f'architecture_{s}']} {row[f'modality_{s}']}" for s in "ab")
@@ -53,8 +54,9 @@ def contrast_sentences(evaluation: "Evaluation") -> list[str]:
         said = f"ΔAUC {found}, {p_value(row['p_value'])}"
         if isnan(row["p_value"]):
             said = row["reason"]
+        elif row["part"] == "oof" and declared and declared.architecture == "selected":
+            said += " (architectures chosen on the same patients)"
         told.append(f"Primary contrast, {a} less {b}, {parts[row['part']]}: {said}.")
-    declared = evaluation.sweep.analysis.primary
     if declared is None:
         told.append("No primary contrast was declared before training: all pairs are secondary.")
     elif not primary:

@@ -19,7 +19,7 @@ from evaluation.agreement import (
     roc_rows,
     scale_rows,
 )
-from evaluation.auc import AucInterval, auc_interval
+from evaluation.auc import AucInterval, auc_interval, logit_interval
 from evaluation.checks import one_class
 from evaluation.comparisons import compare, primary_pair, select_architectures
 from evaluation.cross_validated import cv_auc
@@ -227,10 +227,25 @@ def _aucs(scores: CellScores) -> list[dict[str, Any]]:
                 "standing": SEALED if sealed else standing,
                 "patients": len(table),
                 "events": None if sealed else int(table["label"].sum()),
-                **{key: value for key, value in asdict(auc).items() if key != "level"},
+                "auc": auc.auc,
+                "variance": auc.variance,
+                "low": auc.low,
+                "high": auc.high,
+                **_logit_ends(auc),
+                "method": auc.method,
+                "reason": auc.reason,
             }
         )
     return rows
+
+
+def _logit_ends(auc: AucInterval) -> dict[str, float]:
+    """The interval on the log-odds beside DeLong's, which a small cohort's may clip at 1."""
+    ends = logit_interval(auc.auc, auc.variance, level=auc.level)
+    return {
+        f"logit_{name}": float(end) if auc.method == "wald" else nan
+        for name, end in zip(("low", "high"), ends, strict=True)
+    }
 
 
 def _test_auc(scores: CellScores) -> AucInterval:

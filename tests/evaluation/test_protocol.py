@@ -118,6 +118,10 @@ def test_train_oof_and_test_stand_side_by_side(tables, scores):
         row = one(tables.aucs, **cell, part="test")
         expected = auc_interval(test["label"], test["score"])
         assert (row["auc"], row["low"]) == pytest.approx((expected.auc, expected.low), abs=1e-12)
+        logit = auc_interval(test["label"], test["score"], method="logit")
+        assert (row["logit_low"], row["logit_high"]) == pytest.approx(
+            (logit.low, logit.high), abs=1e-12
+        )
         assert (row["estimator"], row["standing"]) == ("deployed model", "test")
 
 
@@ -352,6 +356,16 @@ def test_a_primary_contrast_without_its_runs_is_told(sweep):
     result = evaluate(sweep.path)
     assert not (result.tables.comparisons["family"] == PRIMARY).any()
     assert "Primary contrast, combined less image: not all of its runs are done." in result.render()
+
+
+def test_a_contrast_of_selected_architectures_says_where_they_were_chosen(sweep):
+    declare(sweep, {"primary": {"modalities": ["video", "image"]}})
+    text = " ".join(evaluate(sweep.path).render().split())
+    assert "Primary contrast," in text
+    assert "(architectures chosen on the same patients)" in text
+    assert "No primary contrast was declared" not in text
+    declare(sweep, {})
+    assert "No primary contrast was declared" in evaluate(sweep.path).render()
 
 
 def test_planning_states_what_the_cohort_can_show(tables):
