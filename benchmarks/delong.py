@@ -8,6 +8,7 @@ size only, for its time and memory grow with the square.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -55,9 +56,9 @@ def time_delong(
         labels = (np.arange(size) % 4 == 0).astype(np.int8)
         common = rng.normal(labels, 1.0)
         a, b = common + rng.normal(size=size), common + rng.normal(size=size)
-        jobs["delong_test", size] = lambda y=labels, a=a, b=b: delong_test(y, a, b)
+        jobs["delong_test", size] = partial(delong_test, labels, a, b)
         if definition and size == sizes[0]:
-            jobs["by definition", size] = lambda y=labels, a=a, b=b: _by_definition(y, a, b)
+            jobs["by definition", size] = partial(_by_definition, labels, a, b)
     found: dict[tuple[str, int], list[float]] = {key: [] for key in jobs}
     for _ in range(repeats):
         for key, job in jobs.items():
