@@ -138,13 +138,13 @@ def _pairs(
 def _of_pair(
     a: pd.DataFrame, b: pd.DataFrame, part: str, sealed: bool
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    both = a.merge(b, on=["patient_id", "fold"], suffixes=("_a", "_b"))
-    # The label is the patient's own, checked when the sweep was read.
+    both = a.merge(b, on="patient_id", suffixes=("_a", "_b"))
+    # Label and fold are the patient's own, checked when the sweep was read.
     labels = both["label_a"]
     if sealed:
         test = undefined_test(SEALED)
     elif part == "oof":
-        test = cv_auc_test(labels, both["score_a"], both["score_b"], both["fold"])
+        test = cv_auc_test(labels, both["score_a"], both["score_b"], both["fold_a"])
     else:
         test = delong_test(labels, both["score_a"], both["score_b"])
     yield PAIRED, _row(test, both["label_a"], both["label_b"], part) | _mcnemar(both, sealed)
