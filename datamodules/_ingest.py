@@ -33,8 +33,10 @@ from datamodules._pictures import (
     letterbox,
     read_picture,
 )
+from datamodules._view import View, as_given, view_of_clip, view_of_still
 from datamodules.dicom import DicomVideo, is_dicom
 from datamodules.media import Video, VideoFacts
+from datamodules.panels import Box
 from datamodules.picture_series import PictureSeries, is_series, numbered_pictures
 from datamodules.store import STORE_FORMAT
 
@@ -46,7 +48,8 @@ _TOLERANCE = 2  # of 255: what two decoders' colour conversions may differ by
 class Task:
     """A row to be turned into files in `staging`, unless its item is among `known`.
 
-    A decoder that gives no frame for `stall_seconds` is taken for hanging.
+    With `as_is` whole frames (or the crop) are kept: no panel is looked for, nothing blacked out. A
+    decoder that gives no frame for `stall_seconds` is taken for hanging.
     """
 
     line: int
@@ -58,6 +61,8 @@ class Task:
     staging: Path
     known: frozenset[str]
     fps: float | None = None
+    panel: str = ""
+    as_is: bool = False
     stall_seconds: float = 120.0
 
 
@@ -70,7 +75,11 @@ class _Clip(Protocol):
     def header_seconds(self) -> float | None: ...
     def __enter__(self) -> "_Clip": ...
     def __exit__(self, *_: object) -> None: ...
-    def frames(self) -> Iterator[Picture]: ...
+    @property
+    def promised(self) -> int: ...
+    @property
+    def regions(self) -> tuple[Box, ...]: ...
+    def frames(self, *, step: int = 1) -> Iterator[Picture]: ...
     def facts(self, fps: float | None = None) -> VideoFacts: ...
 
 
@@ -98,7 +107,8 @@ def item_suffixes(modality: str) -> tuple[str, ...]:
 def make_item_id(task: Task, source_sha: str) -> str:
     """16 hex digits of what an item is made from, and how; they tell nobody's name."""
     parts = [
-        task.patient_id, source_sha, task.modality, task.crop, task.canvas, task.fps, STORE_FORMAT,
+        task.patient_id, source_sha, task.modality, task.crop, task.panel, task.as_is, task.canvas,
+        task.fps, STORE_FORMAT,
     ]  # fmt: skip
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
@@ -131,7 +141,7 @@ def inspect(task: Task) -> Outcome:
             source_sha = hash_source(task.path)
             seconds = None
             if task.modality == "image":
-                crop_picture(_read_still(task.path), task.crop)
+                crop_picture(_read_still(task.path)[0], task.crop)
             else:
                 with open_clip(task.path) as video:
                     seconds = video.header_seconds
@@ -223,8 +233,12 @@ def _reason(error: MediaError | OSError) -> str:
 
 
 def _ingest_image(task: Task, stem: Path) -> dict[str, Any]:
-    picture = _read_still(task.path)
-    boxed = letterbox(crop_picture(picture, task.crop), canvas=task.canvas)
+    picture, regions = _read_still(task.path)
+    if task.as_is:
+        view = View(as_given(picture, task.crop))
+    else:
+        view = view_of_still(picture, crop=task.crop, regions=regions, panel=task.panel)
+    boxed = letterbox(view.apply(picture), canvas=task.canvas)
     Image.fromarray(boxed).save(stem.with_suffix(".png"))
     return {
         "frames": 1,
@@ -239,31 +253,36 @@ def _ingest_image(task: Task, stem: Path) -> dict[str, Any]:
         "psnr": None,  # kept without loss
         "exact": True,
         "warnings": [],
+        **view.facts(),
     }
 
 
-def _read_still(path: Path) -> Picture:
+def _read_still(path: Path) -> tuple[Picture, tuple[Box, ...]]:
     if not is_dicom(path):
-        return read_picture(path)
+        return read_picture(path), ()
     with DicomVideo(path) as still:
         if still.promised != 1:
             raise MediaError(
                 f"file must be a single picture, got {still.promised} frames; is its modality "
                 "`ceus`?"
             )
-        return next(still.frames())
+        return next(still.frames()), still.regions
 
 
 def _ingest_clip(task: Task, stem: Path) -> dict[str, Any]:
     writer = ClipWriter(canvas=task.canvas)
     sample: dict[int, Picture] = {}
     stride = 1
+    view: View | None = None
+    if not task.as_is:
+        with open_clip(task.path) as video:
+            view = view_of_clip(video, crop=task.crop, regions=video.regions, panel=task.panel)
     with open_clip(task.path) as video:
         for number, picture in enumerate(video.frames()):
             if number % 32 == 31:
                 _still_alive(task)
-            cropped = crop_picture(picture, task.crop)
-            boxed = letterbox(cropped, canvas=task.canvas, aspect=video.aspect)
+            view = view or View(as_given(picture, task.crop))
+            boxed = letterbox(view.apply(picture), canvas=task.canvas, aspect=video.aspect)
             writer.add(boxed)
             if number % stride == 0:
                 sample[number] = boxed
@@ -271,6 +290,7 @@ def _ingest_clip(task: Task, stem: Path) -> dict[str, Any]:
                 stride *= 2
                 sample = {key: sample[key] for key in sample if key % stride == 0}
         found = video.facts(task.fps)
+    assert view is not None  # facts() refuses a clip without frames
     packets = writer.finish()
     timing = found.timing
     write_clip(stem, packets, order=timing.order, fps=timing.fps)
@@ -287,7 +307,9 @@ def _ingest_clip(task: Task, stem: Path) -> dict[str, Any]:
         "concealed": found.concealed,
         "psnr": _psnr(decode_with_pyav([packets[key] for key in sample]), [*sample.values()]),
         "exact": True,
-        "warnings": list(timing.warnings),
+        "warnings": [*timing.warnings, *view.warnings()],
+        "thumbnail": view.thumbnail,
+        **view.facts(),
     }
 
 

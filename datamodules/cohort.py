@@ -10,8 +10,9 @@ from pathlib import Path
 from datamodules.errors import DataError
 
 MODALITIES = ("image", "ceus")
+PANELS = ("left", "right", "top", "bottom")
 _REQUIRED = ("patient_id", "label", "modality", "path")
-_OPTIONAL = ("split", "crop", "fps", "arrival_s")
+_OPTIONAL = ("split", "crop", "panel", "fps", "arrival_s")
 # Columns of the store's own table, which a covariate must not replace.
 _RESERVED = {
     *_REQUIRED, *_OPTIONAL, "item_id", "frames", "seconds", "width", "height",
@@ -29,6 +30,7 @@ class Row:
         path: the file, resolved.
         label: 0 or 1.
         crop: x, y, width, height in pixels of the file's frames.
+        panel: which panel to keep, of `PANELS`, or "".
         fps: frames per second to take in place of the file's own.
         split: "train", "test" or "".
         arrival_s: seconds from the first frame to the arrival of contrast.
@@ -42,6 +44,7 @@ class Row:
     name: str
     path: Path
     crop: tuple[int, int, int, int] | None
+    panel: str
     fps: float | None
     split: str
     arrival_s: float | None
@@ -103,8 +106,9 @@ def read_cohort(path: Path, *, covariates: Sequence[str] = ()) -> Cohort:
         path: CSV in UTF-8, separated by commas, its columns in any order: `patient_id`, `label`
             (0/1, one a patient), `modality` (image, ceus), `path` (relative to the table's folder
             and inside it; for a clip also a folder of numbered frames); optionally `crop`
-            ("x,y,w,h"), `fps` (in place of the file's own), `split` (train, test, empty; one a
-            patient), `arrival_s` (seconds). Others are not read unless named in `covariates`.
+            ("x,y,w,h"), `panel` (left, right, top, bottom), `fps` (in place of the file's own),
+            `split` (train, test, empty; one a patient), `arrival_s` (seconds). Others are not read
+            unless named in `covariates`.
         covariates: further columns to keep.
 
     Raises:
@@ -183,6 +187,7 @@ def _read_row(line: int, record: dict[str, str], root: Path, covariates: Sequenc
     _check_one_of("modality", value["modality"], MODALITIES)
     split = value.get("split", "")
     _check_one_of("split", split, ("train", "test", ""))
+    _check_one_of("panel", value.get("panel", ""), (*PANELS, ""))
     return Row(
         line=line,
         patient_id=value["patient_id"],
@@ -191,6 +196,7 @@ def _read_row(line: int, record: dict[str, str], root: Path, covariates: Sequenc
         name=value["path"],
         path=_find_file(root, value["path"], folder=value["modality"] == "ceus"),
         crop=_parse_crop(value.get("crop", "")),
+        panel=value.get("panel", ""),
         fps=_parse_number(value.get("fps", ""), "fps must be frames per second > 0", above=0),
         split=split,
         arrival_s=_parse_number(value.get("arrival_s", ""), "arrival_s must be seconds >= 0"),

@@ -7,7 +7,6 @@ of the patient, study or equipment modules is looked at, and nothing but pixels 
 import math
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,19 +19,10 @@ from pydicom.pixels.utils import iter_pixels
 
 from datamodules._pictures import MAX_SIDE, MediaError, Picture
 from datamodules.media import Timing, VideoFacts, constant_rate, stated_rate
+from datamodules.panels import Box
 
 _IMAGE_2D = 1  # Region Spatial Format (0018,6012), PS3.3 C.8.5.5.1.1
 _PREFIX = 132  # bytes up to and with "DICM"
-
-
-@dataclass(frozen=True)
-class Region:
-    """A part of the frame with 2D ultrasound in it (PS3.3 C.8.5.5): x, y, width, height, pixels."""
-
-    x: int
-    y: int
-    width: int
-    height: int
 
 
 def is_dicom(path: Path) -> bool:
@@ -83,9 +73,9 @@ class DicomVideo:
     def __exit__(self, *_: object) -> None:
         """Nothing is kept open."""
 
-    def frames(self) -> Iterator[Picture]:
-        """Every frame, RGB uint8 (H, W, 3), in the order of the file."""
-        pixels = iter_pixels(self._path)
+    def frames(self, *, step: int = 1) -> Iterator[Picture]:
+        """Every step-th frame, RGB uint8 (H, W, 3), in the order of the file."""
+        pixels = iter_pixels(self._path, indices=range(0, self.promised, step))
         while True:
             with _as_media_error(f"frame {self._count} must decode, got an error of the decoder"):
                 frame = next(pixels, None)
@@ -123,8 +113,8 @@ class DicomVideo:
         )
 
     @cached_property
-    def regions(self) -> tuple[Region, ...]:
-        """Regions of 2D ultrasound, largest first, cut to the frame; none if they do not fit it.
+    def regions(self) -> tuple[Box, ...]:
+        """Boxes of 2D ultrasound (PS3.3 C.8.5.5), largest first; none if they do not fit the frame.
 
         A file that was scaled after the scanner wrote it still bears the regions of the original.
         """
@@ -146,8 +136,8 @@ class DicomVideo:
                 self._warnings.append("ultrasound regions do not fit the frame, not used")
                 return ()
             x1, y1 = min(x1, width - 1), min(y1, height - 1)
-            found.append(Region(x0, y0, x1 - x0 + 1, y1 - y0 + 1))
-        return tuple(sorted(found, key=lambda box: box.width * box.height, reverse=True))
+            found.append((x0, y0, x1 - x0 + 1, y1 - y0 + 1))
+        return tuple(sorted(found, key=lambda box: box[2] * box[3], reverse=True))
 
     def _to_rgb(self, frame: npt.NDArray[Any]) -> Picture:
         """RGB of what pydicom decodes; it has undone YBR already."""

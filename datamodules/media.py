@@ -20,6 +20,7 @@ from av.stream import Disposition
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from datamodules._pictures import MAX_SIDE, MediaError, Picture
+from datamodules.panels import Box
 
 # What is opened at all. Pictures (`png_pipe`), text and playlists, which may point at other files,
 # are FFmpeg formats too and stay closed.
@@ -127,8 +128,20 @@ class Video:
     def __exit__(self, *_: object) -> None:
         self._container.close()
 
-    def frames(self) -> Iterator[Picture]:
-        """Decodes every frame; damaged ones that decoding strictly refuses are left out."""
+    @property
+    def promised(self) -> int:
+        """Frames that the header promises, 0 where it does not."""
+        if self._stream.frames:
+            return self._stream.frames
+        rate = self._stream.average_rate or self._stream.guessed_rate
+        return round((self.header_seconds or 0) * float(rate or 0))
+
+    def frames(self, *, step: int = 1) -> Iterator[Picture]:
+        """Decodes every frame; damaged ones that decoding strictly refuses are left out.
+
+        Args:
+            step: give each step-th only.
+        """
         interlaced = 0
         for packet in self._packets():
             try:
@@ -143,9 +156,13 @@ class Video:
                 self._corrupt += frame.is_corrupt
                 interlaced += frame.interlaced_frame
                 self._times.append(frame.time)
-                yield self._picture(frame)
+                if (len(self._times) - 1) % step == 0:
+                    yield self._picture(frame)
         if interlaced:
             self._warnings.append(f"{interlaced} interlaced frames, taken as they are")
+
+    regions: tuple[Box, ...] = ()
+    """Where the file says that ultrasound is: only DICOM does."""
 
     @property
     def header_seconds(self) -> float | None:

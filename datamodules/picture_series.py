@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image, ImageSequence
 
 from datamodules._pictures import MediaError, Picture, as_rgb, opened_picture, read_picture
 from datamodules.media import Timing, VideoFacts, stated_rate
+from datamodules.panels import Box
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
 
@@ -37,6 +39,9 @@ class PictureSeries:
             with opened_picture(path):
                 pass
 
+    regions: tuple[Box, ...] = ()
+    """Where the file says that ultrasound is: only DICOM does."""
+
     @property
     def header_seconds(self) -> float | None:
         """Not known before decoding."""
@@ -48,9 +53,15 @@ class PictureSeries:
     def __exit__(self, *_: object) -> None:
         """Nothing is kept open."""
 
-    def frames(self) -> Iterator[Picture]:
-        """Every picture, RGB uint8 (H, W, 3), all of one size."""
-        for picture in map(read_picture, self._files) if self._files else self._pages():
+    @property
+    def promised(self) -> int:
+        """Number of pictures in a folder, 0 for a file."""
+        return len(self._files)
+
+    def frames(self, *, step: int = 1) -> Iterator[Picture]:
+        """Every step-th picture, RGB uint8 (H, W, 3), all of one size."""
+        pictures = map(read_picture, self._files[::step]) if self._files else self._pages(step)
+        for picture in pictures:
             self._shape = self._shape or picture.shape
             if picture.shape != self._shape:
                 raise MediaError(
@@ -82,9 +93,9 @@ class PictureSeries:
             timing=stated_rate(timing, count=self._count, fps=fps),
         )
 
-    def _pages(self) -> Iterator[Picture]:
+    def _pages(self, step: int) -> Iterator[Picture]:
         with opened_picture(self._path) as image:
-            for page in ImageSequence.Iterator(image):
+            for page in islice(ImageSequence.Iterator(image), 0, None, step):
                 yield as_rgb(page.copy())
 
 

@@ -31,12 +31,14 @@ from datamodules._ingest import (
 )
 from datamodules.cohort import Cohort, Problem, Row, find_repeats, read_cohort
 from datamodules.errors import DataError
+from datamodules.review import LEAST_CONFIDENCE, read_approvals, review_path, write_review
 from datamodules.store import STORE_FORMAT, Store
 
 _FACTS = ["frames", "fps", "seconds", "width", "height", "source_sha", "item_sha", "warnings"]
 _QUALITY = [
     "frames", "fps", "seconds", "width", "height", "codec", "colours", "resampled", "concealed",
-    "bytes", "psnr", "exact", "warnings",
+    "bytes", "psnr", "exact", "crop", "crop_method", "crop_confidence", "masked",
+    "mask_confidence", "warnings",
 ]  # fmt: skip
 
 
@@ -47,6 +49,8 @@ def prepare(
     canvas: int = 256,
     covariates: Sequence[str] = (),
     skip_bad: bool = False,
+    as_is: bool = False,
+    require_review: bool = False,
     workers: int | None = None,
     progress: bool = True,
 ) -> Path:
@@ -63,6 +67,9 @@ def prepare(
             (or crop) is fitted in, aspect ratio kept, bars black.
         covariates: further columns of the table to copy.
         skip_bad: leave bad rows out (told on stderr, kept in skipped.csv) instead of failing.
+        as_is: keep whole frames, or the table's crop: look for no panel, black out no writing.
+        require_review: refuse clips whose panel was found with a confidence under 0.5, until they
+            are approved (`datamodules.review`) or have a crop.
         workers: processes; by default one a core.
         progress: show a bar on stderr. What was done and left out is said there in any case.
 
@@ -88,8 +95,8 @@ def prepare(
         tasks = [
             Task(
                 line=row.line, path=row.path, patient_id=row.patient_id, modality=row.modality,
-                crop=row.crop, fps=row.fps, canvas=canvas, staging=staging,
-                known=frozenset(known.items),
+                crop=row.crop, panel=row.panel, fps=row.fps, as_is=as_is, canvas=canvas,
+                staging=staging, known=frozenset(known.items),
             )
             for row in cohort.rows
         ]  # fmt: skip
@@ -106,7 +113,11 @@ def prepare(
         new = [task for task in new if task.line in usable]
         for outcome in pool(ingest, new, label="prepare" if progress else ""):
             outcomes[outcome.line] = outcome
-        cohort = cohort.without(_problems(cohort, outcomes, known))
+        problems = _problems(cohort, outcomes, known)
+        _show_panels(store, outcomes)
+        if require_review:
+            problems += _unapproved(cohort, outcomes, known, store=store)
+        cohort = cohort.without(problems)
         if not skip_bad:
             cohort.raise_problems()
         if not cohort.rows:
@@ -291,6 +302,39 @@ def _problems(cohort: Cohort, outcomes: dict[int, Outcome], known: _Known) -> li
             decoded.append(row)
     sources = {row.line: outcomes[row.line].source_sha for row in decoded}
     return problems + find_repeats(sources, decoded)
+
+
+def _show_panels(store: Path, outcomes: dict[int, Outcome]) -> None:
+    """Writes the contact sheet of the clips that this call looked at, if any."""
+    items = [
+        {"item_id": outcome.item_id, "line": line, **outcome.facts}
+        for line, outcome in outcomes.items()
+        if outcome.facts and outcome.facts.get("thumbnail")
+    ]
+    if items:
+        write_review(store, items)
+    for item in items:  # such frames are for the page alone
+        outcomes[item["line"]].facts.pop("thumbnail")  # type: ignore[union-attr]
+
+
+def _unapproved(
+    cohort: Cohort, outcomes: dict[int, Outcome], known: _Known, *, store: Path
+) -> list[Problem]:
+    approved = read_approvals(store)
+    problems = []
+    for row in cohort.rows:
+        outcome = outcomes[row.line]
+        facts = outcome.facts or known.items.get(outcome.item_id)
+        if not facts or row.modality == "image" or outcome.item_id in approved:
+            continue
+        confidence = facts["crop_confidence"]
+        if confidence < LEAST_CONFIDENCE:
+            reason = (
+                f"panel must be approved, got confidence {confidence:.2f}; tick it in "
+                f"{review_path(store).name} or give a crop"
+            )
+            problems.append(Problem(row.line, row.patient_id, row.name, reason))
+    return problems
 
 
 def _commit(

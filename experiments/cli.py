@@ -89,6 +89,10 @@ def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
     sub.add_argument("--canvas", type=int, default=256, help="side of the stored frames, pixels")
     sub.add_argument("--covariates", type=str, default="", help="columns to keep, as age,sex")
     sub.add_argument("--skip-bad", action="store_true", help="leave bad rows out, and say which")
+    sub.add_argument("--as-is", action="store_true", help="keep whole frames: look for no panel")
+    sub.add_argument(
+        "--require-review", action="store_true", help="refuse doubtful panels until approved"
+    )
     sub.add_argument("--workers", type=int | None, default=None, help="processes; default: cores")
 
     sub = command("split", _split, "freeze hold-out and folds by patient")
@@ -152,6 +156,8 @@ def _prepare(options: Namespace) -> int:
         canvas=options.canvas,
         covariates=[name for name in options.covariates.split(",") if name],
         skip_bad=options.skip_bad,
+        as_is=options.as_is,
+        require_review=options.require_review,
         workers=options.workers,
     )
     print(f"store: {options.store}")

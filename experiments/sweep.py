@@ -188,7 +188,8 @@ def make_data(file: SweepFile, cohort: str) -> None:
         if is_phantom
         else Path(cohort)
     )
-    prepare(table, store, canvas=data.canvas, covariates=data.covariates)
+    # A phantom's frames are ultrasound from edge to edge.
+    prepare(table, store, canvas=data.canvas, covariates=data.covariates, as_is=is_phantom)
     make_split(
         store,
         num_folds=data.num_folds,

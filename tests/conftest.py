@@ -42,6 +42,6 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def store(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The cohort prepared at 64 px, split into two folds; read only."""
     path = tmp_path_factory.mktemp("stores") / "store"
-    prepare(cohort, path, canvas=64, progress=False)
+    prepare(cohort, path, canvas=64, as_is=True, progress=False)
     make_split(path, num_folds=2)
     return path

@@ -29,14 +29,15 @@ def cohort(write_cohort: Write) -> Write:
 def test_reads_any_order_and_only_known_columns(cohort: Write) -> None:
     row = {
         "name": "Jane", "path": " a.png ", "label": 0, "age": 41, "modality": "ceus",
-        "patient_id": "p1", "crop": "1,2,30,40", "fps": "12.5", "arrival_s": "8.5", "split": "test",
+        "patient_id": "p1", "crop": "1,2,30,40", "panel": "left", "fps": "12.5", "arrival_s": "8.5",
+        "split": "test",
     }  # fmt: skip
     table = cohort(row)
     found = read_cohort(table, covariates=["age"])
     assert found.problems == ()
     assert found.rows == (
-        Row(2, "p1", 0, "ceus", "a.png", table.parent.resolve() / "a.png", (1, 2, 30, 40), 12.5,
-             "test",            8.5, {"age": "41"}),
+        Row(2, "p1", 0, "ceus", "a.png", table.parent.resolve() / "a.png", (1, 2, 30, 40), "left",
+            12.5, "test", 8.5, {"age": "41"}),
     )  # fmt: skip
     assert (found.has_split, found.has_arrival) == (True, True)
 

@@ -87,7 +87,9 @@ def stream_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 rows.append((patient, label, modality, path.name))
     columns = ["patient_id", "label", "modality", "path"]
     pd.DataFrame(rows, columns=columns).to_csv(folder / "cohort.csv", index=False)
-    store = prepare(folder / "cohort.csv", folder / "store", canvas=CANVAS, progress=False)
+    store = prepare(
+        folder / "cohort.csv", folder / "store", canvas=CANVAS, as_is=True, progress=False
+    )
     make_split(store, num_folds=3, holdout_fraction=0.2)
     return store
 

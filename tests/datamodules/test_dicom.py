@@ -20,7 +20,8 @@ from pydicom.uid import (
 )
 
 from datamodules._pictures import MediaError
-from datamodules.dicom import DicomVideo, Region, is_dicom
+from datamodules.dicom import DicomVideo, is_dicom
+from datamodules.panels import Box
 from datamodules.prepare import prepare
 from datamodules.store import Store
 
@@ -79,15 +80,15 @@ def test_every_real_file_decodes() -> None:
 @pytest.mark.parametrize(
     ("name", "regions"),
     [
-        ("color3d_jpeg_baseline.dcm", (Region(84, 31, 512, 384),)),
-        ("OBXXXX1A.dcm", (Region(120, 60, 680, 459),)),  # its last column is given as the width
-        ("gdcm-US-ALOKA-16.dcm", (Region(32, 24, 304, 392), Region(336, 24, 304, 392))),
+        ("color3d_jpeg_baseline.dcm", ((84, 31, 512, 384),)),
+        ("OBXXXX1A.dcm", ((120, 60, 680, 459),)),  # its last column is given as the width
+        ("gdcm-US-ALOKA-16.dcm", ((32, 24, 304, 392), (336, 24, 304, 392))),
         ("examples_ybr_color.dcm", ()),  # halved after the regions were written
         ("US1_UNCR.dcm", ()),
     ],
 )
 def test_regions_are_those_of_2d_ultrasound_inside_the_frame(
-    name: str, regions: tuple[Region, ...]
+    name: str, regions: tuple[Box, ...]
 ) -> None:
     assert DicomVideo(REAL / name).regions == regions
 
