@@ -1,6 +1,8 @@
 """The rooms of the house: who may import whom."""
 
 import ast
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -43,3 +45,15 @@ def test_evaluation_needs_no_torch() -> None:
 def test_networks_and_statistics_know_no_lightning(room: str) -> None:
     for path in (ROOT / room).rglob("*.py"):
         assert "lightning" not in imports(path)
+
+
+def test_constraints_pin_every_direct_dependency_once():
+    def names(lines: list[str]) -> list[str]:
+        found = [re.match(r"[A-Za-z0-9._-]+", line.strip()) for line in lines]
+        return [re.sub(r"[-_.]+", "-", name[0]).lower() for name in found if name]
+
+    pinned = names((ROOT / "constraints.txt").read_text().splitlines())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = names(project["dependencies"] + project["optional-dependencies"]["dev"])
+    assert len(pinned) == len(set(pinned)), "pip refuses a name pinned twice"
+    assert set(wanted) - {"decord2"} <= set(pinned)
