@@ -1,11 +1,11 @@
 """A clip on disk, and how any of its frames is read back exactly.
 
 A clip is two files. `ITEM.h264` holds one H.264 access unit a frame, each a picture of its own
-(all-intra, parameter sets repeated), one after another. `ITEM.idx` is a NumPy array of
-`INDEX_DTYPE`, one row a frame: where its bytes lie, their hash, its time. A frame is read by taking
-its bytes through the index; the wanted frames are wrapped in memory into a tiny AVI that decord
-decodes from start to end. It never seeks, which is where decord is slow and, on files of hospitals,
-wrong.
+(all-intra, parameter sets repeated), one after another. `ITEM.idx` is a header (`_HEADER`: magic,
+format version, number of frames, hash of what follows) and rows of `INDEX_DTYPE`, one a frame:
+where its bytes lie, their hash, its time; all little-endian. A frame is read by taking its bytes
+through the index; the wanted frames are wrapped in memory into a tiny AVI that decord decodes from
+start to end. It never seeks, which is where decord is slow and, on files of hospitals, wrong.
 
 No torch here: `ceus prepare` must start quickly.
 """
@@ -29,11 +29,13 @@ from av.video.reformatter import (
     ColorRange,
     Colorspace,
     ColorTrc,
+    Interpolation,
     VideoReformatter,
 )
 
 from datamodules.errors import DataError
 
+INDEX_FORMAT = 1
 INDEX_DTYPE = np.dtype([("offset", "<u8"), ("size", "<u4"), ("digest", "<u8"), ("pts", "<f8")])
 
 # crf 16: measured 42 dB and more on ultrasound. `fastdecode` leaves out CABAC and deblocking.
@@ -44,6 +46,8 @@ _X264 = {
     "crf": "16",
     "x264-params": "keyint=1:bframes=0:rc-lookahead=0:repeat-headers=1:annexb=1:threads=1",
 }
+_HEADER = struct.Struct("<8sIIQ")
+_MAGIC = b"ceus.idx"
 _KEY_FRAME = 0x10  # AVIIF_KEYFRAME, and AVIF_HASINDEX in the main header
 _NOMINAL_FPS = 25  # of the AVI in memory; the times of the frames are in the index
 
@@ -54,8 +58,11 @@ Index = npt.NDArray[np.void]
 class ClipWriter:
     """Encodes frames, in order, into the packets of one clip.
 
-    Colours are written as BT.601 limited range and tagged so: it is what every decoder takes an
-    H.264 stream for, decord on CUDA included.
+    Colours are written as BT.601 limited range, each value rounded to the nearest, and tagged so:
+    it is what every decoder takes an H.264 stream for, decord on CUDA included. A decoder that
+    rounds gives flat colours back without bias. decord on the CPU cuts fractions off instead: its
+    greys are 0.5 of 255 dark on average and never more than 1, colours 0.9 to 1.5 and at most 3
+    (held by a test). All frames share it, so the shape of a time-intensity curve does not bend.
 
     Args:
         canvas: height and width of the frames, pixels.
@@ -86,6 +93,8 @@ class ClipWriter:
             format="yuv420p",
             dst_colorspace=Colorspace.ITU601,
             dst_color_range=ColorRange.MPEG,
+            # Without it swscale cuts fractions off; AREA is the mean of the 2x2 pixels of a chroma.
+            interpolation=Interpolation.AREA | Interpolation.ACCURATE_RND,
             threads=1,
         )
         picture.pts = self._frames
@@ -122,8 +131,9 @@ def write_clip(
             offset += len(packet)
     for row, which in zip(index, order.tolist(), strict=True):
         row["offset"], row["size"], row["digest"] = place[which]
-    with stem.with_suffix(".idx").open("wb") as file:
-        np.save(file, index, allow_pickle=False)
+    rows = index.tobytes()
+    header = _HEADER.pack(_MAGIC, INDEX_FORMAT, len(index), _digest(rows))
+    stem.with_suffix(".idx").write_bytes(header + rows)
 
 
 def read_index(path: Path) -> Index:
@@ -132,19 +142,27 @@ def read_index(path: Path) -> Index:
     Raises:
         DataError: if the file is not there or not an index.
     """
+    again = "Run `ceus prepare` into a new store."
     try:
-        index: Index = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        data = path.read_bytes()
+    except OSError as error:
         raise DataError(
-            f"index of a clip must be readable, got {type(error).__name__} ({path}). "
-            "Run `ceus prepare` into a new store."
+            f"index of a clip must be readable, got {error.strerror} ({path}). {again}"
         ) from error
-    if index.dtype != INDEX_DTYPE or index.ndim != 1 or not len(index):
+    # Not np.load: on Python 3.11 its ast.parse fails at random in threads (gh-106905).
+    magic, version, count, digest = _HEADER.unpack_from(data.ljust(_HEADER.size, b"\0"))
+    if magic != _MAGIC or version != INDEX_FORMAT:
         raise DataError(
-            f"index of a clip must be rows of {INDEX_DTYPE.names}, got {index.dtype} ({path}). "
-            "Run `ceus prepare` into a new store."
+            f"index of a clip must be of format {INDEX_FORMAT}, got "
+            f"{version if magic == _MAGIC else 'another kind of file'} ({path}). {again}"
         )
-    return index
+    rows = data[_HEADER.size :]
+    if not count or len(rows) != count * INDEX_DTYPE.itemsize or _digest(rows) != digest:
+        raise DataError(
+            f"index of a clip must hold the {count} rows that were written, got others ({path}). "
+            f"The disk or the copy is damaged. {again}"
+        )
+    return np.frombuffer(rows, INDEX_DTYPE)
 
 
 def read_packets(path: Path, rows: Index, *, frames: Sequence[int]) -> list[bytes]:

@@ -141,8 +141,7 @@ class PatientDataModule(L.LightningDataModule):
                 f"among {len(parts['train'])} with {modalities} ({where}). "
                 "Use fewer folds, or add patients."
             )
-        # A lost clip is found now, and ast.parse, by which numpy reads the index and which fails in
-        # threads (Python 3.11, gh-106905), is not called in any.
+        # A lost clip is found now, not in the middle of an epoch.
         for clips in self._items.get("video", {}).values():
             for clip in clips:
                 self._reader.index(clip)

@@ -1,6 +1,6 @@
 """The store: what `ceus prepare` leaves and everything else reads.
 
-    store.json        {"format": 1, "canvas": 256}
+    store.json        {"format": 2, "canvas": 256}
     cohort.parquet    one row an item
     items/            ITEM.h264 and ITEM.idx for a clip, ITEM.png for an image
     quality.csv       one row an item: what it was, what was found, how well it was kept
@@ -23,7 +23,7 @@ from PIL import Image
 
 from datamodules.errors import DataError
 
-STORE_FORMAT = 1
+STORE_FORMAT = 2
 
 
 class Store:

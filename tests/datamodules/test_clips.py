@@ -5,7 +5,9 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -21,6 +23,7 @@ from datamodules._ingest import check_exact
 from datamodules._pictures import MediaError
 from datamodules.clips import ClipReader
 from datamodules.errors import DataError
+from datamodules.media import Video
 from datamodules.prepare import prepare
 from datamodules.store import Store
 
@@ -132,13 +135,23 @@ def test_missing_and_damaged_files(clip: tuple) -> None:
     stem.with_suffix(".h264").unlink()
     with pytest.raises(DataError, match=r"clip must be in the store, got No such file"):
         reader.read(item_id, [0])
-    with stem.with_suffix(".idx").open("wb") as file:
-        np.save(file, np.zeros(3))
-    with pytest.raises(DataError, match=r"index of a clip must be rows of"):
-        read_index(stem.with_suffix(".idx"))
-    stem.with_suffix(".idx").write_bytes(b"")
-    with pytest.raises(DataError, match=r"index of a clip must be readable"):
-        read_index(stem.with_suffix(".idx"))
+
+
+def test_index_is_refused_unless_it_is_what_was_written(clip: tuple, tmp_path: Path) -> None:
+    _, _, stem = clip
+    good, path = stem.with_suffix(".idx").read_bytes(), tmp_path / "bad.idx"
+    for damaged, match in (
+        (b"", "must be of format 1, got another kind of file"),
+        (b"\x93NUMPY" + good, "must be of format 1, got another kind of file"),
+        (good[:8] + b"\2" + good[9:], r"must be of format 1, got 2 \(.*bad.idx\)"),
+        (good[:-1], f"must hold the {FRAMES} rows that were written, got others"),
+        (good[:-1] + b"\x55", f"must hold the {FRAMES} rows that were written, got others"),
+    ):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=match):
+            read_index(path)
+    with pytest.raises(DataError, match=r"index of a clip must be readable, got No such file"):
+        read_index(tmp_path / "none.idx")
 
 
 @pytest.fixture
@@ -158,6 +171,64 @@ def test_decord_agrees_with_pyav_in_colour(colourful: list[np.ndarray]) -> None:
     assert np.abs(ours - decode_with_pyav(packets)[3:9]).max() <= 2
     inner = np.s_[:, 3::8, 3::8]  # away from edges, where 4:2:0 mixes colours
     assert np.abs(ours[inner] - np.stack(colourful[3:9])[inner]).mean() < 3
+
+
+def _flat(colours: np.ndarray) -> list[np.ndarray]:
+    """(N, 3) colours as 32-pixel frames."""
+    return [np.tile(colour, (32, 32, 1)).astype(np.uint8) for colour in colours]
+
+
+@pytest.mark.parametrize(
+    ("colours", "mean", "most"),
+    [
+        # decord on the CPU cuts fractions off: -0.5 on average is what that costs, and all of it.
+        (np.arange(16, 256)[:, None].repeat(3, 1), (-0.5, -0.5, -0.5), 1),
+        (np.random.default_rng(0).integers(0, 256, (240, 3)), (-0.9, -1.5, -1.0), 3),
+    ],
+    ids=["greys", "colours"],
+)
+def test_flat_colours_come_back(colours: np.ndarray, mean: tuple[float, ...], most: int) -> None:
+    writer = ClipWriter(canvas=32)
+    for frame in _flat(colours):
+        writer.add(frame)
+    packets = writer.finish()
+    # BT.601 limited range (ITU-R BT.601-7, table 3), as the planes were written.
+    exact = (np.array([16, 128, 128]) + colours / 255 @ _BT601.T).clip(16, 240)
+    decoder = av.CodecContext.create("h264", "r")
+    frames = [f for packet in packets for f in decoder.decode(av.Packet(packet))]
+    frames += decoder.decode(None)
+    planes = [[np.frombuffer(p, np.uint8)[0] for p in frame.planes] for frame in frames]
+    error = np.array(planes) - exact
+    assert np.abs(error).max() <= 1.05  # half by rounding, half by the quantiser of crf 16
+    assert np.abs(error.mean(0)).max() < 0.1  # rounded, not cut off
+    off = decode_packets(packets, canvas=32).asnumpy().astype(float) - np.stack(_flat(colours))
+    assert np.abs(off).max() <= most
+    np.testing.assert_allclose(off.mean((0, 1, 2)), mean, atol=0.2)
+
+
+_BT601 = np.array([[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]])
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuvj420p", "yuv420p"])
+def test_grey_sources_are_not_darkened(tmp_path: Path, pix_fmt: str) -> None:
+    """Planes set by hand: swscale's own way to full range writes grey with 127 for 128 in chroma,
+    which alone costs 2 levels of red and blue and once passed for a fault of the store.
+    """
+    codec = "mjpeg" if pix_fmt == "yuvj420p" else "ffv1"
+    path, levels = tmp_path / "flat.avi", range(16, 236, 8)
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream(codec, rate=8)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, pix_fmt
+        for level in levels:
+            frame = av.VideoFrame(64, 64, pix_fmt)
+            for plane, value in zip(frame.planes, (level, 128, 128), strict=True):
+                plane.update(bytes([value]) * plane.buffer_size)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    shown = np.array(levels) if codec == "mjpeg" else (np.array(levels) - 16) * 255 / 219
+    with Video(path) as video:
+        read = np.array([frame.mean((0, 1)) for frame in video.frames()])
+    assert np.abs(read - shown[:, None]).max() <= 1
 
 
 def test_every_packet_stands_alone_and_is_tagged(colourful: list[np.ndarray]) -> None:
