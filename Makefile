@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep test check format phantom report clean
+.PHONY: help setup sweep test check format phantom report bench decord-cuda clean
 
 PYTHON ?= python3
 SWEEP  ?= demo
@@ -7,7 +7,7 @@ COHORT ?= phantom
 CEUS    = .venv/bin/ceus
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1|/' | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 setup: .venv/installed ## make .venv and install the pinned packages
 
@@ -31,6 +31,13 @@ phantom: setup ## make the synthetic cohort of the demo in data/
 
 report: setup ## make tables and report of SWEEP again from its prediction tables
 	$(CEUS) evaluate runs/$(SWEEP)
+
+bench: setup ## time the readers and loaders side by side; writes benchmarks/RESULTS.md
+	.venv/bin/pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	.venv/bin/python -m benchmarks
+
+decord-cuda: setup ## build decord with CUDA from source, over the wheel
+	tools/decord_cuda.sh .venv/bin/python
 
 clean: ## remove caches; never data, stores or runs
 	rm -rf .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info && find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

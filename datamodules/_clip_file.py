@@ -127,12 +127,12 @@ def write_clip(
         for which in np.unique(order).tolist():
             packet = packets[which]
             file.write(packet)
-            place[which] = (offset, len(packet), _digest(packet))
+            place[which] = (offset, len(packet), digest_of(packet))
             offset += len(packet)
     for row, which in zip(index, order.tolist(), strict=True):
         row["offset"], row["size"], row["digest"] = place[which]
     rows = index.tobytes()
-    header = _HEADER.pack(_MAGIC, INDEX_FORMAT, len(index), _digest(rows))
+    header = _HEADER.pack(_MAGIC, INDEX_FORMAT, len(index), digest_of(rows))
     stem.with_suffix(".idx").write_bytes(header + rows)
 
 
@@ -157,7 +157,7 @@ def read_index(path: Path) -> Index:
             f"{version if magic == _MAGIC else 'another kind of file'} ({path}). {again}"
         )
     rows = data[_HEADER.size :]
-    if not count or len(rows) != count * INDEX_DTYPE.itemsize or _digest(rows) != digest:
+    if not count or len(rows) != count * INDEX_DTYPE.itemsize or digest_of(rows) != digest:
         raise DataError(
             f"index of a clip must hold the {count} rows that were written, got others ({path}). "
             f"The disk or the copy is damaged. {again}"
@@ -188,12 +188,26 @@ def read_packets(path: Path, rows: Index, *, frames: Sequence[int]) -> list[byte
     finally:
         os.close(fd)
     for packet, digest, frame in zip(packets, rows["digest"].tolist(), frames, strict=True):
-        if _digest(packet) != digest:
+        if digest_of(packet) != digest:
             raise DataError(
                 f"frame must hold the bytes that were written, got others ({path}, frame {frame})."
                 " The disk or the copy is damaged: delete this store and run `ceus prepare`."
             )
     return packets
+
+
+def open_packets(packets: Sequence[bytes], *, canvas: int, context: Any = None) -> Any:
+    """A decord reader of packets, to be read from start to end and then dropped.
+
+    Not to be kept: idle readers read ahead, and open ones do not survive a fork.
+
+    Args:
+        packets: of one clip or several.
+        canvas: side of the frames, pixels.
+        context: decord's device; the CPU by default.
+    """
+    file = io.BytesIO(splice(packets, canvas))
+    return decord.VideoReader(file, ctx=context or decord.cpu(), num_threads=1)
 
 
 def decode_packets(packets: Sequence[bytes], *, canvas: int) -> Any:
@@ -202,8 +216,7 @@ def decode_packets(packets: Sequence[bytes], *, canvas: int) -> Any:
     Returns:
         decord NDArray, uint8 (T, canvas, canvas, 3), RGB.
     """
-    reader = decord.VideoReader(io.BytesIO(_wrap_avi(packets, canvas)), num_threads=1)
-    return reader.get_batch(range(len(packets)))
+    return open_packets(packets, canvas=canvas).get_batch(range(len(packets)))
 
 
 def decode_with_pyav(packets: Sequence[bytes]) -> Frames:
@@ -222,15 +235,7 @@ def decode_with_pyav(packets: Sequence[bytes]) -> Frames:
     return np.stack(pictures).astype(np.uint8, copy=False)
 
 
-def _digest(data: bytes) -> int:
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
-
-
-def _chunk(name: bytes, data: bytes) -> bytes:
-    return name + struct.pack("<I", len(data)) + data + b"\0" * (len(data) % 2)
-
-
-def _wrap_avi(packets: Sequence[bytes], canvas: int) -> bytes:
+def splice(packets: Sequence[bytes], canvas: int) -> bytes:
     """An AVI of these packets, frame i at i / 25 s (AVI RIFF File Reference, Microsoft)."""
     count, largest = len(packets), max(map(len, packets))
     main = struct.pack(
@@ -253,3 +258,12 @@ def _wrap_avi(packets: Sequence[bytes], canvas: int) -> bytes:
         offset += len(chunks[-1])
     movie = _chunk(b"LIST", b"movi" + b"".join(chunks))
     return _chunk(b"RIFF", b"AVI " + header + movie + _chunk(b"idx1", b"".join(entries)))
+
+
+def digest_of(data: bytes | memoryview) -> int:
+    """A number that other bytes do not give (BLAKE2b, 8 bytes); never 0."""
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little") or 1
+
+
+def _chunk(name: bytes, data: bytes) -> bytes:
+    return name + struct.pack("<I", len(data)) + data + b"\0" * (len(data) % 2)

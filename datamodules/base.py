@@ -11,9 +11,19 @@ import numpy as np
 import torch
 
 from datamodules.augment import Augment, normalise, resize
+from datamodules.cache import Cache, FrameCache, open_cache
 from datamodules.clips import ClipReader
+from datamodules.decode import Decode, choose_decoder
+from datamodules.device import DeviceStage, pin
 from datamodules.errors import DataError
-from datamodules.loader import Batch, RowLoader, Sample, evaluation_batches, training_batches
+from datamodules.loader import (
+    Batch,
+    RowLoader,
+    Sample,
+    collate,
+    evaluation_batches,
+    training_batches,
+)
 from datamodules.rows import Row, evaluation_rows, training_rows
 from datamodules.sampling import FrameSampling, Window
 from datamodules.splits import load_split
@@ -62,8 +72,13 @@ class PatientDataModule(L.LightningDataModule):
         seed: Seed of order, windows and augmentation, 0 or more.
         batch_size: Training rows per batch and process.
         eval_batch_size: Evaluation rows per batch and process; ``batch_size`` if not given.
-        num_threads: Threads that read ahead; 0 reads when a batch is asked for.
+        num_threads: Threads that read ahead, each a batch; 0 reads when a batch is asked for.
         augment: Changes to training rows on the device; none if not given.
+        decode: Where clips are decoded: ``auto``, ``cpu`` or ``cuda``, see
+            :func:`datamodules.decode.choose_decoder`. With a cache it is the CPU.
+        cache: Where decoded frames are kept at the size of the video input: ``off``, ``disk`` (in
+            the store's folder) or ``ram``; see :class:`datamodules.cache.FrameCache`.
+        cache_gb: Most that the cache may take, in 10^9 bytes, 0 or more.
 
     Raises:
         DataError: If a setting is out of range; from :meth:`setup` if the store, the split or the
@@ -88,6 +103,9 @@ class PatientDataModule(L.LightningDataModule):
         eval_batch_size: int | None = None,
         num_threads: int = 2,
         augment: Augment | None = None,
+        decode: Decode = "auto",
+        cache: Cache = "off",
+        cache_gb: float = 50.0,
     ) -> None:
         super().__init__()
         eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
@@ -96,12 +114,20 @@ class PatientDataModule(L.LightningDataModule):
             ("batch_size", batch_size, 1),
             ("eval_batch_size", eval_batch_size, 1),
             ("num_threads", num_threads, 0),
+            ("cache_gb", cache_gb, 0),
         ):
             if value < least:
                 raise DataError(f"{name} must be {least} or more, got {value!r}.")
         self._path, self._split, self._fold = Path(store), split, fold
         self._seed, self._num_threads, self._augment = seed, num_threads, augment
         self._batch_size, self._eval_batch_size = batch_size, eval_batch_size
+        if decode == "cuda" and cache in {"disk", "ram"}:
+            raise DataError(
+                f"decode must be auto or cpu with a cache, got {decode!r} (cache={cache}). "
+                "A cache keeps what the CPU decodes: set cache=off to decode on the GPU."
+            )
+        self._decode, self._cache_where, self._cache_gb = decode, cache, cache_gb
+        self._cache: FrameCache | None = None
         self._parts: dict[str, tuple[str, ...]] = {}
 
     def setup(self, stage: str = "") -> None:
@@ -110,7 +136,6 @@ class PatientDataModule(L.LightningDataModule):
         if self._parts:
             return
         self._store = Store(self._path)
-        self._reader = ClipReader(self._store)
         listed = load_split(self._path, self._split).parts(self._fold)
         table = self._store.items
         times = zip(table["frames"], table["fps"], strict=True)
@@ -141,11 +166,18 @@ class PatientDataModule(L.LightningDataModule):
                 f"among {len(parts['train'])} with {modalities} ({where}). "
                 "Use fewer folds, or add patients."
             )
+        self._open_reader()
         # A lost clip is found now, not in the middle of an epoch.
         for clips in self._items.get("video", {}).values():
             for clip in clips:
                 self._reader.index(clip)
         self._parts = parts
+
+    def teardown(self, stage: str) -> None:
+        """Give the cache up after the last use of a run; a cache in memory goes with it."""
+        if stage == "predict" and self._cache:
+            self._cache.close()
+            self._cache, self._parts = None, {}
 
     @property
     def predict_parts(self) -> list[str]:
@@ -178,8 +210,13 @@ class PatientDataModule(L.LightningDataModule):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Resize, augment and normalise on the device."""
         del dataloader_idx
+        return self._finish(batch)
+
+    def _finish(self, batch: Batch) -> Batch:
         batch = dict(batch)
         for key, settings in self.inputs.items():
+            if batch[key].is_floating_point():  # done by the loader, beside the step
+                continue
             frames = resize(batch[key], settings.size)
             parameters = batch.pop(f"{key}_augment", None)
             if parameters is not None and self._augment:
@@ -210,14 +247,32 @@ class PatientDataModule(L.LightningDataModule):
         return self._loader(plan, training=False)
 
     def _loader(self, plan: Any, *, training: bool) -> RowLoader:
+        self.setup()
         rank, world = (
             (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         )
         return RowLoader(
             plan=partial(plan, rank=rank, world=world),
             read=partial(self._read, training=training),
-            num_threads=self._num_threads,
+            num_threads=min(self._num_threads, self._reader.max_threads),
+            stage=DeviceStage(self._device, self._finish),
         )
+
+    @property
+    def _device(self) -> torch.device:
+        """Where batches go: this rank's device."""
+        return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+
+    def _open_reader(self) -> None:
+        if "video" not in self.inputs:
+            self._reader = ClipReader(self._store)
+            return
+        size = self.inputs["video"].size
+        self._cache = open_cache(
+            self._store, cache=self._cache_where, size=size, limit_gb=self._cache_gb
+        )
+        decoder = choose_decoder("cpu" if self._cache else self._decode, self._device)
+        self._reader = ClipReader(self._store, decoder=decoder, cache=self._cache)
 
     def _windows(
         self, clip: str, sampling: FrameSampling, rng: np.random.Generator
@@ -229,8 +284,24 @@ class PatientDataModule(L.LightningDataModule):
         rng = np.random.default_rng((self._seed, *clip.encode()))
         return self._windows(clip, self.eval_sampling, rng)
 
-    def _read(self, row: Row, epoch: int, *, training: bool) -> Sample:
-        """One row before the device: uint8 at the stored size, and what was drawn for it."""
+    def _read(self, rows: Sequence[Row], epoch: int, *, training: bool) -> Batch:
+        """A batch before the device: uint8 at the stored size, and what was drawn for its rows."""
+        samples, windows = [], []
+        for row in rows:
+            sample, window = self._draw(row, epoch, training=training)
+            samples.append(sample)
+            windows.append(window)
+        batch = collate(samples)
+        if "image" in self.inputs:
+            batch["image"] = self._images([row.items["image"] for row in rows])
+        if "video" in self.inputs:
+            sampling = self.train_sampling if training else self.eval_sampling
+            clips = [row.items["video"] for row in rows]
+            batch["video"] = self._clips(clips, windows, num_frames=sampling.num_frames)
+        return pin(batch)
+
+    def _draw(self, row: Row, epoch: int, *, training: bool) -> tuple[Sample, Window | None]:
+        """A row but for its pixels, and the frames to read."""
         rng = np.random.default_rng((self._seed, epoch, 1 + row.index))
         sample: Sample = {
             "label": torch.tensor(self._labels.get(row.patient_id, float("nan"))).float(),
@@ -238,22 +309,43 @@ class PatientDataModule(L.LightningDataModule):
             "item_id": row.item_id,
             "row_key": f"{row.item_id}@{row.index if training else row.window_number}",
         }
+        window = row.window
         for key, item in row.items.items():
-            if item is None:
-                sampling = self.train_sampling if training else self.eval_sampling
-                num_frames = 1 if key == "image" else sampling.num_frames
-                size = (num_frames, 3, self._store.canvas, self._store.canvas)
-                sample[key] = torch.zeros(size, dtype=torch.uint8)
-            elif key == "image":
-                sample[key] = torch.from_numpy(self._store.image(item))[None]
-            else:
-                window = row.window
-                if window is None:
-                    windows = self._windows(item, self.train_sampling, rng)
-                    window = windows[int(rng.integers(len(windows)))]
-                sample[key] = self._reader.read(item, window)
+            if key == "video" and item is not None and window is None:
+                windows = self._windows(item, self.train_sampling, rng)
+                window = windows[int(rng.integers(len(windows)))]
             if len(row.items) > 1:
                 sample[f"present_{key}"] = torch.tensor(item is not None)
             if training and self._augment:
                 sample[f"{key}_augment"] = self._augment.draw(rng)
-        return sample
+        return sample, window
+
+    def _images(self, items: Sequence[str | None]) -> torch.Tensor:
+        """uint8 (B, 1, 3, H, W); zero where there is none."""
+        size = (len(items), 1, 3, self._store.canvas, self._store.canvas)
+        images = torch.zeros(size, dtype=torch.uint8)
+        for image, item in zip(images, items, strict=True):
+            if item is not None:
+                image[0] = torch.from_numpy(self._store.image(item))
+        return images
+
+    def _clips(
+        self, items: Sequence[str | None], windows: Sequence[Window | None], *, num_frames: int
+    ) -> torch.Tensor:
+        """uint8 (B, T, 3, H, W), in the memory order of the reader; zero where there is none."""
+        wanted = [
+            (item, window)
+            for item, window in zip(items, windows, strict=True)
+            if item is not None and window is not None
+        ]
+        if not wanted:
+            side = self._reader.size
+            return torch.zeros((len(items), num_frames, 3, side, side), dtype=torch.uint8)
+        frames = self._reader.read_many(wanted)
+        frames = frames.view(len(wanted), -1, *frames.shape[1:])
+        if len(wanted) == len(items):
+            return frames
+        present = torch.tensor([item is not None for item in items], device=frames.device)
+        clips = frames.new_zeros((len(items), *frames.shape[1:]))
+        clips[present] = frames
+        return clips

@@ -20,11 +20,11 @@ Sample = dict[str, Any]
 Batch = dict[str, Any]
 
 _AHEAD = 2
-"""Batches in reading beyond the one handed out."""
+"""Batches in reading, at least, beyond the one handed out: a ring of three slots."""
 
 
 class RowLoader:
-    """Iterates over batches of rows, each row read by ``read``.
+    """Iterates over batches of rows, each batch read by ``read``.
 
     Lightning takes it as it is: it has a length, and ``loader.sampler.set_epoch`` as
     ``Trainer.fit`` calls it. Iterating starts nothing until the first batch is asked for.
@@ -32,9 +32,9 @@ class RowLoader:
 
     Args:
         plan: The rows of each batch in an epoch: ``plan(epoch)``, always as many batches.
-        read: Reads one row of an epoch on any thread: ``read(row, epoch)``. All samples have the
-            same keys; tensors are stacked, everything else becomes a list.
-        num_threads: Reading threads; 0 reads when a batch is asked for.
+        read: Reads the rows of a batch of an epoch on any thread: ``read(rows, epoch)``.
+        num_threads: Reading threads, each at a batch of its own; 0 reads when a batch is asked for.
+        stage: What to do with batches on their way to the consumer, on its thread.
     """
 
     batch_sampler = None
@@ -44,15 +44,16 @@ class RowLoader:
         self,
         *,
         plan: Callable[[int], Sequence[Sequence[Any]]],
-        read: Callable[[Any, int], Sample],
+        read: Callable[[Sequence[Any], int], Batch],
         num_threads: int,
+        stage: Callable[[Batch], Batch] | None = None,
     ) -> None:
         self._plan = plan
         self._read = read
         self._num_threads = num_threads
+        self._stage = stage or (lambda batch: batch)
         self._epoch = 0
         self._length = len(plan(0))
-        self._pin = torch.cuda.is_available()
 
     @property
     def sampler(self) -> "RowLoader":
@@ -71,43 +72,41 @@ class RowLoader:
         plan = self._plan(self._epoch)
         if self._num_threads == 0:
             for rows in plan:
-                yield self._collate([read(row) for row in rows])
+                yield self._stage(read(rows))
             return
         pool = ThreadPoolExecutor(self._num_threads, thread_name_prefix="ceus-read")
-        pending: deque[list[Future[Sample]]] = deque()
+        ahead = max(_AHEAD, self._num_threads)
+        pending: deque[Future[Batch]] = deque()
         try:
             for rows in plan:
-                pending.append([pool.submit(read, row) for row in rows])
-                if len(pending) > _AHEAD:
-                    yield self._collate([future.result() for future in pending.popleft()])
-            # Nothing is left to hand out: threads end with their last row. Lightning stops at the
-            # last batch and does not come back for StopIteration.
+                pending.append(pool.submit(read, rows))
+                if len(pending) > ahead:
+                    yield self._stage(pending.popleft().result())
+            # Nothing is left to hand out: threads end with their last batch. Lightning stops at
+            # the last batch and does not come back for StopIteration.
             pool.shutdown(wait=False)
             while pending:
-                yield self._collate([future.result() for future in pending.popleft()])
+                yield self._stage(pending.popleft().result())
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _collate(self, samples: Sequence[Sample]) -> Batch:
-        batch: Batch = {}
-        for key, first in samples[0].items():
-            values = [sample[key] for sample in samples]
-            if not isinstance(first, torch.Tensor):
-                batch[key] = values
-                continue
-            if first.ndim == 4:  # frames keep the reader's memory order, which stack() would undo
-                stacked = torch.cat(values).view(len(values), *first.shape)
-            else:
-                stacked = torch.stack(values)
-            batch[key] = stacked.pin_memory() if self._pin else stacked
-        return batch
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Samples of the same keys as a batch: tensors are stacked, everything else becomes a list."""
+    return {
+        key: torch.stack(values) if isinstance(values[0], torch.Tensor) else values
+        for key in samples[0]
+        for values in [[sample[key] for sample in samples]]
+    }
 
 
-def _read_named(read: Callable[[Any, int], Sample], row: Any, *, epoch: int) -> Sample:
+def _read_named(
+    read: Callable[[Sequence[Any], int], Batch], rows: Sequence[Any], *, epoch: int
+) -> Batch:
     try:
-        return read(row, epoch)
+        return read(rows, epoch)
     except Exception as error:
-        error.add_note(f"while reading {row} in epoch {epoch}")
+        error.add_note(f"while reading {list(rows)} in epoch {epoch}")
         raise
 
 

@@ -95,6 +95,14 @@ def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
     )
     sub.add_argument("--workers", type=int | None, default=None, help="processes; default: cores")
 
+    sub.add_argument(
+        "--cache",
+        type=int | None,
+        default=None,
+        metavar="SIZE",
+        help="also decode all clips once at this size, pixels, for cache=disk",
+    )
+
     sub = command("split", _split, "freeze hold-out and folds by patient")
     sub.add_argument("store", type=Path)
     sub.add_argument("--name", type=str, default="default")
@@ -161,6 +169,10 @@ def _prepare(options: Namespace) -> int:
         workers=options.workers,
     )
     print(f"store: {options.store}")
+    if options.cache is not None:
+        from datamodules.cache import fill_cache
+
+        print(f"cache: {fill_cache(options.store, size=options.cache)}")
     return 0
 
 

@@ -37,10 +37,22 @@ _CONSTRUCTORS = {
     "augment",
     "head",
 }
-# What may differ between two runs that are the same work: devices, workers, paths, logging.
+# What may differ between two runs that are the same work: devices, workers, paths, logging, how
+# frames are decoded and kept.
 _NOT_IN_ID = {
-    "study": {"store", "runs", "sweep", "sizes", "num_threads", "last_every", "wandb"},
-    "data": {"store", "num_threads"},
+    "study": {
+        "store",
+        "runs",
+        "sweep",
+        "sizes",
+        "num_threads",
+        "decode",
+        "cache",
+        "cache_gb",
+        "last_every",
+        "wandb",
+    },
+    "data": {"store", "num_threads", "decode", "cache", "cache_gb"},
     "trainer": {
         "accelerator",
         "devices",
@@ -82,6 +94,9 @@ class Study:
     batch_size: int
     eval_batch_size: int
     num_threads: int
+    decode: Literal["auto", "cpu", "cuda"]
+    cache: Literal["off", "disk", "ram", False]  # YAML reads a bare `off` as False
+    cache_gb: float
     train_sampling: dict[str, Any]
     eval_sampling: dict[str, Any]
     augment: dict[str, Any] | None

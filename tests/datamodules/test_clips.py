@@ -17,6 +17,7 @@ from datamodules._clip_file import (
     decode_packets,
     decode_with_pyav,
     read_index,
+    read_packets,
     write_clip,
 )
 from datamodules._ingest import check_exact
@@ -28,14 +29,16 @@ from datamodules.prepare import prepare
 from datamodules.store import Store
 
 FRAMES = 50
+OTHER = range(100, 120)  # what a second clip shows
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, media: ModuleType) -> Path:
     folder = tmp_path_factory.mktemp("clips")
     media.write_video(folder / "clip", media.KINDS["h264-mp4"], numbers=range(FRAMES))
+    media.write_video(folder / "other", media.KINDS["h264-mp4"], numbers=OTHER)
     table = folder / "cohort.csv"
-    table.write_text("patient_id,label,modality,path\np,1,ceus,clip.mp4\n")
+    table.write_text("patient_id,label,modality,path\np,1,ceus,clip.mp4\nq,0,ceus,other.mp4\n")
     return prepare(table, folder / "store", canvas=64, as_is=True, progress=False)
 
 
@@ -59,6 +62,30 @@ def test_result_follows_indices(clip: tuple, media: ModuleType, indices: list[in
     assert frames.dtype == torch.uint8
     shown = [media.read_number(frame) for frame in frames.permute(0, 2, 3, 1).numpy()]
     assert shown == list(indices)
+
+
+def test_several_clips_are_read_as_one(clip: tuple, media: ModuleType) -> None:
+    reader, first, stem = clip
+    second = Store(stem.parents[1]).items["item_id"][1]
+    requests = [(second, [3, 0]), (first, [9, 9, 2]), (second, np.array([19, 3]))]
+    frames = reader.read_many(requests)
+    shown = [media.read_number(frame) for frame in frames.permute(0, 2, 3, 1).numpy()]
+    assert shown == [103, 100, 9, 9, 2, 119, 103]
+    apart = torch.cat([reader.read(*request) for request in requests])
+    assert torch.equal(frames, apart)
+
+
+def test_a_frame_that_does_not_decode_is_named(clip: tuple) -> None:
+    _, item_id, stem = clip
+    packets = read_packets(
+        stem.with_suffix(".h264"), read_index(stem.with_suffix(".idx")), frames=range(FRAMES)
+    )
+    packets[7] = b"\0\0\0\1" + bytes(300)  # written so: its hash is right
+    write_clip(stem, packets, order=np.arange(FRAMES), fps=25)
+    reader = ClipReader(stem.parents[1])
+    reader.read(item_id, [6, 8])
+    with pytest.raises(DataError, match=rf"frame must decode, got .*{item_id}.h264, frame 7; dec"):
+        reader.read(item_id, range(5, 9))
 
 
 def test_frames_outlive_everything(clip: tuple) -> None:

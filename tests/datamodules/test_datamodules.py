@@ -1,5 +1,7 @@
+import gc
 import json
 import math
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -124,7 +126,8 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def of_rank(module: Any, rank: int, world: int) -> Any:
-    module.trainer = SimpleNamespace(global_rank=rank, world_size=world)
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    module.trainer = SimpleNamespace(global_rank=rank, world_size=world, strategy=strategy)
     return module
 
 
@@ -501,6 +504,52 @@ def table_store(tmp_path: Path) -> Callable[[dict[str, bool]], Path]:
         return tmp_path
 
     return write
+
+
+def test_decoding_on_the_device_and_a_cache_exclude_each_other(stream_store: Path) -> None:
+    with pytest.raises(DataError, match=r"decode must be auto or cpu with a cache, got 'cuda'"):
+        make("video", stream_store, decode="cuda", cache="ram")
+    with pytest.raises(DataError, match=r"decode must be auto or cpu where there is no CUDA"):
+        make("video", stream_store, decode="cuda").setup()
+    with pytest.raises(DataError, match=r"cache_gb must be 0 or more, got -1"):
+        make("video", stream_store, cache="ram", cache_gb=-1)
+
+
+@pytest.mark.parametrize("cache", ["disk", "ram", False])
+@pytest.mark.parametrize("kind", ["video", "combined"])
+def test_a_cache_changes_nothing(kind: str, stream_store: Path, cache: Any) -> None:
+    plain = make(kind, stream_store, augment=Augment())
+    cached = make(kind, stream_store, augment=Augment(), cache=cache, num_threads=2)
+    for epoch in (0, 1):
+        for module in (plain, cached):
+            module.finished = []
+            for loader in (module.train_dataloader(), *module.predict_dataloader()):
+                loader.sampler.set_epoch(epoch)
+                module.finished += [module.on_after_batch_transfer(raw, 0) for raw in loader]
+        assert all(map(same, rows_of(plain.finished), rows_of(cached.finished)))
+    folder = cached._cache.path if cached._cache else None
+    cached.teardown("fit")
+    assert folder is None or folder.exists()  # scoring comes after it
+    cached.teardown("predict")
+    assert folder is None or folder.exists() == (cache == "disk")
+    assert next(iter(cached.train_dataloader()))["label"].shape == (4,)  # and it can start anew
+    cached.teardown("predict")
+
+
+def test_memory_stays_flat_over_epochs(stream_store: Path) -> None:
+    module = make("video", stream_store, num_threads=2, augment=Augment())
+    loader = module.train_dataloader()
+
+    def epochs(count: int) -> int:
+        for epoch in range(count):
+            loader.sampler.set_epoch(epoch)
+            for batch in loader:
+                module.on_after_batch_transfer(batch, 0)
+        gc.collect()
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    before = epochs(10)
+    assert epochs(50) - before < 20e6  # a leak of its frames alone would be 60 MB
 
 
 def test_a_part_without_rows_is_refused(table_store: Any) -> None:

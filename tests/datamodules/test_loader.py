@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.loader import RowLoader, evaluation_batches, training_batches
+from datamodules.loader import RowLoader, collate, evaluation_batches, training_batches
 
 
 def reading_threads() -> int:
@@ -21,9 +21,9 @@ def wait_until(condition: Callable[[], bool]) -> bool:
     return condition()
 
 
-def read(row: int, epoch: int) -> dict[str, object]:
-    time.sleep(0.001 * (row % 3))  # rows end in another order than they start
-    return {"row": row, "epoch": torch.tensor(epoch), "frames": torch.full((2, 3, 4, 4), row)}
+def read(rows: list[int], epoch: int) -> dict[str, object]:
+    time.sleep(0.002 * (rows[0] // 4 % 3))  # batches end in another order than they start
+    return {"row": rows, "epoch": torch.tensor([epoch] * len(rows))}
 
 
 def loader(num_threads: int, *, num_rows: int = 23, **changes: object) -> RowLoader:
@@ -41,16 +41,26 @@ def test_batches_come_in_order_and_threads_end(num_threads: int) -> None:
         batches = list(rows)
         assert [row for batch in batches for row in batch["row"]] == list(range(23))
         assert all((batch["epoch"] == epoch).all() for batch in batches)
-        assert batches[0]["frames"].shape == (4, 2, 3, 4, 4)
-        assert batches[5]["frames"][:, 1, 2, 3, 3].tolist() == [20, 21, 22]
     assert wait_until(lambda: reading_threads() == 0)
 
 
-def test_frames_keep_the_memory_order_of_the_reader() -> None:
-    frames = torch.arange(2 * 4 * 4 * 3).view(2, 4, 4, 3).permute(0, 3, 1, 2)
-    batch = next(iter(loader(0, read=lambda row, _: {"frames": frames + row})))
-    assert batch["frames"].permute(0, 1, 3, 4, 2).is_contiguous()
-    assert (batch["frames"][3] == frames + 3).all()
+def test_samples_become_a_batch() -> None:
+    batch = collate([{"id": str(i), "frames": torch.full((2, 3), i)} for i in range(4)])
+    assert batch["id"] == ["0", "1", "2", "3"]
+    assert batch["frames"].shape == (4, 2, 3)
+    assert batch["frames"][:, 1, 2].tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("num_threads", [0, 2])
+def test_batches_pass_the_stage_in_order_on_the_consumers_thread(num_threads: int) -> None:
+    seen = []
+
+    def stage(batch: dict) -> dict:
+        seen.append((batch["row"][0], threading.current_thread()))
+        return batch | {"staged": True}
+
+    assert all(batch["staged"] for batch in loader(num_threads, stage=stage))
+    assert seen == [(row, threading.current_thread()) for row in range(0, 23, 4)]
 
 
 def test_threads_end_without_coming_back_for_the_end() -> None:
@@ -80,35 +90,36 @@ def test_iterating_starts_nothing_before_the_first_batch() -> None:
     assert next(iterator)["epoch"][0] == 5
 
 
-def test_reading_ahead_is_bounded() -> None:
-    started: list[int] = []
+@pytest.mark.parametrize(("num_threads", "ahead"), [(1, 2), (2, 2), (4, 4)])
+def test_reading_ahead_is_bounded(num_threads: int, ahead: int) -> None:
+    started: list[list[int]] = []
 
-    def note(row: int, epoch: int) -> dict[str, object]:
-        started.append(row)
-        return {"row": row}
+    def note(rows: list[int], epoch: int) -> dict[str, object]:
+        started.append(rows)
+        return {"row": rows}
 
-    iterator = iter(loader(3, num_rows=400, read=note))
+    iterator = iter(loader(num_threads, num_rows=400, read=note))
     next(iterator)
-    assert wait_until(lambda: len(started) == 12)  # the batch handed out, and two more
+    assert wait_until(lambda: len(started) == 1 + ahead)  # the batch handed out, and those
     time.sleep(0.1)
-    assert len(started) == 12
+    assert len(started) == 1 + ahead
     next(iterator)
-    assert wait_until(lambda: len(started) == 16)
+    assert wait_until(lambda: len(started) == 2 + ahead)
 
 
 @pytest.mark.parametrize("num_threads", [0, 1, 3])
-def test_an_error_reaches_the_consumer_with_its_row(num_threads: int) -> None:
-    def fail(row: int, epoch: int) -> dict[str, object]:
-        if row == 9:
+def test_an_error_reaches_the_consumer_with_its_rows(num_threads: int) -> None:
+    def fail(rows: list[int], epoch: int) -> dict[str, object]:
+        if 9 in rows:
             raise ValueError("no frames")
-        return {"row": row}
+        return {"row": rows}
 
     rows = loader(num_threads, read=fail)
     iterator = iter(rows)
     assert next(iterator)["row"] + next(iterator)["row"] == list(range(8))
     with pytest.raises(ValueError, match="no frames") as caught:
         next(iterator)
-    assert caught.value.__notes__ == ["while reading 9 in epoch 0"]
+    assert caught.value.__notes__ == ["while reading [8, 9, 10, 11] in epoch 0"]
     assert wait_until(lambda: reading_threads() == 0)
 
 

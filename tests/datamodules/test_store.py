@@ -73,7 +73,7 @@ def test_not_a_store(store: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"store must hold a store.json"):
         Store(tmp_path)
     (store / "store.json").write_text(json.dumps({"format": 99, "canvas": 64}))
-    with pytest.raises(DataError, match=r"format of the store must be 1, got 99"):
+    with pytest.raises(DataError, match=r"format of the store must be 2, got 99"):
         Store(store)
     (store / "store.json").write_text("[]")
     with pytest.raises(DataError, match=r"store must hold a store.json, got TypeError"):

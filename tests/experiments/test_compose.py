@@ -61,6 +61,10 @@ def test_the_fold_changes_every_path_made_from_it(store: Path) -> None:
         ("num_threads=7", True),
         ("runs=elsewhere", True),
         ("wandb=false", True),
+        ("decode=cpu", True),
+        ("cache=off", True),
+        ("cache=ram", True),
+        ("data.init_args.cache_gb=3", True),
         ("trainer.max_epochs=99", False),
         ("seed=1", False),
         ("batch_size=4", False),
@@ -71,6 +75,17 @@ def test_the_id_stands_for_what_changes_the_result(store: Path, override: str, s
     base = [*CELL, f"store={store}"]
     ids = [make_run(compose(o)).run_id for o in (base, [*base, override])]
     assert (ids[0] == ids[1]) is same
+
+
+@pytest.mark.parametrize("cache", ["off", "disk", "ram"])
+def test_decoding_and_caching_are_set_from_yaml(store: Path, cache: str) -> None:
+    run = make_run(compose([*CELL, f"store={store}", f"cache={cache}", "decode=cpu"]))
+    check([run.config])
+    settings = run.config["data"]["init_args"]
+    assert settings["cache"] == (cache if cache != "off" else False)  # as YAML reads it
+    assert (settings["decode"], settings["cache_gb"]) == ("cpu", 50)
+    with pytest.raises(ConfigError, match="cache"):
+        make_run(compose([*CELL, f"store={store}", "cache=tape"]))
 
 
 def test_pretrained_weights_count_by_content(store: Path, tmp_path: Path) -> None:
