@@ -40,8 +40,8 @@ INDEX_DTYPE = np.dtype([("offset", "<u8"), ("size", "<u4"), ("digest", "<u8"), (
 
 # crf 14 without adaptive quantisation: 38.5 to 45.7 dB on five lung ultrasound clips. The adaptive
 # kind takes bits from speckle, for the eye; without it they gained 0.4 to 0.9 dB for at most 7 %
-# more bytes. `fastdecode` leaves out CABAC and deblocking. `veryfast` gave the smallest files of all
-# presets on such clips at half the time of `medium`.
+# more bytes. `fastdecode` leaves out CABAC and deblocking. `veryfast` gave the smallest files of
+# all presets on such clips at half the time of `medium`.
 _X264 = {
     "preset": "veryfast",
     "tune": "fastdecode",

@@ -102,15 +102,20 @@ def resize(pixels: torch.Tensor, size: int) -> torch.Tensor:
         float32 ``(B, 3, T, size, size)``, 0 to 255, memory of its own. On a CPU, where torch has a
         fast uint8 path, rounded to whole grey levels.
     """
-    frames = pixels.flatten(0, 1)
-    if frames.shape[-2:] != (size, size):
-        if frames.device.type != "cpu":
-            frames = frames.float()
-        frames = F.interpolate(
-            frames, size=(size, size), mode="bilinear", align_corners=False, antialias=True
+    batch, frames, channels = pixels.shape[:3]
+    shape = (batch, channels, frames, size, size)
+    resized = torch.empty(shape, dtype=torch.float32, device=pixels.device)
+    if pixels.shape[-2:] == (size, size):
+        return resized.copy_(pixels.transpose(1, 2))
+    # On a CPU clip by clip, which stays in its cache; on a device all at once.
+    cpu = pixels.device.type == "cpu"
+    parts = zip(pixels, resized, strict=True) if cpu else [(pixels.flatten(0, 1).float(), resized)]
+    for part, into in parts:
+        planes = F.interpolate(
+            part, size=(size, size), mode="bilinear", align_corners=False, antialias=True
         )
-    planes = frames.view(*pixels.shape[:3], size, size).transpose(1, 2)
-    return torch.empty(planes.shape, dtype=torch.float32, device=planes.device).copy_(planes)
+        into.copy_(planes.view(*into.transpose(-4, -3).shape).transpose(-4, -3))
+    return resized
 
 
 def normalise(

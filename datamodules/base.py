@@ -256,6 +256,7 @@ class PatientDataModule(L.LightningDataModule):
             read=partial(self._read, training=training),
             num_threads=min(self._num_threads, self._reader.max_threads),
             stage=DeviceStage(self._device, self._finish),
+            epochs=training,
         )
 
     @property

@@ -35,6 +35,8 @@ class RowLoader:
         read: Reads the rows of a batch of an epoch on any thread: ``read(rows, epoch)``.
         num_threads: Reading threads, each at a batch of its own; 0 reads when a batch is asked for.
         stage: What to do with batches on their way to the consumer, on its thread.
+        epochs: Whether another epoch follows each: its first batches are then read while the last
+            of this one is in use and validation runs, and no epoch begins with a wait.
     """
 
     batch_sampler = None
@@ -47,11 +49,14 @@ class RowLoader:
         read: Callable[[Sequence[Any], int], Batch],
         num_threads: int,
         stage: Callable[[Batch], Batch] | None = None,
+        epochs: bool = False,
     ) -> None:
         self._plan = plan
         self._read = read
         self._num_threads = num_threads
         self._stage = stage or (lambda batch: batch)
+        self._epochs = epochs and num_threads > 0
+        self._begun: tuple[int, deque[Future[Batch]]] = (-1, deque())
         self._epoch = 0
         self._length = len(plan(0))
 
@@ -68,27 +73,46 @@ class RowLoader:
         return self._length
 
     def __iter__(self) -> Iterator[Batch]:
-        read = partial(_read_named, self._read, epoch=self._epoch)
-        plan = self._plan(self._epoch)
+        epoch = self._epoch
+        read = partial(_read_named, self._read, epoch=epoch)
+        plan = self._plan(epoch)
         if self._num_threads == 0:
             for rows in plan:
                 yield self._stage(read(rows))
             return
-        pool = ThreadPoolExecutor(self._num_threads, thread_name_prefix="ceus-read")
-        ahead = max(_AHEAD, self._num_threads)
-        pending: deque[Future[Batch]] = deque()
+        of_epoch, begun = self._begun
+        pending = begun if of_epoch == epoch else deque()
+        self._begun = (-1, deque())
+        pool = self._pool()
         try:
-            for rows in plan:
+            for rows in plan[len(pending) :]:
                 pending.append(pool.submit(read, rows))
-                if len(pending) > ahead:
+                if len(pending) > self._ahead:
                     yield self._stage(pending.popleft().result())
             # Nothing is left to hand out: threads end with their last batch. Lightning stops at
             # the last batch and does not come back for StopIteration.
             pool.shutdown(wait=False)
             while pending:
+                if len(pending) == 1 and self._epochs:
+                    self._begin(epoch + 1)
                 yield self._stage(pending.popleft().result())
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+    def _begin(self, epoch: int) -> None:
+        """Start to read the first batches of an epoch; the threads end with them."""
+        pool = self._pool()
+        read = partial(_read_named, self._read, epoch=epoch)
+        plan = self._plan(epoch)[: self._ahead]
+        self._begun = (epoch, deque(pool.submit(read, rows) for rows in plan))
+        pool.shutdown(wait=False)
+
+    @property
+    def _ahead(self) -> int:
+        return max(_AHEAD, self._num_threads)
+
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self._num_threads, thread_name_prefix="ceus-read")
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

@@ -107,6 +107,26 @@ def test_reading_ahead_is_bounded(num_threads: int, ahead: int) -> None:
     assert wait_until(lambda: len(started) == 2 + ahead)
 
 
+def test_the_next_epoch_is_begun_before_it_is_asked_for() -> None:
+    started: list[tuple[int, int]] = []
+
+    def note(rows: list[int], epoch: int) -> dict[str, object]:
+        started.append((epoch, rows[0]))
+        return {"row": rows, "epoch": epoch}
+
+    rows = loader(2, read=note, epochs=True)
+    for epoch in (0, 1, 5):  # the last is not the one that was begun
+        rows.set_epoch(epoch)
+        iterator = iter(rows)
+        batches = [next(iterator) for _ in range(len(rows))]
+        assert [batch["row"][0] for batch in batches] == list(range(0, 23, 4))
+        assert {batch["epoch"] for batch in batches} == {epoch}
+        assert wait_until(lambda epoch=epoch: started.count((epoch + 1, 4)) == 1)
+    assert wait_until(lambda: reading_threads() == 0)
+    assert started.count((1, 0)) == 1  # what was begun was used
+    assert len(started) == 3 * 6 + 2 + 2
+
+
 @pytest.mark.parametrize("num_threads", [0, 1, 3])
 def test_an_error_reaches_the_consumer_with_its_rows(num_threads: int) -> None:
     def fail(rows: list[int], epoch: int) -> dict[str, object]:
