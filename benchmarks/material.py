@@ -42,7 +42,9 @@ class Material:
         write_source(self.source, frames=FRAMES)
         cohort = folder / "cohort.csv"
         cohort.write_text(f"patient_id,label,modality,path\np,0,ceus,{self.source.name}\n")
-        self.store = Store(prepare(cohort, folder / "store", canvas=CANVAS, progress=False))
+        self.store = Store(
+            prepare(cohort, folder / "store", canvas=CANVAS, as_is=True, progress=False)
+        )
         self.item = str(self.store.items["item_id"][0])
         self.psnr = float(pd.read_csv(self.store.path / "quality.csv")["psnr"][0])
         self.plain = folder / f"{self.item}.avi"

@@ -47,7 +47,7 @@ def _store(folder: Path) -> Path:
     if not (store / "splits").exists():
         with tempfile.TemporaryDirectory(dir=folder) as place:
             cohort = make_phantom(Path(place) / "c", patients=_PATIENTS, seed=0, progress=False)
-            prepare(cohort, store, canvas=128, progress=False)
+            prepare(cohort, store, canvas=128, as_is=True, progress=False)
         make_split(store, num_folds=2)
     return store
 
