@@ -343,7 +343,7 @@ def test_what_a_killed_call_had_finished_is_not_decoded_again(
     staging.mkdir()
     files = {"ceus": table.parent / "jane-doe.avi", "image": table.parent / "c.png"}
     done = [
-        ingest(Task(line, path, f"p{line}", modality, None, 64, staging, frozenset()))
+        ingest(Task(line, path, f"p{line}", modality, None, 64, staging, frozenset(), as_is=True))
         for line, (modality, path) in enumerate(files.items(), start=1)
     ]
     lost = done[1].item_id  # its picture, but not its facts, had been written
