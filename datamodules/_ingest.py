@@ -3,7 +3,6 @@
 import faulthandler
 import hashlib
 import json
-import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,6 @@ from threading import Thread
 from typing import IO, Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from datamodules._clip_file import (
@@ -26,6 +24,7 @@ from datamodules._clip_file import (
     read_packets,
     write_clip,
 )
+from datamodules._likeness import psnr, ssim
 from datamodules._pictures import (
     MediaError,
     Picture,
@@ -251,6 +250,7 @@ def _ingest_image(task: Task, stem: Path) -> dict[str, Any]:
         "resampled": False,
         "concealed": 0,
         "psnr": None,  # kept without loss
+        "ssim": None,
         "exact": True,
         "warnings": [],
         **view.facts(),
@@ -295,6 +295,8 @@ def _ingest_clip(task: Task, stem: Path) -> dict[str, Any]:
     timing = found.timing
     write_clip(stem, packets, order=timing.order, fps=timing.fps)
     check_exact(stem, canvas=task.canvas)
+    read_back = decode_with_pyav([packets[key] for key in sample])
+    source = np.stack([*sample.values()])
     return {
         "frames": len(timing.order),
         "fps": timing.fps,
@@ -305,7 +307,8 @@ def _ingest_clip(task: Task, stem: Path) -> dict[str, Any]:
         "colours": found.colours,
         "resampled": timing.resampled,
         "concealed": found.concealed,
-        "psnr": _psnr(decode_with_pyav([packets[key] for key in sample]), [*sample.values()]),
+        "psnr": psnr(read_back, source),
+        "ssim": ssim(read_back, source),
         "exact": True,
         "warnings": [*timing.warnings, *view.warnings()],
         "thumbnail": view.thumbnail,
@@ -341,9 +344,3 @@ def check_exact(stem: Path, *, canvas: int) -> None:
                 f"clip must read back exactly, got frame {number} off by {off.max()}/255: "
                 "decord does not decode what was written"
             )
-
-
-def _psnr(decoded: npt.NDArray[np.uint8], source: list[Picture]) -> float:
-    """Peak signal-to-noise ratio, dB, over RGB; at most 99."""
-    error = float(np.mean((decoded.astype(np.float32) - np.stack(source)) ** 2))
-    return min(99.0, 10 * math.log10(255**2 / error)) if error else 99.0

@@ -37,7 +37,7 @@ from datamodules.store import STORE_FORMAT, Store
 _FACTS = ["frames", "fps", "seconds", "width", "height", "source_sha", "item_sha", "warnings"]
 _QUALITY = [
     "frames", "fps", "seconds", "width", "height", "codec", "colours", "resampled", "concealed",
-    "bytes", "psnr", "exact", "crop", "crop_method", "crop_confidence", "masked",
+    "bytes", "psnr", "ssim", "exact", "crop", "crop_method", "crop_confidence", "masked",
     "mask_confidence", "warnings",
 ]  # fmt: skip
 
