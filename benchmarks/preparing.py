@@ -7,7 +7,7 @@ from benchmarks.material import CANVAS, ffmpeg, run_ffmpeg, write_source
 from benchmarks.measure import Section, interleave, verdict
 from datamodules._ingest import Task, ingest
 
-_FRAMES = 300
+_FRAMES = 600
 _TITLE = "Preparing"
 
 

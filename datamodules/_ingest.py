@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from multiprocessing import connection, parent_process
 from pathlib import Path
@@ -26,13 +27,14 @@ from datamodules._clip_file import (
 )
 from datamodules._likeness import psnr, ssim
 from datamodules._pictures import (
+    Letterbox,
     MediaError,
     Picture,
     crop_picture,
     letterbox,
     read_picture,
 )
-from datamodules._view import View, as_given, view_of_clip, view_of_still
+from datamodules._view import Clip, View, as_given, view_of_clip, view_of_still
 from datamodules.dicom import DicomVideo, is_dicom
 from datamodules.media import Video, VideoFacts
 from datamodules.panels import Box
@@ -65,20 +67,13 @@ class Task:
     stall_seconds: float = 120.0
 
 
-class _Clip(Protocol):
+class _Clip(Clip, Protocol):
     """What `media.Video`, `dicom.DicomVideo` and `picture_series.PictureSeries` have in common."""
 
     aspect: float
 
     @property
     def header_seconds(self) -> float | None: ...
-    def __enter__(self) -> "_Clip": ...
-    def __exit__(self, *_: object) -> None: ...
-    @property
-    def promised(self) -> int: ...
-    @property
-    def regions(self) -> tuple[Box, ...]: ...
-    def frames(self, *, step: int = 1) -> Iterator[Picture]: ...
     def facts(self, fps: float | None = None) -> VideoFacts: ...
 
 
@@ -270,19 +265,18 @@ def _read_still(path: Path) -> tuple[Picture, tuple[Box, ...]]:
 
 
 def _ingest_clip(task: Task, stem: Path) -> dict[str, Any]:
-    writer = ClipWriter(canvas=task.canvas)
+    writer, fit = ClipWriter(canvas=task.canvas), Letterbox(canvas=task.canvas)
     sample: dict[int, Picture] = {}
     stride = 1
     view: View | None = None
     if not task.as_is:
-        with open_clip(task.path) as video:
-            view = view_of_clip(video, crop=task.crop, regions=video.regions, panel=task.panel)
+        view = view_of_clip(partial(open_clip, task.path), crop=task.crop, panel=task.panel)
     with open_clip(task.path) as video:
         for number, picture in enumerate(video.frames()):
             if number % 32 == 31:
                 _still_alive(task)
             view = view or View(as_given(picture, task.crop))
-            boxed = letterbox(view.apply(picture), canvas=task.canvas, aspect=video.aspect)
+            boxed = fit(view.apply(picture), aspect=video.aspect)
             writer.add(boxed)
             if number % stride == 0:
                 sample[number] = boxed

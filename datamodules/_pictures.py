@@ -1,18 +1,21 @@
 """Single pictures: read from a file, cropped, fitted to the store's canvas."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import av
 import numpy as np
 import numpy.typing as npt
+from av.video.reformatter import Interpolation, VideoReformatter
 from PIL import Image, ImageOps
 
 from datamodules.errors import DataError
 
 Picture = npt.NDArray[np.uint8]
 MAX_SIDE = 8192  # pixels; more is a slip or a bomb
+_LARGEST_RATIO = 32
 
 
 class MediaError(DataError):
@@ -105,13 +108,57 @@ def letterbox(picture: Picture, *, canvas: int, aspect: float = 1.0) -> Picture:
     Returns:
         (canvas, canvas, 3).
     """
+    return _letterbox(picture, canvas, aspect, _resize)
+
+
+class Letterbox:
+    """`letterbox` for the frames of a clip, in half the time: FFmpeg's bicubic on R, G and B.
+
+    Its kernel is a little sharper (a = -0.6; Pillow's is -0.5): on speckle the two differ by at
+    most 2 grey levels in the root mean square and by 0.05 in the mean (held by a test).
+
+    Args:
+        canvas: side of the square, pixels.
+    """
+
+    def __init__(self, *, canvas: int) -> None:
+        self._canvas = canvas
+        self._reformatter = VideoReformatter()  # a frame's own would be set up anew every time
+
+    def __call__(self, picture: Picture, *, aspect: float = 1.0) -> Picture:
+        """As `letterbox`."""
+        return _letterbox(picture, self._canvas, aspect, self._resize)
+
+    def _resize(self, picture: Picture, size: tuple[int, int]) -> Picture:
+        if max(picture.shape[:2]) > _LARGEST_RATIO * min(size):  # FFmpeg's filters are this long
+            return _resize(picture, size)
+        resized = self._reformatter.reformat(
+            av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24"),
+            width=size[0],
+            height=size[1],
+            format="gbrp",  # planes that are scaled each for itself, with no way through YUV
+            interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND,
+            threads=1,
+        )
+        return resized.to_ndarray().astype(np.uint8, copy=False)
+
+
+def _letterbox(
+    picture: Picture,
+    canvas: int,
+    aspect: float,
+    resize: Callable[[Picture, tuple[int, int]], Picture],
+) -> Picture:
     height, width = picture.shape[0], picture.shape[1] * aspect
     scale = canvas / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     if size != picture.shape[1::-1]:
-        resized = Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC)
-        picture = np.asarray(resized)
+        picture = resize(picture, size)
     boxed = np.zeros((canvas, canvas, 3), np.uint8)
     left, top = (canvas - size[0]) // 2, (canvas - size[1]) // 2
     boxed[top : top + size[1], left : left + size[0]] = picture
     return boxed
+
+
+def _resize(picture: Picture, size: tuple[int, int]) -> Picture:
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))

@@ -2,9 +2,10 @@
 
 import base64
 import io
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,12 @@ class Clip(Protocol):
 
     @property
     def promised(self) -> int: ...
-    def frames(self, *, step: int = 1) -> Any: ...
+    @property
+    def regions(self) -> tuple[Box, ...]: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_: object) -> None: ...
+    def frames(self, *, step: int = 1) -> Iterator[Picture]: ...
+    def glance(self, *, step: int) -> Iterator[Picture]: ...
 
 
 @dataclass(frozen=True)
@@ -73,18 +79,15 @@ class View:
         }
 
 
-def view_of_clip(clip: Clip, *, crop: Box | None, regions: tuple[Box, ...], panel: str) -> View:
+def view_of_clip(opened: Callable[[], Clip], *, crop: Box | None, panel: str) -> View:
     """Decide by the table's crop, then DICOM regions, then pixels.
 
     Args:
-        clip: opened for this; it is decoded to its end.
+        opened: opens the clip at its start; called twice where its key frames are too few.
         crop: of the cohort table.
-        regions: of a DICOM file.
         panel: of the cohort table.
     """
-    step = max(1, clip.promised // _SAMPLE)
-    frames = np.stack(list(islice(clip.frames(step=step), 4 * _SAMPLE)))
-    frames = frames[:: max(1, len(frames) // _SAMPLE)]
+    frames, regions = _spread(opened)
     if crop:
         layout = Layout((crop,), crop, 1.0, "crop")
     elif regions:
@@ -100,6 +103,17 @@ def view_of_clip(clip: Clip, *, crop: Box | None, regions: tuple[Box, ...], pane
     overlay = find_overlay(kept)
     sure = overlay.mask.any() and overlay.confidence >= _SURE_WRITING
     return View(layout, overlay.mask if sure else None, overlay.confidence, thumbnail)
+
+
+def _spread(opened: Callable[[], Clip]) -> tuple[npt.NDArray[np.uint8], tuple[Box, ...]]:
+    """About `_SAMPLE` frames of all the clip, (T, H, W, 3), and its regions."""
+    frames: list[Picture] = []
+    for way in ("glance", "frames"):
+        if len(frames) < _SAMPLE:
+            with opened() as clip:
+                step, regions = max(1, clip.promised // _SAMPLE), clip.regions
+                frames = list(islice(getattr(clip, way)(step=step), 4 * _SAMPLE))
+    return np.stack(frames[:: max(1, len(frames) // _SAMPLE)]), regions
 
 
 def view_of_still(

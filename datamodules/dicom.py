@@ -85,6 +85,8 @@ class DicomVideo:
             self._count += 1
             yield picture
 
+    glance = frames  # every frame stands on its own
+
     def facts(self, fps: float | None = None) -> VideoFacts:
         """What was found; call it when `frames` is exhausted.
 

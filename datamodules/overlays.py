@@ -6,6 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from datamodules.panels import brightest_channel
+
 _STILL = 4.0  # grey levels of standard deviation over time, and
 _STILLER = (
     0.4  # times that of the picture around: thin letters waver with what is coded beside them
@@ -38,7 +40,7 @@ def find_overlay(frames: npt.NDArray[np.uint8]) -> Overlay:
     Args:
         frames: (T, H, W, 3) RGB of the kept region, T at least 8, spread over the clip.
     """
-    light = frames.max(axis=3)
+    light = brightest_channel(frames)
     low = np.percentile(light, 10, axis=0).astype(np.float32)
     flicker = light.std(axis=0, dtype=np.float32)
     still = flicker < max(_STILL, _STILLER * float(np.median(flicker)))

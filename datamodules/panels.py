@@ -59,7 +59,7 @@ def find_layout(frames: npt.NDArray[np.uint8], *, panel: str = "") -> Layout:
     Returns:
         the whole frame with confidence 0 where nothing flickers.
     """
-    light = frames.max(axis=3).astype(np.float32)
+    light = brightest_channel(frames).astype(np.float32)
     height, width = light.shape[1:]
     whole = (0, 0, width, height)
     flicker = light.std(axis=0)
@@ -71,7 +71,7 @@ def find_layout(frames: npt.NDArray[np.uint8], *, panel: str = "") -> Layout:
     panels = _even_out(
         [_sharpen(part, flicker) for box in boxes for part in _split(box, mean, flicker)]
     )
-    brightest = frames.max(axis=(0, 3))
+    brightest = light.max(axis=0).astype(np.uint8)
     boxes = (
         [_to_the_edge(panels[0], brightest)]
         if len(panels) == 1
@@ -106,9 +106,14 @@ def choose_region(
     ordered = sorted(regions)
     largest = max(ordered, key=lambda box: box[2] * box[3])
     alike = [box for box in ordered if _alike(box, largest)]
-    tint, rise = _tint(frames), _rise(frames.max(axis=3).astype(np.float32))
+    tint, rise = _tint(frames), _rise(brightest_channel(frames).astype(np.float32))
     chosen, confidence = _choose(alike, tint, rise, panel)
     return Layout(tuple(ordered), chosen, round(confidence, 3), "DICOM region")
+
+
+def brightest_channel(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Maximum over the last axis, of 3: many times as fast as `frames.max(axis=-1)`."""
+    return np.maximum(np.maximum(frames[..., 0], frames[..., 1]), frames[..., 2])
 
 
 def _blobs(active: npt.NDArray[np.bool_]) -> list[Box]:
@@ -130,7 +135,8 @@ def _blobs(active: npt.NDArray[np.bool_]) -> list[Box]:
 
 def _tint(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """Mean distance of the channels: grey has none."""
-    distance = frames.max(axis=3) - frames.min(axis=3)
+    darkest = np.minimum(np.minimum(frames[..., 0], frames[..., 1]), frames[..., 2])
+    distance = brightest_channel(frames) - darkest
     mean: npt.NDArray[np.float32] = distance.mean(axis=0, dtype=np.float32)
     return mean
 

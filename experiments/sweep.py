@@ -83,13 +83,19 @@ class SweepFile:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Runs that are evaluated together, in the order in which they are started."""
+    """Runs that are evaluated together, in the order in which they are started.
+
+    Attributes:
+        needs: For a run's id the ids of the runs that must be done before it starts; a run that
+            is not named waits for none.
+    """
 
     name: str
     folder: Path
     runs: tuple[Run, ...]
     launcher: LauncherSettings
     analysis: Analysis = field(default_factory=Analysis)
+    needs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def read_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepFile:

@@ -12,7 +12,7 @@ import pytest
 from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image
 
-from datamodules._pictures import MediaError, crop_picture, letterbox, read_picture
+from datamodules._pictures import Letterbox, MediaError, crop_picture, letterbox, read_picture
 from datamodules.media import Video, VideoFacts, apply_display_matrix, constant_rate
 
 WHOLE = ["mpeg4-b-avi", "h264-mp4", "h264-ts", "mpeg2-ps", "mpeg2-ts", "open-gop-mkv", "wmv",
@@ -330,6 +330,35 @@ def test_crop() -> None:
     np.testing.assert_array_equal(crop_picture(picture, (2, 1, 6, 5)), picture[1:6, 2:8])
     with pytest.raises(MediaError, match=r"crop must lie in the 8×6 frame, got x,y,w,h = 2,1,7,5"):
         crop_picture(picture, (2, 1, 7, 5))
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "canvas", "aspect"),
+    [
+        (96, 128, 64, 1.0),
+        (767, 1023, 256, 1.0),
+        (600, 800, 256, 1.0),
+        (50, 40, 128, 1.0),
+        (60, 90, 48, 1.5),
+        (64, 4000, 64, 1.0),
+    ],
+)
+def test_letterbox_of_clips_is_that_of_stills(
+    height: int, width: int, canvas: int, aspect: float
+) -> None:
+    rng = np.random.default_rng(height)
+    coarse = Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8))
+    smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC)).astype(int)
+    picture = np.clip(smooth + rng.integers(-20, 21, smooth.shape), 0, 255).astype(np.uint8)
+    picture[: height // 3, : width // 3] = (255, 0, 0)  # which a way through YUV darkens
+    of_clip = Letterbox(canvas=canvas)(picture, aspect=aspect).astype(int)
+    of_still = letterbox(picture, canvas=canvas, aspect=aspect).astype(int)
+    difference = of_clip - of_still
+    assert np.sqrt((difference**2).mean()) <= 2
+    assert difference.mean((0, 1)) == pytest.approx(0, abs=0.05)
+    red = (of_still == (255, 0, 0)).all(2)
+    assert np.abs(difference[red]).max(initial=0) <= 1
+    np.testing.assert_array_equal(of_clip.any(2).any(0), of_still.any(2).any(0))
 
 
 def test_letterbox_keeps_shape_and_mean() -> None:
