@@ -78,7 +78,7 @@ def draw_augmentations(cohort_dir: Path, store: Path, out_png: Path) -> Path:
     for row, (name, picture) in enumerate((("B-mode", still), ("CEUS", frame))):
         for column, (title, settings) in enumerate(_SPACE):
             axes = figure.add_subplot(grid[row, column])
-            axes.imshow(_augmented(picture, settings), cmap="gray", vmin=0, vmax=255)
+            axes.imshow(_augmented(picture, settings).numpy(), cmap="gray", vmin=0, vmax=255)
             axes.set(xticks=[], yticks=[])
             if row == 0:
                 axes.set_title(title, fontsize=9)

@@ -50,6 +50,8 @@ class Uneven:
         Returns:
             float32 ``(B, 1, height, width)``, 0 or more; None if nothing is on.
         """
+        if not parameters.shape[1]:
+            return None
         height, width = size
         counts = [
             _SLIDERS if self.tgc else 0,
@@ -72,8 +74,6 @@ class Uneven:
             # Bilinear interpolation keeps (2/3)² of the variance of independent grains.
             field = 1.5 * F.interpolate(grains, size=size, mode="bilinear", align_corners=False)
             made.append((1 + field).clamp_(min=0))
-        if not made:
-            return None
         product = made[0]
         for factor in made[1:]:
             product = product * factor

@@ -1,5 +1,6 @@
 """Composition of the shipped YAML files, overrides, ids, and what is refused."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def test_every_sampling_and_augmentation_is_set_from_yaml() -> None:
         for s in ("peak", "random", 0, 2.5)
     ]
     configs = []
-    for train, evaluation in zip(settings, settings[1:], strict=False):
+    for train, evaluation in pairwise(settings):
         config = compose(CELL)
         data = config["data"]["init_args"]
         data["train_sampling"] = {**train, "init_args": {**varied, **train["init_args"]}}
