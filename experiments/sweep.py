@@ -16,6 +16,7 @@ from evaluation.analysis import Analysis, read_analysis
 from evaluation.errors import EvaluationError
 from experiments.compose import Run, compose, explain, load_yaml, make_run
 from experiments.errors import ConfigError
+from experiments.slurm_script import SlurmSettings
 from experiments.status import is_locked, read_status, write_atomic
 
 CELL = ("architecture", "modality", "fold", "seed")
@@ -28,12 +29,29 @@ class LauncherSettings:
     """How runs are put on the machine.
 
     Attributes:
-        parallel: Runs at a time; `auto` is one a GPU, or two where there is none.
-        devices_per_run: Devices of a run; more than one trains with DDP inside the run.
+        kind: `local`, the processes of this call, or `slurm`, job arrays.
+        parallel: Runs at a time; `auto` is one a GPU, or two where there is none; with SLURM as
+            many as it starts.
+        devices_per_run: Devices of a run (on each node); more than one trains with DDP inside the
+            run.
+        runs_per_device: Local runs that share a GPU, where `parallel` is `auto`.
+        slurm: What a run asks of SLURM.
     """
 
+    kind: Literal["local", "slurm"] = "local"
     parallel: int | Literal["auto"] = "auto"
     devices_per_run: int = 1
+    runs_per_device: int = 1
+    slurm: SlurmSettings = field(default_factory=SlurmSettings)
+
+    def __post_init__(self) -> None:
+        numbers = (self.devices_per_run, self.runs_per_device)
+        if min(numbers) < 1 or (self.parallel != "auto" and self.parallel < 1):
+            raise ConfigError(
+                "launcher must have parallel >= 1 (or auto), devices_per_run >= 1 and "
+                f"runs_per_device >= 1, got {self.parallel}, {self.devices_per_run} and "
+                f"{self.runs_per_device}. Correct the sweep's launcher settings."
+            )
 
 
 @dataclass(frozen=True)
@@ -77,7 +95,7 @@ class SweepFile:
     profile: str | None = None
     overrides: dict[str, Any] = field(default_factory=dict)
     data: DataSettings = DataSettings()
-    launcher: LauncherSettings = LauncherSettings()
+    launcher: LauncherSettings = field(default_factory=LauncherSettings)
     analysis: Analysis = field(default_factory=Analysis)
 
 
@@ -208,6 +226,8 @@ def _configs(file: SweepFile) -> Iterator[dict[str, Any]]:
     common = [f"{key}={_yaml(value)}" for key, value in file.overrides.items()]
     profile = [f"profile={file.profile}"] if file.profile else []
     own = [f"trainer.devices={file.launcher.devices_per_run}", f"sweep={file.name}"]
+    if file.launcher.kind == "slurm":
+        own.append(f"trainer.num_nodes={file.launcher.slurm.nodes}")
     for values in itertools.product(*file.axes.values()):
         cell = [f"{key}={_yaml(value)}" for key, value in zip(file.axes, values, strict=True)]
         yield compose([*profile, *own, *common, *cell])
@@ -229,7 +249,7 @@ def freeze(sweep: Sweep, *, extend: bool = False) -> None:
         ConfigError: If the folder holds a sweep of other runs and `extend` is not set.
     """
     path = sweep.folder / "sweep.json"
-    listed = [_entry(run) for run in sweep.runs]
+    listed = [_entry(run, sweep.needs.get(run.run_id, ())) for run in sweep.runs]
     analysis = asdict(sweep.analysis)
     if path.is_file():
         listing = json.loads(path.read_text())
@@ -266,9 +286,10 @@ def pending(sweep: Sweep) -> list[Run]:
     ]
 
 
-def _entry(run: Run) -> dict[str, Any]:
+def _entry(run: Run, needs: Sequence[str]) -> dict[str, Any]:
     study = run.study
-    return {"run_id": run.run_id, **{k: getattr(study, k) for k in CELL}, "shas": run.shas}
+    entry = {"run_id": run.run_id, **{k: getattr(study, k) for k in CELL}, "shas": run.shas}
+    return entry | ({"needs": list(needs)} if needs else {})
 
 
 def _make_folders(sweep: Sweep) -> None:
