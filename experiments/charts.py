@@ -145,12 +145,14 @@ def show(run: "wandb.Run", figures: Figures) -> None:
         run.summary.update(dict(figures.summary))
     logged: dict[str, Any] = {}
     for key, chart in figures.charts.items():
-        columns = list(chart.table.columns)
-        data = [[_plain(value) for value in row] for row in chart.table.itertuples(index=False)]
+        columns: list[Any] = list(chart.table.columns)
+        data: list[Any] = [
+            [_plain(value) for value in row] for row in chart.table.itertuples(index=False)
+        ]
         table = wandb.Table(columns=columns, data=data)
         # Bound to the run a table is a file of the run. Left to itself, W&B makes an artifact of
         # it, too: staged in the user's home, whose path would then stand in the run's log.
-        table.bind_to_run(run, key, run.step)
+        table.bind_to_run(run, key, run.step)  # type: ignore[no-untyped-call]
         logged[key] = (
             wandb.plot_table(
                 chart.preset, table, dict(chart.fields), string_fields={"title": chart.title}

@@ -21,13 +21,18 @@ class Pace(Callback):
         self._ended = 0.0
         self._rows = self._steps = 0
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_start(self, *_: Any, **__: Any) -> None:
         """Start counting anew."""
         self._begun = time.perf_counter()
         self._rows = self._steps = 0
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: Trainer,  # noqa: ARG002
+        pl_module: LightningModule,  # noqa: ARG002
+        outputs: Any,  # noqa: ARG002
+        batch: Any,
+        batch_idx: int,  # noqa: ARG002
     ) -> None:
         """Count a step; its kernels may still run, those of an epoch are waited for at its end."""
         self._rows += len(batch["label"])

@@ -1,31 +1,17 @@
-"""Weights & Biases beside a run: offline unless asked, without patients, never in the way."""
+"""Weights & Biases beside a training run: without patients or paths, never in the way."""
 
 import logging
-import math
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from lightning.fabric.loggers.logger import _DummyExperiment as DummyExperiment
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.loggers.logger import DummyExperiment
 
 from experiments.charts import Figures, show
 from experiments.compose import Run
-
-if TYPE_CHECKING:
-    import wandb
-
-INIT_SECONDS = 10.0
-"""Most that a run waits for a server at its start (WANDB_INIT_TIMEOUT), before it goes on offline."""
-
-FINISH_SECONDS = 20.0
-"""Most that a run waits at its end for what is not uploaded yet (WANDB_FINISH_TIMEOUT)."""
-
-GRACE_SECONDS = 10.0
-"""How much later than promised W&B may come back, before its thread is left to itself."""
+from experiments.wandb_run import begin, finish, first_line, identity
 
 _PATH_KEYS = {"store", "runs", "default_root_dir"}
 _LEFT_OUT = "(path)"
@@ -68,7 +54,7 @@ class TolerantWandbLogger(WandbLogger):
     @property
     def experiment(self) -> Any:
         """The W&B run; something that takes every call and does nothing where there is none."""
-        if rank_zero_only.rank or self._failed:
+        if not _first() or self._failed:
             return DummyExperiment()
         if self._experiment is None:
             self._begin()
@@ -102,101 +88,23 @@ class TolerantWandbLogger(WandbLogger):
 
     def close(self, *, failed: bool = False) -> None:
         """End the W&B run and wait until it is written, for so long at most."""
-        if self._experiment is None or self._failed or rank_zero_only.rank:
+        run: Any = self._experiment
+        if run is None or self._failed:
             return
-        self._try(lambda: finish(self._experiment, failed=failed))
+        self._try(lambda: finish(run, failed=failed))
         self._failed = True  # nothing more can be said to it
 
     def _begin(self) -> None:
         self._try(lambda: setattr(self, "_experiment", begin(**self._wandb_init)))
 
     def _try(self, call: Callable[[], Any]) -> None:
-        if self._failed or rank_zero_only.rank:
+        if self._failed or not _first():
             return
         try:
             call()
         except Exception as error:  # noqa: BLE001  any trouble of the tracker: the run goes on
             self._failed = True
-            _log.warning("W&B stopped tracking this run, which goes on: %s", _first_line(error))
-
-
-def identity(sweep: str, job_type: str, run_id: str) -> dict[str, Any]:
-    """Where W&B finds a run of a sweep; entity and project are by environment."""
-    return {
-        "project": project(),
-        "group": sweep,
-        "job_type": job_type,
-        "name": run_id,
-        "id": run_id,
-    }
-
-
-def project() -> str:
-    """The W&B project, by environment (WANDB_PROJECT)."""
-    return os.environ.get("WANDB_PROJECT", "ceus")
-
-
-def begin(**arguments: Any) -> "wandb.Run":
-    """`wandb.init`, offline by default; offline with one warning if the server does not answer.
-
-    Args:
-        arguments: Of `wandb.init`, without mode and settings.
-
-    Raises:
-        Exception: Whatever W&B may raise offline.
-    """
-    wandb = quiet_wandb()
-    mode = os.environ.get("WANDB_MODE", "offline")
-    call = {key: value for key, value in arguments.items() if key != "anonymous"}
-    try:
-        run = wandb.init(**call, mode=mode, settings=_settings())
-    except Exception as error:  # noqa: BLE001  no account, no network, a failing server
-        if mode not in {"online", "shared"}:
-            raise
-        _log.warning("W&B cannot be reached, the run is tracked offline: %s", _first_line(error))
-        _ends(wandb.teardown, GRACE_SECONDS)
-        run = wandb.init(**call, mode="offline", settings=_settings())
-    run.define_metric("trainer/global_step")
-    run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
-    return run
-
-
-def quiet_wandb() -> Any:
-    """The module `wandb`, told to report nothing by itself."""
-    # Left to itself W&B sends tracebacks, with the paths in them, to the server.
-    os.environ["WANDB_ERROR_REPORTING"] = "false"
-    import wandb
-
-    # What goes to debug.log at level INFO names folders.
-    logging.getLogger("wandb").setLevel(logging.WARNING)
-    return wandb
-
-
-def finish(run: "wandb.Run", *, failed: bool = False) -> None:
-    """End a W&B run and its service process; whole uploads are marked as such for `wandb-sync`.
-
-    Raises:
-        TimeoutError: If it took too long. What is not uploaded lies in the run's folder.
-        Exception: Whatever else W&B may raise.
-    """
-    import wandb
-
-    trouble: list[BaseException] = []
-
-    def end() -> None:
-        try:
-            run.finish(exit_code=int(failed))
-        except BaseException as error:  # noqa: BLE001  handed to the caller's thread
-            trouble.append(error)
-
-    settings = run.settings
-    seconds = _seconds("WANDB_FINISH_TIMEOUT", FINISH_SECONDS) + GRACE_SECONDS
-    if not _ends(end, seconds):
-        raise TimeoutError(f"not finished after {seconds:g} s")
-    if trouble:
-        raise trouble[0]
-    _tidy(settings)
-    _ends(wandb.teardown, GRACE_SECONDS)
+            _log.warning("W&B stopped tracking this run, which goes on: %s", first_line(error))
 
 
 def without_paths(value: Any) -> Any:
@@ -215,56 +123,6 @@ def without_paths(value: Any) -> Any:
     return _LEFT_OUT if is_path else text
 
 
-def _settings() -> "wandb.Settings":
-    import wandb
-
-    return wandb.Settings(
-        console="off",
-        silent=True,
-        init_timeout=_seconds("WANDB_INIT_TIMEOUT", INIT_SECONDS),
-        finish_timeout=_seconds("WANDB_FINISH_TIMEOUT", FINISH_SECONDS),
-        finish_timeout_raises=True,
-        # Nothing of the machine, its user, the code or the command line.
-        disable_git=True,
-        disable_code=True,
-        disable_job_creation=True,
-        save_code=False,
-        label_disable=True,
-        host="",
-        username="",
-        email="",
-        program="",
-        symlink=False,
-        x_disable_stats=True,
-        x_disable_meta=True,
-        x_disable_machine_info=True,
-        x_save_requirements=False,  # the environment is in the configuration
-    )
-
-
-def _seconds(variable: str, default: float) -> float:
-    try:
-        value = float(os.environ.get(variable, default))
-    except ValueError:
-        return default
-    return value if math.isfinite(value) and value > 0 else default
-
-
-def _ends(call: Callable[[], Any], seconds: float) -> bool:
-    """Whether a call comes to its end in time; if not, its thread dies with the process."""
-    thread = Thread(target=call, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    return not thread.is_alive()
-
-
-def _tidy(settings: "wandb.Settings") -> None:
-    """Mark what is uploaded; take away the link to a log of W&B's own, which names the home."""
-    Path(settings.log_dir, "debug-core.log").unlink(missing_ok=True)
-    if settings.run_mode == "run":
-        Path(f"{settings.sync_file}.synced").touch()
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0] if text else 'no reason given'}"
+def _first() -> bool:
+    """Whether this is the process that tracks, of several that train one run."""
+    return not getattr(rank_zero_only, "rank", 0)

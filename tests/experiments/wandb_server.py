@@ -15,8 +15,8 @@ class Server:
     """What was sent to it, and how it behaves.
 
     Attributes:
-        kind: "good", "hang" (accepts, never answers), "broken" (500 to all), or "dies" (good until
-            the first history arrives, then hangs).
+        kind: "good", "hangs" (accepts, never answers), "broken" (500 to all), or "dies" (good until
+            the first history arrives, then hangs), or "full" (403 to data).
         history: Lines of each run's history, as the server holds them.
         summary: The last summary of each run.
         runs: The last upsert of each run.
@@ -36,7 +36,9 @@ class Server:
     operations: list[str] = field(default_factory=list)
     dead: bool = False
 
-    def graphql(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
+    def graphql(  # noqa: PLR0911  one answer a request
+        self, query: str, variables: dict[str, Any]
+    ) -> dict[str, Any]:
         name = re.match(r"\s*(?:query|mutation)\s+(\w+)", query)
         operation = name[1] if name else ""
         self.operations.append(operation)
@@ -62,7 +64,9 @@ class Server:
             return {"model": {"bucket": bucket}}
         if operation.lower().startswith("upsertview"):
             self.views.append(variables)
-            return {"upsertView": {"view": {"id": "v", "name": variables["name"]}, "inserted": True}}
+            return {
+                "upsertView": {"view": {"id": "v", "name": variables["name"]}, "inserted": True}
+            }
         if "viewer" in query:
             viewer = {"id": "u", "username": "u", "entity": "team", "flags": "{}", "email": "",
                       "teams": {"edges": []}}  # fmt: skip
@@ -114,9 +118,10 @@ def serve(kind: str) -> Iterator[Server]:
         def _handle(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
             server.bodies.append(body)
-            if kind == "hang" or server.dead:
+            if kind == "hangs" or server.dead:
                 stop.wait(120)
-            status, answer = (500, {}) if kind == "broken" else (200, self._answer(body))
+            status = 500 if kind == "broken" else 403 if self._refused else 200
+            answer = self._answer(body) if status == 200 else {}
             content = json.dumps(answer).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
@@ -125,6 +130,10 @@ def serve(kind: str) -> Iterator[Server]:
             self.wfile.write(content)
 
         do_GET = do_POST = do_PUT = do_DELETE = _handle  # noqa: N815
+
+        @property
+        def _refused(self) -> bool:
+            return kind == "full" and self.path.endswith("file_stream")
 
         def _answer(self, body: bytes) -> dict[str, Any]:
             if self.path == "/graphql":
@@ -143,8 +152,14 @@ def serve(kind: str) -> Iterator[Server]:
             pass
 
     stop = threading.Event()
-    listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    listener.daemon_threads = True
+
+    class Listener(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, *_: Any) -> None:  # clients that went away
+            pass
+
+    listener = Listener(("127.0.0.1", 0), Handler)
     server.url = f"http://127.0.0.1:{listener.server_port}"
     thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
