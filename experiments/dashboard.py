@@ -69,9 +69,10 @@ def make_dashboard(folder: Path, *, online: bool = False, entity: str = "") -> D
     write_atomic(path, json.dumps(content, indent=1))
     if not online:
         return Dashboard(path)
-    saved = _save(workspace, report, before.get(str(where), {}))
-    content["online"] = before | {str(where): saved}
-    write_atomic(path, json.dumps(content, indent=1))
+    try:
+        _save(workspace, report, before.setdefault(str(where), {}))
+    finally:
+        write_atomic(path, json.dumps(content, indent=1))
     return Dashboard(path, (workspace.url, report.url))
 
 
@@ -110,43 +111,46 @@ def _track(evaluation: Evaluation) -> None:
         resume="allow",
         config={"sweep": sweep.name, **sweep.shas},
     )
-    show(run, sweep_figures(evaluation))
     picture = io.BytesIO()
     comparison_figure(evaluation).savefig(picture, dpi=200)
+    show(run, sweep_figures(evaluation))
     with Image.open(picture) as image:
         run.log({"auc_intervals": quiet_wandb().Image(image)})
-    finish(run)
+    try:
+        finish(run)
+    except (TimeoutError, RuntimeError) as error:
+        raise ConfigError(
+            f"W&B must take the evaluation, got: {error}. It lies in {sweep.path / 'wandb'}; call "
+            "this again when the server answers."
+        ) from error
 
 
 def _definition(view: Any) -> Any:
-    """As W&B stores it, without the ids that are drawn anew at every call."""
-    model = view._to_model()
-    return _without_ids(json.loads(model.model_dump_json(by_alias=True, exclude_none=True)))
+    """As W&B stores it, without the names and ids that are drawn anew at every call."""
+    model = json.loads(view._to_model().model_dump_json(by_alias=True, exclude_none=True))
+    return _without_ids({key: value for key, value in model.items() if key != "name"})
 
 
 def _without_ids(node: Any) -> Any:
     if isinstance(node, dict):
-        return {k: _without_ids(v) for k, v in node.items() if k not in {"__id__", "id", "name"}}
+        return {k: _without_ids(v) for k, v in node.items() if k not in {"__id__", "id"}}
     return [_without_ids(value) for value in node] if isinstance(node, list) else node
 
 
-def _save(workspace: Any, report: Any, before: dict[str, str]) -> dict[str, str]:
-    """Create both at W&B, or replace those of an earlier call."""
-    if before:
-        workspace._internal_name = before["workspace_name"]
-        workspace._internal_id = before["workspace_id"]
-        report.id = before["report_id"]
+def _save(workspace: Any, report: Any, known: dict[str, str]) -> None:
+    """Create both at W&B, or replace those that are known; then they are known."""
+    workspace._internal_name = known.get("workspace_name", "")
+    workspace._internal_id = known.get("workspace_id", "")
+    report.id = known.get("report_id", "")
     try:
         workspace.save()
+        known["workspace_name"] = workspace._internal_name
+        known["workspace_id"] = workspace._internal_id
         report.save()
+        known["report_id"] = report.id
     except Exception as error:  # W&B raises errors of many kinds here
         reason = " ".join(str(error).split())
         raise ConfigError(
             f"W&B must accept the dashboard, got: {reason} (entity {workspace.entity}, project "
             f"{workspace.project}). Check both; to create it anew, delete {FILE} in the sweep."
         ) from error
-    return {
-        "workspace_name": workspace._internal_name,
-        "workspace_id": workspace._internal_id,
-        "report_id": report.id,
-    }

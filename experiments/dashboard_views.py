@@ -46,7 +46,7 @@ def make_workspace(sweep: str, place: Place) -> ws.Workspace:
             ws.Section(name="Rates and machine", panels=_machine_panels()),
         ],
         runset_settings=ws.RunsetSettings(
-            filters=[expr.Metric("Group") == sweep, expr.Metric("JobType") != EVALUATION],
+            filters=expr.And(expr.Metric("Group") == sweep, expr.Metric("JobType") != EVALUATION),
             groupby=[expr.Config("modality"), expr.Config("architecture")],
             pinned_columns=[
                 *(f"summary:{name}" for name in _FIGURES),

@@ -5,6 +5,8 @@ import math
 import os
 import shutil
 from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -54,18 +56,23 @@ def begin(**arguments: Any) -> Any:
     call = {key: value for key, value in arguments.items() if key != "anonymous"}
     before = _folders(call["dir"])
     try:
-        run = wandb.init(**call, mode=mode, settings=_settings())
+        run = _init(wandb, call, mode)
     except Exception as error:  # no account, no network, a failing server
         if mode != "online":
             raise
         _log.warning("W&B cannot be reached, the run is tracked offline: %s", first_line(error))
-        _ends(wandb.teardown, GRACE_SECONDS)
+        _end_service(wandb)
         for stillborn in _folders(call["dir"]) - before:
             shutil.rmtree(stillborn, ignore_errors=True)
-        run = wandb.init(**call, mode="offline", settings=_settings())
+        run = _init(wandb, call, "offline")
     run.define_metric("trainer/global_step")
     run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
     return run
+
+
+def _init(wandb: Any, call: dict[str, Any], mode: str) -> Any:
+    seconds = _seconds("WANDB_INIT_TIMEOUT", INIT_SECONDS) + GRACE_SECONDS
+    return _within(lambda: wandb.init(**call, mode=mode, settings=_settings()), seconds)
 
 
 def quiet_wandb() -> Any:
@@ -90,23 +97,19 @@ def finish(run: "wandb.Run", *, failed: bool = False) -> None:
     """
     import wandb
 
-    trouble: list[BaseException] = []
-
-    def end() -> None:
-        try:
-            run.finish(exit_code=int(failed))
-        except BaseException as error:  # noqa: BLE001  handed to the caller's thread
-            trouble.append(error)
-
     settings = run.settings
-    seconds = _seconds("WANDB_FINISH_TIMEOUT", FINISH_SECONDS) + GRACE_SECONDS
-    ended = _ends(end, seconds)
-    whole = _settle(settings, ended=ended and not trouble)
-    _ends(wandb.teardown, GRACE_SECONDS)
-    if trouble:
-        raise trouble[0]
-    if not ended:
-        raise TimeoutError(f"not finished after {seconds:g} s")
+    error: Exception | None = None
+    try:
+        _within(
+            lambda: run.finish(exit_code=int(failed)),
+            _seconds("WANDB_FINISH_TIMEOUT", FINISH_SECONDS) + GRACE_SECONDS,
+        )
+    except Exception as caught:  # noqa: BLE001  the service process is ended first
+        error = caught
+    whole = _settle(settings, ended=error is None)
+    _end_service(wandb)
+    if error:
+        raise error
     if not whole:
         raise RuntimeError("the server refused data; `ceus wandb-sync` sends it again")
 
@@ -146,12 +149,27 @@ def _seconds(variable: str, default: float) -> float:
     return value if math.isfinite(value) and value > 0 else default
 
 
-def _ends(call: Callable[[], Any], seconds: float) -> bool:
-    """Whether a call comes to its end in time; if not, its thread dies with the process."""
-    thread = Thread(target=call, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    return not thread.is_alive()
+def _within(call: Callable[[], Any], seconds: float) -> Any:
+    """What a call returns, or a TimeoutError; its thread then dies with the process."""
+    outcome: Future[Any] = Future()
+
+    def work() -> None:
+        try:
+            outcome.set_result(call())
+        except BaseException as error:  # noqa: BLE001  handed to the caller's thread
+            outcome.set_exception(error)
+
+    Thread(target=work, daemon=True).start()
+    try:
+        return outcome.result(seconds)
+    except TimeoutError as error:
+        raise TimeoutError(str(error) or f"no answer from W&B in {seconds:g} s") from error
+
+
+def _end_service(wandb: Any) -> None:
+    # Its exit code is raised as SystemExit; what does not end now ends with this process.
+    with suppress(Exception, SystemExit):
+        _within(wandb.teardown, GRACE_SECONDS)
 
 
 def _settle(settings: "wandb.Settings", *, ended: bool) -> bool:

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +16,15 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import wandb
 
 from datamodules.prepare import prepare
 from datamodules.pseudonyms import KEY_FILE, Pseudonyms
 from datamodules.splits import load_split, make_split
+from evaluation import evaluate, unseal
 from experiments.compose import compose, make_run
+from experiments.dashboard import make_dashboard, sweep_figures
+from experiments.errors import ConfigError
 from experiments.launch import _child, _server
 from experiments.status import read_status
 from experiments.sweep import LauncherSettings, Sweep, freeze
@@ -158,7 +162,7 @@ def read_all(folder: Path) -> dict[str, bytes]:
     """Every byte under a folder, link targets and what is compressed included."""
     found = {}
     for path in folder.rglob("*"):
-        found[f"{path} (link)"] = os.readlink(path).encode() if path.is_symlink() else b""
+        found[f"{path} (link)"] = bytes(path.readlink()) if path.is_symlink() else b""
         if path.is_file():
             found[str(path)] = path.read_bytes()
     return {name: unpacked(content) for name, content in found.items()}
@@ -304,57 +308,111 @@ def test_wandb_sync_tells_what_failed(tracked: dict[str, Tracked], tmp_path: Pat
         for kind in ("refuses", "hangs", "keyless")
     }
     with serve("full") as full, serve("dies") as dies:
-        home = {"HOME": str(tmp_path)}
-        refused = begun("wandb-sync", sweeps["refuses"], WANDB_BASE_URL=full.url)
-        slow = begun("wandb-sync", sweeps["hangs"], "--seconds", "5", WANDB_BASE_URL=dies.url)
-        nobody = ceus("wandb-sync", sweeps["keyless"], WANDB_API_KEY="", **home)
-        none = ceus("wandb-sync", tmp_path)
-        told = [process.communicate()[0] for process in (refused, slow)]
-    assert (refused.returncode, slow.returncode) == (1, 1)
-    assert "failed: " in told[0]
-    assert "uploading data" in told[0]
-    assert "failed: not uploaded after 5 s" in told[1]
+        told = {
+            name: (process.communicate(), process.returncode)
+            for name, process in {
+                "refused": begun("wandb-sync", sweeps["refuses"], WANDB_BASE_URL=full.url),
+                "slow": begun(
+                    "wandb-sync", sweeps["hangs"], "--seconds", "5", WANDB_BASE_URL=dies.url
+                ),
+                "nobody": begun(
+                    "wandb-sync", sweeps["keyless"], WANDB_API_KEY="", HOME=str(tmp_path)
+                ),
+                "none": begun("wandb-sync", tmp_path),
+            }.items()
+        }
+    for name, code, message in (
+        ("refused", 1, "uploading data"),
+        ("slow", 1, "failed: not uploaded after 5 s"),
+        ("nobody", 2, "W&B must be reachable with an account, got: No API key"),
+        ("none", 2, "folder must hold a sweep.json that lists runs"),
+    ):
+        (stdout, stderr), returned = told[name]
+        assert returned == code, (name, stdout, stderr)
+        assert message in stdout + stderr
     assert not list(tmp_path.rglob("*.synced"))
-    assert nobody.returncode == 2
-    assert "W&B must be reachable with an account, got: No API key" in nobody.stderr
-    assert none.returncode == 2
-    assert "folder must hold a sweep.json that lists runs" in none.stderr
 
 
-def test_a_dashboard_is_written_offline_and_created_online(
-    tracked: dict[str, Tracked], tmp_path: Path, store: Path
-) -> None:
-    sweep = Path(shutil.copytree(tracked["offline"].sweep, tmp_path / "offline"))
-    home = {"HOME": str(tmp_path), "WANDB_ENTITY": ""}
-    offline = ceus("dashboard", sweep, WANDB_API_KEY="", **home)
-    assert offline.returncode == 0, offline.stderr
-    assert offline.stdout == f"dashboard: {sweep / 'dashboard.json'}\n"
-    written = json.loads((sweep / "dashboard.json").read_text())
-    text = json.dumps(written)
+@pytest.fixture
+def sweep(tracked: dict[str, Tracked], tmp_path: Path) -> Path:
+    """A copy of a sweep that was tracked offline, all tracking of it taken away."""
+    copy = Path(shutil.copytree(tracked["offline"].sweep, tmp_path / "offline"))
+    for folder in copy.glob("*/wandb"):
+        shutil.rmtree(folder)
+    return copy
+
+
+@pytest.fixture
+def to(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Server], None]]:
+    """Points W&B in this process at a server; its service process ends with the test."""
+    for name, value in {"WANDB_MODE": "offline", "WANDB_ENTITY": "", "WANDB_API_KEY": KEY,
+                        "WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false",
+                        "WANDB_FINISH_TIMEOUT": "5", "WANDB_PROJECT": "mine"}.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    yield lambda server: monkeypatch.setenv("WANDB_BASE_URL", server.url)
+    wandb.teardown()
+
+
+def test_a_dashboard_is_written_offline(sweep: Path) -> None:
+    result = ceus("dashboard", sweep, WANDB_API_KEY="", HOME=str(sweep.parent))
+    assert result.returncode == 0, result.stderr
+    written = sweep / "dashboard.json"
+    assert result.stdout == f"dashboard: {written}\n"
     for shown in ("oof_auroc", "inner_bce", "auc_intervals", "wandb/area-under-curve/v0", "cells"):
-        assert f'"{shown}"' in text
+        assert f'"{shown}"' in written.read_text()
     under = read_all(sweep / "wandb")
     assert leaks(under, CANARIES) == []
     names = " ".join(under)
     for table in ("cells_", "folds_", "auc_", "roc_"):
         assert f"/media/table/{table}" in names
     assert "/media/images/auc_intervals_" in names
+
+
+def test_a_dashboard_is_created_once_and_then_brought_up_to_date(
+    sweep: Path, to: Callable[[Server], None]
+) -> None:
     with serve("good") as server:
+        to(server)
+        definitions = []
         for call in range(2):
-            online = ceus("dashboard", sweep, "--online", "--project", "mine",
-                          WANDB_BASE_URL=server.url, **home)  # fmt: skip
-            assert online.returncode == 0, online.stderr
-            assert [line.startswith(server.url) for line in online.stdout.splitlines()[1:]] == [
-                True, True,
-            ]  # fmt: skip
+            made = make_dashboard(sweep, online=True)
+            definitions.append(json.loads(made.file.read_text()))
+            assert [url.startswith(f"{server.url}/team/mine") for url in made.urls] == [True, True]
             workspace, report = server.views[2 * call :]
             assert (workspace["type"], report["type"]) == ("project-view", "runs")
             assert (workspace["entityName"], workspace["projectName"]) == ("team", "mine")
         assert [view.get("id") for view in server.views] == [None, None, "view1", "view2"]
+        assert definitions[0] | {"online": 0} == definitions[1] | {"online": 0}
         (evaluation,) = server.runs.values()
-        assert evaluation["jobType"] == "evaluation"
-    again = json.loads((sweep / "dashboard.json").read_text())
-    assert again["report"]["spec"] == written["report"]["spec"]
+        assert (evaluation["jobType"], evaluation["groupName"]) == ("evaluation", "offline")
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("full", "W&B must take the evaluation, got: the server refused data"),
+        ("viewless", r"W&B must accept the dashboard, got: .*\(entity team, project mine\)"),
+    ],
+)
+def test_a_dashboard_that_wandb_refuses_is_an_error(
+    sweep: Path, to: Callable[[Server], None], kind: str, message: str
+) -> None:
+    with serve(kind) as server:
+        to(server)
+        with pytest.raises(ConfigError, match=message):
+            make_dashboard(sweep, online=True)
+
+
+def test_the_hold_out_is_not_shown_after_it_was_opened_either(sweep: Path, store: Path) -> None:
+    before = sweep_figures(evaluate(sweep))
+    unseal(sweep, store, reason="to see that W&B does not")
+    opened = evaluate(sweep)
+    assert opened.tables.test["auc"].notna().all()
+    after = sweep_figures(opened)
+    assert after.summary == before.summary
+    assert set(after.charts) == set(before.charts) == {"cells", "folds", "auc", "roc"}
+    for key, chart in after.charts.items():
+        pd.testing.assert_frame_equal(chart.table, before.charts[key].table)
 
 
 def test_a_configuration_goes_without_paths(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ class Server:
 
     Attributes:
         kind: "good", "hangs" (accepts, never answers), "broken" (500 to all), or "dies" (good until
-            the first history arrives, then hangs), or "full" (403 to data).
+            the first history arrives, then hangs),
+            "full" (403 to data), or "viewless" (no to dashboards).
         history: Lines of each run's history, as the server holds them.
         summary: The last summary of each run.
         runs: The last upsert of each run.
@@ -64,9 +65,15 @@ class Server:
             return {"model": {"bucket": bucket}}
         if operation.lower().startswith("upsertview"):
             self.views.append(variables)
-            return {
-                "upsertView": {"view": {"id": "v", "name": variables["name"]}, "inserted": True}
-            }
+            view = {"id": f"view{len(self.views)}", "name": variables["name"],
+                    "spec": variables["spec"]}  # fmt: skip
+            return {"upsertView": {"view": view, "inserted": True}}
+        if operation == "GetProjects":
+            project = {"__typename": "Project", "id": "p", "name": "mine", "entityName": "team",
+                       "createdAt": "2026-01-01T00:00:00", "isBenchmark": False,
+                       "user": None}  # fmt: skip
+            page = {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}
+            return {"models": {"pageInfo": page, "edges": [{"node": project}]}}
         if "viewer" in query:
             viewer = {"id": "u", "username": "u", "entity": "team", "flags": "{}", "email": "",
                       "teams": {"edges": []}}  # fmt: skip
@@ -138,6 +145,8 @@ def serve(kind: str) -> Iterator[Server]:
         def _answer(self, body: bytes) -> dict[str, Any]:
             if self.path == "/graphql":
                 request = json.loads(body)
+                if kind == "viewless" and "upsertView" in request["query"]:
+                    return {"errors": [{"message": "no room for dashboards"}]}
                 return {"data": server.graphql(request["query"], request.get("variables") or {})}
             if match := re.fullmatch(r"/files/[^/]+/[^/]+/([^/]+)/file_stream", self.path):
                 if kind == "dies":
