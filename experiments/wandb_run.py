@@ -1,7 +1,6 @@
 """A run at W&B that tells nothing of the machine, and never keeps its caller for long."""
 
 import logging
-import math
 import os
 import shutil
 from collections.abc import Callable
@@ -142,11 +141,7 @@ def _settings() -> "wandb.Settings":
 
 
 def _seconds(variable: str, default: float) -> float:
-    try:
-        value = float(os.environ.get(variable, default))
-    except ValueError:
-        return default
-    return value if math.isfinite(value) and value > 0 else default
+    return float(os.environ.get(variable, default))
 
 
 def _within(call: Callable[[], Any], seconds: float) -> Any:

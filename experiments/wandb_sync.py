@@ -6,7 +6,10 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +19,8 @@ from experiments.wandb_run import quiet_wandb
 
 RUN_SECONDS = 600.0
 """Most that the upload of one run may take; W&B itself would go on trying for days."""
+
+_AT_ONCE = 4
 
 Outcome = Literal["uploaded", "failed", "already uploaded", "still running", "nothing tracked"]
 
@@ -38,7 +43,7 @@ class Upload:
         return f"{self.name}: {self.outcome}" + (f": {self.reason}" if self.reason else "")
 
 
-def upload_sweep(folder: Path, *, run_seconds: float = RUN_SECONDS) -> list[Upload]:
+def upload_sweep(folder: Path, *, run_seconds: float = RUN_SECONDS) -> Iterator[Upload]:
     """Upload every run that `sweep.json` lists, and the sweep's own, as far as it is not there.
 
     A run that was called several times has a folder for each call; they are uploaded in order and
@@ -48,25 +53,30 @@ def upload_sweep(folder: Path, *, run_seconds: float = RUN_SECONDS) -> list[Uplo
         folder: Of the sweep, RUNS/SWEEP.
         run_seconds: Most that one run may take.
 
+    Yields:
+        What became of each run, in the order of the list.
+
     Raises:
         ConfigError: If there is no sweep, or no account that the server accepts.
     """
     names = _listed(folder)
-    todo = {name: _unsynced(folder / name) for name in names}
-    if any(todo.values()):
+    if any(_unsynced(folder / name) for name in names):
         require_account()
-    uploads = []
-    for name in names:
-        run = folder / name
-        if name and is_locked(run):
-            uploads.append(Upload(name, "still running"))
-        elif todo[name]:
-            reason = _upload(todo[name], run_seconds)
-            uploads.append(Upload(name or folder.name, "failed" if reason else "uploaded", reason))
-        elif name:
-            tracked = any(run.glob("wandb/*run-*/*.wandb"))
-            uploads.append(Upload(name, "already uploaded" if tracked else "nothing tracked"))
-    return uploads
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        yield from filter(None, pool.map(partial(_settle, folder, run_seconds), names))
+
+
+def _settle(folder: Path, seconds: float, name: str) -> Upload | None:
+    run = folder / name
+    if name and is_locked(run):
+        return Upload(name, "still running")
+    if todo := _unsynced(run):
+        reason = _upload(todo, seconds)
+        return Upload(name or folder.name, "failed" if reason else "uploaded", reason)
+    if not name:
+        return None  # whoever makes no dashboard has no evaluation to upload
+    tracked = any(run.glob("wandb/*run-*/*.wandb"))
+    return Upload(name, "already uploaded" if tracked else "nothing tracked")
 
 
 def _listed(folder: Path) -> list[str]:
