@@ -221,6 +221,7 @@ def test_online_history_config_and_tables_arrive(tracked: dict[str, Tracked], st
     oof = load_split(store, "default").folds[0].oof
     assert {row[0] for row in table["data"]} == {Pseudonyms(store).of(p) for p in oof}
     assert server.summary[name]["oof_patients"] == len(oof)
+    assert server.exits[name] == 0
     (mark,) = run.folder.glob("wandb/run-*/*.synced")
     assert mark.name == f"run-{name}.wandb.synced"
 
@@ -305,9 +306,9 @@ def test_wandb_sync_uploads_each_call_of_a_run_once(
 def test_wandb_sync_tells_what_failed(tracked: dict[str, Tracked], tmp_path: Path) -> None:
     sweeps = {
         kind: Path(shutil.copytree(tracked[kind].sweep, tmp_path / kind))
-        for kind in ("refuses", "hangs", "keyless")
+        for kind in ("refuses", "hangs", "keyless", "damaged")
     }
-    with serve("full") as full, serve("dies") as dies:
+    with serve("full") as full, serve("dies") as dies, serve("good") as good:
         told = {
             name: (process.communicate(), process.returncode)
             for name, process in {
@@ -319,6 +320,7 @@ def test_wandb_sync_tells_what_failed(tracked: dict[str, Tracked], tmp_path: Pat
                     "wandb-sync", sweeps["keyless"], WANDB_API_KEY="", HOME=str(tmp_path)
                 ),
                 "none": begun("wandb-sync", tmp_path),
+                "broke": begun("wandb-sync", sweeps["damaged"], WANDB_BASE_URL=good.url),
             }.items()
         }
     for name, code, message in (
@@ -326,11 +328,14 @@ def test_wandb_sync_tells_what_failed(tracked: dict[str, Tracked], tmp_path: Pat
         ("slow", 1, "failed: not uploaded after 5 s"),
         ("nobody", 2, "W&B must be reachable with an account, got: No API key"),
         ("none", 2, "folder must hold a sweep.json that lists runs"),
+        ("broke", 0, f"{tracked['damaged'].folder.name}: uploaded"),
     ):
         (stdout, stderr), returned = told[name]
         assert returned == code, (name, stdout, stderr)
         assert message in stdout + stderr
-    assert not list(tmp_path.rglob("*.synced"))
+    marked = [path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*.synced")]
+    assert marked == ["damaged"]
+    assert good.exits == {tracked["damaged"].folder.name: 1}
 
 
 @pytest.fixture
