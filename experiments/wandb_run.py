@@ -35,7 +35,8 @@ def identity(sweep: str, job_type: str, run_id: str) -> dict[str, Any]:
         "group": sweep,
         "job_type": job_type,
         "name": run_id,
-        "id": run_id,
+        # At most 64 characters; the hash at the end keeps shortened ones apart.
+        "id": run_id if len(run_id) <= 64 else f"{run_id[:55]}-{run_id[-8:]}",
     }
 
 

@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,8 @@ from experiments.launch import _child, _server
 from experiments.status import read_status
 from experiments.sweep import LauncherSettings, Sweep, freeze
 from experiments.tracking import without_paths
+from experiments.variants import compose_cell
+from experiments.wandb_run import identity
 from tests.experiments.wandb_server import Server, serve
 
 OWN = Path(__file__).parent / "own"
@@ -447,3 +450,21 @@ def test_a_configuration_goes_without_paths(tmp_path: Path) -> None:
         "model": {"pretrained": "(path)", "home": "(path)", "name": "resnet50.a1_in1k"},
         "off": None,
     }
+
+
+def test_a_cell_named_for_a_path_does_not_tell_it(tmp_path: Path) -> None:
+    cell = {"architecture": str(OWN / "tiny.yaml"), "modality": "image", "fold": 0,
+            "image_encoder.init_args.pretrained": f"{tmp_path}/CANARYfile.pt"}  # fmt: skip
+    named = compose_cell([], cell)["study"]["architecture"]
+    assert re.fullmatch(r"tiny\+pretrained=path~[0-9a-f]{4}", named)
+
+
+def test_a_long_id_is_shortened_and_stays_apart() -> None:
+    short = identity("demo", "image", "resnet-image-fold0-seed0-12345678")
+    assert short["id"] == short["name"]
+    one, other = (
+        identity("demo", "image", f"{'x' * 70}-{end}") for end in ("abcdef12", "12abcdef")
+    )
+    assert len(one["id"]) == len(other["id"]) == 64
+    assert one["id"] != other["id"]
+    assert one["id"].endswith("-abcdef12")
