@@ -12,7 +12,7 @@ from evaluation.calibration import (
 )
 from evaluation.cross_validated import cv_auc, cv_auc_test
 from evaluation.errors import EvaluationError
-from evaluation.evaluate import Evaluation, evaluate
+from evaluation.evaluate import Evaluation, compute, evaluate
 from evaluation.net_benefit import DecisionCurve, decision_curve
 from evaluation.power import (
     Simulated,
@@ -59,6 +59,7 @@ __all__ = [
     "calibration",
     "calibration_curve",
     "clopper_pearson",
+    "compute",
     "confusion",
     "cross_fitted_thresholds",
     "cv_auc",
