@@ -190,12 +190,12 @@ def _acquisition(evaluation: "Evaluation") -> str:
     )
 
 
-def _rows(evaluation: "Evaluation", step: str) -> list[dict[str, Any]]:
+def _rows(evaluation: "Evaluation", step: str) -> list[dict[Any, Any]]:
     flow = evaluation.tables.flow
-    return list(flow[flow["step"] == step].to_dict("records"))
+    return flow[flow["step"] == step].to_dict("records")
 
 
-def _events(row: Mapping[str, Any]) -> str:
+def _events(row: Mapping[Any, Any]) -> str:
     return "events sealed" if pd.isna(row["events"]) else f"{row['events']} events"
 
 
@@ -350,9 +350,9 @@ def _thresholds(evaluation: "Evaluation") -> str:
 
 def _shift(evaluation: "Evaluation") -> str:
     table = evaluation.tables.characteristics
-    apart = table.loc[table["smd"].abs() > 0.1, "characteristic"] if len(table) else table
     if table.empty:
         return ""
+    apart = table[table["smd"].abs() > 0.1]["characteristic"].tolist()
     told = ", ".join(dict.fromkeys(apart)) or "none"
     return (
         "The hold-out is of the same cohort. Characteristics with a standardised mean difference "

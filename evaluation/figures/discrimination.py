@@ -1,6 +1,7 @@
 """Figures of discrimination: AUCs of all cells, ROC curves, folds, differences between cells."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -41,7 +42,8 @@ def comparison(evaluation: "Evaluation") -> Drawing:
     """Fold-mean out-of-fold AUC of every cell, and the test AUC once it is open."""
     opened = evaluation.seal.labels is not None
     cells, modalities = evaluation.tables.cells, evaluation.tables.modalities
-    best = cells.loc[cells["fold_mean_auc"].idxmax()] if cells["fold_mean_auc"].any() else None
+    ranked = cells.dropna(subset="fold_mean_auc").sort_values("fold_mean_auc", kind="stable")
+    best = ranked.to_dict("records")[-1] if len(ranked) else None
     told = (
         f"The highest fold-mean out-of-fold AUC is that of {best['architecture']} "
         f"{best['modality']}, "
@@ -157,7 +159,7 @@ def roc_figure(evaluation: "Evaluation") -> Figure:
                     band = of_cell(tables.roc_bands, architecture, modality, part=part)
                     axes.fill_between(
                         1 - band["specificity"], band["low"], band["high"],
-                        color=style["color"], alpha=0.14, lw=0,  # type: ignore[arg-type]
+                        color=style["color"], alpha=0.14, lw=0,
                     )  # fmt: skip
             axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
             if axes.get_legend_handles_labels()[0]:
@@ -250,8 +252,8 @@ def forest_figure(evaluation: "Evaluation") -> Figure:
             places[str(family), name] = y
             labels.append((y, name, False))
         y += 1.6
-    figure = Figure(figsize=(TWO_COLUMNS / 25.4, (16 + 3.5 * y) / 25.4), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.06)  # type: ignore[union-attr]
+    figure = Figure(figsize=(TWO_COLUMNS / 25.4, (16 + 3.5 * y) / 25.4))
+    figure.set_layout_engine("constrained", w_pad=0.06)
     grid = figure.subplots(1, len(parts), sharex=True, sharey=True, squeeze=False)[0]
     for axes, (part, name) in zip(grid, parts.items(), strict=True):
         axes.set_title(name, loc="left", fontweight="bold")
@@ -291,7 +293,7 @@ _PART = {"oof": "out-of-fold", "test": "test"}
 _PRIMARY = "primary contrast"
 
 
-def pair(row: "dict[str, object]") -> str:
+def pair(row: Mapping[Any, Any]) -> str:
     """`resnet: video − image` within an architecture, else `video: swin − resnet`."""
     a, b = (f"{row[f'architecture_{s}']} {row[f'modality_{s}']}" for s in "ab")
     if row["architecture_a"] == row["architecture_b"]:

@@ -1,5 +1,6 @@
 """Figures of the study itself: the flow of patients, and how training went."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -114,7 +115,7 @@ def _boxes(evaluation: "Evaluation") -> dict[str, str]:
     return boxes
 
 
-def _people(row: dict[str, Any]) -> str:
+def _people(row: Mapping[Any, Any]) -> str:
     events = "labels sealed" if pd.isna(row["events"]) else f"{row['events']} events"
     return f"{row['patients']} patients ({events})"
 

@@ -129,7 +129,7 @@ def _reference(evaluation: "Evaluation") -> View:
                 continue
             rates = dict(points.loc[part]) if part in points.index else {}
             usual = {"train": "train (apparent)", "oof": "out-of-fold", "test": "test"}[part]
-            row = name | {"part": usual, "source": "this sweep"} | auc | {"part": usual}
+            row = {**name, **auc, "part": usual, "source": "this sweep"}
             for rate in ("sensitivity", "specificity", "accuracy", "accuracy_all_negative"):
                 row[rate] = rates.get(rate)
             found.append(row)
@@ -299,11 +299,10 @@ def _decision(evaluation: "Evaluation") -> Section:
     rows: list[Row] = []
     for key, mine in table.groupby(["architecture", "modality", "part"], sort=False):
         row: dict[str, Any] = dict(zip(("architecture", "modality", "part"), key, strict=True))
-        by_risk = mine.set_index(mine["threshold"].astype(float).round(2))
         for risk in _RISKS:
-            if risk in by_risk.index:
-                row |= {f"model_{risk}": by_risk.loc[risk, "model"]}
-                row |= {f"all_{risk}": by_risk.loc[risk, "treat_all"]}
+            at = mine[mine["threshold"].astype(float).round(2) == risk].to_dict("records")
+            for each in at:
+                row |= {f"model_{risk}": each["model"], f"all_{risk}": each["treat_all"]}
         rows.append(row)
     columns = [*cells(), words("part", facet=True)]
     for risk in _RISKS:
