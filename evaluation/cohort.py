@@ -112,11 +112,10 @@ def _events(patients: pd.DataFrame) -> int | None:
 
 
 def _item_columns(patients: pd.DataFrame) -> dict[str, str]:
-    return {
-        name: _MODALITIES.get(name.removeprefix("items_"), name.removeprefix("items_"))
-        for name in patients
-        if str(name).startswith("items_")
-    }
+    """Columns that count a patient's items of a modality, and what the modality is called."""
+    columns = [str(name) for name in patients if str(name).startswith("items_")]
+    kinds = [name.removeprefix("items_") for name in columns]
+    return {c: _MODALITIES.get(kind, kind) for c, kind in zip(columns, kinds, strict=True)}
 
 
 def _groups(table: pd.DataFrame) -> dict[str, pd.DataFrame]:

@@ -62,7 +62,7 @@ class Study:
     def covariates(self) -> list[str]:
         """Columns of the cohort that the study asked to keep."""
         columns = [] if self.items is None else list(self.items)
-        return [name for name in columns if name not in _ITEM_COLUMNS]
+        return [str(name) for name in columns if name not in _ITEM_COLUMNS]
 
 
 def read_study(sweep: Sweep) -> Study:
@@ -125,7 +125,7 @@ def training_table(study: Study) -> pd.DataFrame:
         watched = mine.dropna(subset="inner_bce")
         if watched.empty:
             continue
-        best = watched.loc[watched["inner_bce"].idxmin()]
+        best = watched.sort_values("inner_bce", kind="stable").to_dict("records")[0]
         names = ("architecture", "modality", "fold", "seed")
         rows.append(
             {
