@@ -50,6 +50,10 @@ class Row:
     arrival_s: float | None
     covariates: Mapping[str, str]
 
+    def problem(self, reason: str) -> "Problem":
+        """That this row is not usable, and why."""
+        return Problem(self.line, self.patient_id, self.name, reason, self.modality)
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -59,6 +63,7 @@ class Problem:
     patient_id: str
     name: str
     reason: str
+    modality: str
 
 
 @dataclass(frozen=True)
@@ -77,11 +82,16 @@ class Cohort:
         rows = tuple(row for row in self.rows if row.line not in bad)
         return Cohort(self.path, rows, found, self.has_split)
 
+    @property
+    def lost(self) -> list[str]:
+        """Patients of bad rows that have no other row, sorted."""
+        left = {row.patient_id for row in self.rows}
+        return sorted({problem.patient_id for problem in self.problems} - left - {""})
+
     def describe_problems(self) -> str:
         """Every problem in a line of its own, then the patients with nothing left."""
         lines = [f"  line {p.line}: {p.name or '(no path)'}: {p.reason}" for p in self.problems]
-        left = {row.patient_id for row in self.rows}
-        lost = sorted({problem.patient_id for problem in self.problems} - left - {""})
+        lost = self.lost
         if lost:
             lines.append(f"  patients with no item left: {', '.join(lost)}")
         return "\n".join(lines)
@@ -123,7 +133,9 @@ def read_cohort(path: Path, *, covariates: Sequence[str] = ()) -> Cohort:
             rows.append(_read_row(line, record, path.parent, covariates))
         except _BadRowError as bad:
             patient, name = record.get("patient_id") or "", record.get("path") or ""
-            problems.append(Problem(line, patient.strip(), name.strip(), str(bad)))
+            modality = (record.get("modality") or "").strip()
+            known = modality if modality in MODALITIES else ""
+            problems.append(Problem(line, patient.strip(), name.strip(), str(bad), known))
     problems += _conflicts(rows, "label") + _conflicts(rows, "split") + _duplicates(rows)
     cohort = Cohort(path, tuple(rows), (), "split" in columns)
     return cohort.without(problems)
@@ -263,7 +275,7 @@ def _conflicts(rows: Sequence[Row], field: str) -> list[Problem]:
         if len(values) > 1:
             told = " and ".join(f"{value!r} (line {lines[0]})" for value, lines in values.items())
             reason = f"{field} must be the same in all rows of a patient, got {told}"
-            problems.append(Problem(row.line, row.patient_id, row.name, reason))
+            problems.append(row.problem(reason))
     return problems
 
 
@@ -300,5 +312,5 @@ def find_repeats(source: Mapping[int, str], rows: Sequence[Row]) -> list[Problem
             reason = f"row must not be a duplicate, got the file of line {earlier} again"
         else:
             continue
-        problems.append(Problem(row.line, row.patient_id, row.name, reason))
+        problems.append(row.problem(reason))
     return problems

@@ -293,7 +293,7 @@ def _problems(cohort: Cohort, outcomes: dict[int, Outcome], known: _Known) -> li
         if seconds is not None and (row.arrival_s or 0) > seconds:
             reason = f"arrival_s must lie in the clip of {seconds:.2f} s, got {row.arrival_s}"
         if reason:
-            problems.append(Problem(row.line, row.patient_id, row.name, reason))
+            problems.append(row.problem(reason))
         else:
             decoded.append(row)
     sources = {row.line: outcomes[row.line].source_sha for row in decoded}
@@ -329,7 +329,7 @@ def _unapproved(
                 f"panel must be approved, got confidence {confidence:.2f}; tick it in "
                 f"{review_path(store).name} or give a crop"
             )
-            problems.append(Problem(row.line, row.patient_id, row.name, reason))
+            problems.append(row.problem(reason))
     return problems
 
 
@@ -366,11 +366,16 @@ def _commit(
     }
     item_ids = {line: outcome.item_id for line, outcome in outcomes.items()}
     table, quality = make_tables(cohort.rows, item_ids, known.items, items, split=cohort.has_split)
-    # Only the rule that a row breaks: what it has instead might name somebody.
+    # Only the rule that a row breaks: what it has instead might name somebody. A patient with
+    # nothing left is a number here, so that such patients can be counted.
+    lost = {patient: number for number, patient in enumerate(cohort.lost, start=1)}
     skipped = pd.DataFrame(
-        [(p.line, p.reason.partition(", got")[0]) for p in cohort.problems],
-        columns=["line", "reason"],
-    )
+        [
+            (p.line, p.reason.partition(", got")[0], p.modality, lost.get(p.patient_id))
+            for p in cohort.problems
+        ],
+        columns=["line", "reason", "modality", "lost_patient"],
+    ).astype({"lost_patient": "Int64"})
     buffer = io.BytesIO()
     table.to_parquet(buffer, index=False)
     _replace(store / "quality.csv", quality.to_csv(index=False).encode())

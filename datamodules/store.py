@@ -4,7 +4,7 @@
     cohort.parquet    one row an item
     items/            ITEM.h264 and ITEM.idx for a clip, ITEM.png for an image
     quality.csv       one row an item: what it was, what was found, how well it was kept
-    skipped.csv       rows of the cohort table left out, and why
+    skipped.csv       rows of the cohort table left out and why, patients with none left numbered
     prepared.json     what a rerun need not do again
     splits/           NAME.json
     patient.key       of the patients' hashes (`datamodules.pseudonyms`); for its owner only

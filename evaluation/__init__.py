@@ -14,7 +14,7 @@ from evaluation.concordance import Kappa, cohen_kappa, concordance, stratified_s
 from evaluation.cross_validated import cv_auc, cv_auc_test
 from evaluation.difficulty import misranked, patient_difficulty
 from evaluation.errors import EvaluationError
-from evaluation.evaluate import Evaluation, evaluate
+from evaluation.evaluate import Evaluation, compute, evaluate
 from evaluation.net_benefit import DecisionCurve, decision_curve
 from evaluation.power import (
     Simulated,
@@ -67,6 +67,7 @@ __all__ = [
     "calibration_curve",
     "clopper_pearson",
     "cohen_kappa",
+    "compute",
     "concordance",
     "confusion",
     "cross_fitted_thresholds",

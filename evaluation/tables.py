@@ -21,6 +21,7 @@ from evaluation.agreement import (
 )
 from evaluation.auc import AucInterval, auc_interval, logit_interval
 from evaluation.checks import one_class
+from evaluation.cohort import characteristics_table, flow_table
 from evaluation.comparisons import compare, primary_pair, select_architectures
 from evaluation.cross_validated import cv_auc
 from evaluation.operating import (
@@ -33,6 +34,7 @@ from evaluation.operating import (
 from evaluation.planning import planning
 from evaluation.runs import Sweep
 from evaluation.scores import DEPLOYED, SEALED, CellScores, cell_scores, progress
+from evaluation.study import Study, read_study, training_table
 from evaluation.thresholds import youden_threshold
 
 
@@ -57,6 +59,9 @@ class Tables:
         net_benefit: Decision curves.
         scales: Where scores lie in each part: did the threshold transfer?
         planning: What a cohort of this size can show, and the optimism of choosing.
+        flow: From the rows of the cohort table to the patients scored.
+        characteristics: Who the patients are, by split and label.
+        training: One row a run: epochs, the chosen one and its figures.
     """
 
     runs: pd.DataFrame
@@ -75,11 +80,15 @@ class Tables:
     net_benefit: pd.DataFrame
     scales: pd.DataFrame
     planning: pd.DataFrame
+    flow: pd.DataFrame
+    characteristics: pd.DataFrame
+    training: pd.DataFrame
 
 
 def make_tables(
     sweep: Sweep,
     *,
+    study: Study | None = None,
     test_labels: Mapping[str, int] | None = None,
     test_thresholds: Thresholds | None = None,
 ) -> Tables:
@@ -87,6 +96,7 @@ def make_tables(
 
     Args:
         sweep: As read.
+        study: The rest of the folder; read if not given.
         test_labels: 0/1 by patient of the hold-out; None while the test set is sealed.
         test_thresholds: By (architecture, modality, rule), frozen when the test set was opened.
     """
@@ -103,6 +113,8 @@ def make_tables(
         for row in complete.to_dict("records")
     }
     calibration, curves = calibration_rows(scores)
+    patients = _joined([_patients(each, part, frozen) for each in scores for part in _SCORED])
+    study = study or read_study(sweep)
     return Tables(
         runs=pd.DataFrame([asdict(run) for run in sweep.runs]),
         cells=cells,
@@ -115,7 +127,7 @@ def make_tables(
         operating=_table(operating_points(scores, sweep.analysis, frozen)),
         comparisons=compare(scores, sweep.analysis, frozen, selected),
         test=_table([_test(each, frozen) for each in scores]),
-        patients=_joined([_patients(each, part, frozen) for each in scores for part in _SCORED]),
+        patients=patients,
         roc=_joined(roc_rows(scores)),
         roc_bands=_joined(band_rows(scores)),
         calibration=_table(calibration),
@@ -123,6 +135,9 @@ def make_tables(
         net_benefit=_joined(net_benefit_rows(scores)),
         scales=_table(scale_rows(scores, sweep.analysis, frozen)),
         planning=planning(scores, aucs, primary_pair(sweep.analysis, selected)),
+        flow=flow_table(study, patients, test_labels),
+        characteristics=characteristics_table(study, test_labels),
+        training=training_table(study),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from jsonargparse import ArgumentError, ArgumentParser
 from omegaconf import OmegaConf
 
-from datamodules.splits import load_split
+from datamodules.splits import Split, load_split
 from datamodules.store import Store
 from evaluation.analysis import Analysis, read_analysis
 from evaluation.errors import EvaluationError
@@ -345,10 +345,24 @@ def _make_folders(sweep: Sweep) -> None:
 
 def _write_cohort(sweep: Sweep) -> None:
     study = sweep.runs[0].study
-    cohort = Store(study.store).items.copy()
-    holdout = load_split(study.store, study.split).holdout
+    store, split = Store(study.store), load_split(study.store, study.split)
+    cohort, holdout = store.items.copy(), split.holdout
     cohort["label"] = cohort["label"].astype("Int8").mask(cohort["patient_id"].isin(holdout))
     write_atomic(sweep.folder / "cohort.parquet", cohort.to_parquet(index=False))
+    _write_design(sweep, store, split)
+
+
+def _write_design(sweep: Sweep, store: Store, split: Split) -> None:
+    """What the report tells of store and split, so that it needs neither; no patient is named."""
+    content: dict[str, Any] = {
+        "canvas": store.canvas,
+        "split": {"name": split.name, "seed": split.seed, **split.scheme},
+    }
+    for name in ("skipped", "quality"):
+        path = store.path / f"{name}.csv"
+        if path.is_file():
+            write_atomic(sweep.folder / path.name, path.read_bytes())
+    write_atomic(sweep.folder / "design.json", json.dumps(content, indent=1))
 
 
 def _difference(sweep: Sweep, frozen: Sequence[Mapping[str, Any]]) -> str:

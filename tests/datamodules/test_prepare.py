@@ -229,7 +229,12 @@ def test_skip_bad_says_so(
     assert "line 3: none.avi: file must exist" in said
     assert "patients with no item left: p2" in said
     skipped = pd.read_csv(store / "skipped.csv")
-    assert skipped.to_dict("list") == {"line": [3, 4], "reason": ["file must exist"] * 2}
+    assert skipped.drop(columns="lost_patient").to_dict("list") == {
+        "line": [3, 4],
+        "reason": ["file must exist"] * 2,
+        "modality": ["ceus", "image"],
+    }
+    assert skipped["lost_patient"].fillna(0).tolist() == [1, 0]
 
 
 def test_nothing_usable(cohort: Callable[..., Path], tmp_path: Path) -> None:

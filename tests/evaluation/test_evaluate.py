@@ -9,11 +9,28 @@ from html.parser import HTMLParser
 
 import pytest
 
-from evaluation import Tables, evaluate, unseal
+from evaluation import Tables, compute, evaluate, unseal
 from evaluation.figures import comparison_figure
+from evaluation.report.provenance import provenance
 
 FIRST = "alpha-image-fold0-seed0-01234567"
-FILES = {"report.html", *(f"{field.name}.csv" for field in fields(Tables))}
+FIGURES = [
+    "comparison",
+    "flow",
+    "roc",
+    "folds",
+    "forest",
+    "calibration",
+    "decision",
+    "scales",
+    "confusion_oof",
+]
+FILES = {
+    "report.html",
+    *(f"{field.name}.csv" for field in fields(Tables)),
+    *(f"checklists/{name}.csv" for name in ("tripod_ai", "claim_2024", "stard_ai")),
+    *(f"figures/{name}.{kind}" for name in FIGURES for kind in ("svg", "pdf", "png")),
+}
 
 
 @pytest.fixture(scope="module")
@@ -34,18 +51,14 @@ def result(grown):
 
 
 def contents(result):
-    return {path.name: path.read_bytes() for path in result.folder.iterdir()}
+    paths = (path for path in result.folder.rglob("*") if path.is_file())
+    return {path.relative_to(result.folder).as_posix(): path.read_bytes() for path in paths}
 
 
-def test_twice_gives_the_same_bytes_and_leaves_no_other_file(grown, result):
-    first = contents(result)
+def test_twice_gives_the_same_bytes_wherever_they_are_written(sweep, tmp_path):
+    first = contents(evaluate(sweep.path, out=tmp_path / "deep" / "out"))
     assert set(first) == FILES
-    assert contents(evaluate(grown.path)) == first
-
-
-def test_out_is_used_when_given(sweep, tmp_path):
-    result = evaluate(sweep.path, out=tmp_path / "deep" / "out")
-    assert {path.name for path in result.folder.iterdir()} == FILES
+    assert contents(evaluate(sweep.path, out=tmp_path / "other")) == first
     assert not (sweep.path / "evaluation").exists()
 
 
@@ -64,7 +77,7 @@ def test_terminal_table_fits_and_says_what_is_lacking(result):
 
 def test_terminal_shows_test_figures_once_opened(sweep):
     unseal(sweep.path, sweep.store, reason="final analysis")
-    text = evaluate(sweep.path).render(80)
+    text = compute(sweep.path).render(80)
     assert text.count(" ‡ ") == 4
     assert "‡ ensemble of fold models" in text
     assert "opened 1 time" in text
@@ -73,12 +86,14 @@ def test_terminal_shows_test_figures_once_opened(sweep):
 
 def test_report_is_whole_discreet_and_escaped(grown, result):
     html = result.report.read_text()
-    assert not re.search(r"<(script|link|img|iframe)\b|@import|url\(http", html)
+    assert not re.search(r"<(link|img|iframe)\b|@import|url\(http|\bsrc=|<script ", html)
+    assert html.count("<script>") == 1
     assert "&lt;script&gt;alert" in html
-    assert not any(name in html for name in (*grown.development, *grown.hidden))
+    names = "|".join((*grown.development, *grown.hidden))
+    assert not re.search(rf"\b({names})\b", html)
     addresses = set(re.findall(r'(?:https?:)?//[^\s"\'<]+', html))
     assert all("w3.org" in address for address in addresses), addresses  # namespaces of SVG
-    assert html.count("<svg ") == 3
+    assert html.count("<svg ") == html.count('role="img"') == 9
     assert "incomplete" in html
     assert "sealed (10 patients" in html
     assert "packages.torch" in html
@@ -87,7 +102,7 @@ def test_report_is_whole_discreet_and_escaped(grown, result):
 
     class Balanced(HTMLParser):
         def handle_starttag(self, tag, attrs):
-            if tag not in ("meta", "br"):
+            if tag not in ("meta", "br", "input"):
                 opened.append(tag)
 
         def handle_endtag(self, tag):
@@ -113,14 +128,14 @@ def test_report_shows_openings_and_the_test_table(sweep):
     html = evaluate(sweep.path).report.read_text()
     assert "opened 1 time" in html
     assert "final &lt;analysis&gt;" in html
-    assert html.count("ensemble of fold models") >= 4
+    assert html.count("ensemble, 2/2 runs") == 4
 
 
 def test_provenance_counts_runs_that_differ(sweep):
     environment = {"python": "3.12.1", "packages": {"torch": "2.6.0"}}
     (sweep.path / FIRST / "environment.json").write_text(json.dumps(environment))
-    html = evaluate(sweep.path).report.read_text()
-    assert "3.11.0 (7 runs), 3.12.1 (1 runs)" in html
+    rows = dict(provenance(compute(sweep.path)))
+    assert rows["trained with: python"] == "3.11.0 (7 runs), 3.12.1 (1 run)"
 
 
 def test_comparison_figure_shows_each_cell_once(result):
@@ -132,7 +147,7 @@ def test_comparison_figure_shows_each_cell_once(result):
 
 
 def test_importing_needs_neither_torch_nor_matplotlib():
-    heavy = "torch matplotlib jinja2 scipy.stats sklearn"
+    heavy = "torch matplotlib jinja2 scipy.stats sklearn omegaconf"
     code = f"import sys, evaluation; print([m for m in '{heavy}'.split() if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

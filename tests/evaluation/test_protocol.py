@@ -14,6 +14,7 @@ from evaluation import (
     auc_interval,
     calibration,
     clopper_pearson,
+    compute,
     cv_auc,
     cv_auc_test,
     decision_curve,
@@ -353,19 +354,19 @@ def test_a_family_counts_pairs_whose_runs_failed(sweep):
 
 def test_a_primary_contrast_without_its_runs_is_told(sweep):
     declare(sweep, {"primary": {"modalities": ["combined", "image"]}})
-    result = evaluate(sweep.path)
+    result = compute(sweep.path)
     assert not (result.tables.comparisons["family"] == PRIMARY).any()
     assert "Primary contrast, combined less image: not all of its runs are done." in result.render()
 
 
 def test_a_contrast_of_selected_architectures_says_where_they_were_chosen(sweep):
     declare(sweep, {"primary": {"modalities": ["video", "image"]}})
-    text = " ".join(evaluate(sweep.path).render().split())
+    text = " ".join(compute(sweep.path).render().split())
     assert "Primary contrast," in text
     assert "(architectures chosen on the same patients)" in text
     assert "No primary contrast was declared" not in text
     declare(sweep, {})
-    assert "No primary contrast was declared" in evaluate(sweep.path).render()
+    assert "No primary contrast was declared" in compute(sweep.path).render()
 
 
 def test_planning_states_what_the_cohort_can_show(tables):
@@ -432,7 +433,7 @@ def test_unfinished_and_odd_sweeps_are_evaluated(sweep_maker, tmp_path, folds, l
     declare(made, ANALYSIS)
     for run_id in made.run_ids(**pending) if pending else ():
         made.status(run_id, "pending")
-    evaluate(made.path).render()
+    compute(made.path).render()
     unseal(made.path, made.store, reason="final analysis")
     result = evaluate(made.path)
     assert result.exit_code == 0

@@ -6,7 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evaluation import EvaluationError, evaluate, read_seal, read_sweep, unseal, youden_threshold
+from evaluation import (
+    EvaluationError,
+    compute,
+    evaluate,
+    read_seal,
+    read_sweep,
+    unseal,
+    youden_threshold,
+)
 
 FIRST = "alpha-image-fold0-seed0-01234567"
 
@@ -33,7 +41,7 @@ def test_opening_freezes_records_and_then_copies_the_labels(sweep):
     assert entry["reason"] == "final analysis as registered"
     assert set(entry["predictions"]) == set(sweep.run_ids())
     assert entry["previous"] is None
-    patients = evaluate(sweep.path).tables.patients
+    patients = compute(sweep.path).tables.patients
     names = ["architecture", "modality", "part"]
     mine = patients[(patients[names] == ["alpha", "image", "oof"]).all(axis=1)]
     threshold = youden_threshold(mine["label"], mine["score"])
@@ -45,7 +53,7 @@ def test_each_opening_counts_and_is_chained(sweep):
         unseal(sweep.path, sweep.store, reason=f"reason {number}")
     assert len(seal_of(sweep).openings) == 3
     assert seal_of(sweep).problems == ()
-    assert "opened 3 times" in evaluate(sweep.path).render()
+    assert "opened 3 times" in compute(sweep.path).render()
 
 
 def test_a_changed_or_missing_line_shows(sweep):
@@ -71,7 +79,7 @@ def test_a_ledger_that_lost_its_last_line_does_not_fit_the_labels(sweep):
     path = sweep.path / "unsealed.jsonl"
     path.write_text(path.read_text().splitlines(keepends=True)[0])
     with pytest.raises(EvaluationError, match=r"test_labels.parquet must be as recorded"):
-        evaluate(sweep.path)
+        compute(sweep.path)
 
 
 def edit_listing(sweep, analysis):
@@ -108,7 +116,7 @@ def test_what_is_done_after_opening_shows_in_report_terminal_and_exit_code(sweep
     unseal(sweep.path, sweep.store, reason="final analysis")
     assert seal_of(sweep).sound
     edit(sweep)
-    result = evaluate(sweep.path)
+    result = compute(sweep.path)
     assert result.exit_code == 3
     assert named in " ".join(result.render().split())
     assert named in result.report.read_text()
@@ -146,16 +154,16 @@ def test_changed_labels_are_not_used(sweep):
     labels = pd.read_parquet(path)
     labels.assign(label=1 - labels["label"]).to_parquet(path, index=False)
     with pytest.raises(EvaluationError, match=r"test_labels.parquet must be as recorded"):
-        evaluate(sweep.path)
+        compute(sweep.path)
     (sweep.path / "unsealed.jsonl").unlink()
     with pytest.raises(EvaluationError, match=r"must come with unsealed.jsonl, got no record"):
-        evaluate(sweep.path)
+        compute(sweep.path)
 
 
 def test_an_opening_without_its_labels_is_sealed_but_told(sweep):
     unseal(sweep.path, sweep.store, reason="final analysis")
     (sweep.path / "test_labels.parquet").unlink()
-    result = evaluate(sweep.path)
+    result = compute(sweep.path)
     assert set(result.tables.test["reason"]) == {"sealed"}
     assert "opened 1 time, last" in result.render()
 

@@ -56,6 +56,11 @@ def test_freezing_writes_folders_and_a_cohort_without_sealed_labels(
     sealed = cohort["patient_id"].isin(load_split(store, "default").holdout)
     assert cohort.loc[sealed, "label"].isna().all()
     assert cohort.loc[~sealed, "label"].notna().all()
+    design = json.loads((made.folder / "design.json").read_text())
+    assert design["canvas"] == 64
+    assert (design["split"]["num_folds"], design["split"]["seed"]) == (2, 0)
+    for name in ("skipped.csv", "quality.csv"):
+        assert (made.folder / name).read_bytes() == (store / name).read_bytes()
 
 
 def test_the_same_sweep_again_changes_nothing(made: Sweep) -> None:

@@ -1,0 +1,110 @@
+"""Reporting checklists, answered as far as a run can know; the rest is for the authors.
+
+Items are numbered as published and worded by us in brief. The forms are the publishers': TRIPOD+AI,
+CLAIM 2024 and STARD-AI each ask authors to fill in their own.
+"""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+import yaml
+
+from evaluation.checklists.answers import answers
+
+if TYPE_CHECKING:
+    from evaluation.evaluate import Evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checklist:
+    """A checklist.
+
+    Attributes:
+        name: Of its file.
+        title: As it is known.
+        source: Where it is published.
+    """
+
+    name: str
+    title: str
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answered:
+    """An item and what the sweep says to it.
+
+    Attributes:
+        number: As published.
+        section: Of the checklist.
+        asks: What it asks for, in our words.
+        answer: What the sweep knows; "" where it is for the authors.
+        evidence: Where in the report, or in which file.
+    """
+
+    number: str
+    section: str
+    asks: str
+    answer: str
+    evidence: str
+
+
+CHECKLISTS = {
+    checklist.name: checklist
+    for checklist in (
+        Checklist(
+            name="tripod_ai",
+            title="TRIPOD+AI 2024",
+            source="Collins et al., BMJ 2024;385:e078378. 27 items, 52 with their parts.",
+        ),
+        Checklist(
+            name="claim_2024",
+            title="CLAIM 2024",
+            source="Tejani et al., Radiology: Artificial Intelligence 2024;6(4):e240300. 44 items.",
+        ),
+        Checklist(
+            name="stard_ai",
+            title="STARD-AI 2025",
+            source="Sounderajah et al., Nature Medicine 2025;31:3283. 40 items, 48 with their "
+            "parts.",
+        ),
+    )
+}
+
+
+def fill(evaluation: "Evaluation") -> dict[str, list[Answered]]:
+    """The items of every checklist in order, answered where the sweep can."""
+    known = answers(evaluation)
+    filled = {}
+    for name in CHECKLISTS:
+        text = (files("evaluation.checklists") / f"{name}.yaml").read_text(encoding="utf-8")
+        items = []
+        for section, entries in yaml.safe_load(text).items():
+            for number, (asks, *keys) in entries.items():
+                found = [known[key] for key in keys if known[key].text]
+                items.append(
+                    Answered(
+                        number=str(number),
+                        section=section,
+                        asks=asks,
+                        answer=" ".join(each.text for each in found),
+                        evidence="; ".join(dict.fromkeys(each.evidence for each in found)),
+                    )
+                )
+        filled[name] = items
+    return filled
+
+
+def as_csv(items: Sequence[Answered]) -> str:
+    """A file that a spreadsheet opens: item, section, asks for, answer, evidence."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["item", "section", "asks for (our wording)", "answer", "evidence"])
+    for item in items:
+        answer = item.answer or "for the authors"
+        writer.writerow([item.number, item.section, item.asks, answer, item.evidence])
+    return file.getvalue()

@@ -1,0 +1,188 @@
+"""Figures of the study itself: the flow of patients, and how training went."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from evaluation.cohort import DEVELOPMENT, HOLDOUT
+from evaluation.figures.discrimination import architectures_of, modalities_of, of_cell
+from evaluation.figures.style import (
+    FAINT,
+    INK,
+    TWO_COLUMNS,
+    Drawing,
+    below,
+    of_style,
+    panels,
+)  # fmt: skip
+from evaluation.formatting import number
+
+if TYPE_CHECKING:
+    from evaluation.evaluate import Evaluation
+
+
+def flow(evaluation: "Evaluation") -> Drawing:
+    """From the cohort table to the patients scored."""
+    boxes = _boxes(evaluation)
+    return Drawing(
+        name="flow",
+        title="Flow of patients",
+        figure=flow_figure(evaluation),
+        alt=". ".join(text.replace("\n", ", ") for text in boxes.values() if text) + ".",
+        caption="Events: patients with occult lymph node metastasis. Counts are in the table "
+        "Flow below.",
+    )
+
+
+def flow_figure(evaluation: "Evaluation") -> Figure:
+    """Boxes and arrows; nothing is told that the folder does not say."""
+    boxes = _boxes(evaluation)
+    lines = {name: text.count("\n") + 1 for name, text in boxes.items()}
+    depth = max(lines[DEVELOPMENT], lines[HOLDOUT])
+    scored = max(lines["scored_oof"], lines["scored_test"])
+    tops = {"table": 0.0}
+    first = max(lines["table"], lines["left_out"]) + 2.2
+    tops[DEVELOPMENT] = tops[HOLDOUT] = first
+    tops["scored_oof"] = tops["scored_test"] = first + depth + 2.2
+    total = first + depth + 2.2 + scored + 1.2
+    figure = Figure(figsize=(TWO_COLUMNS / 25.4, (4 + 3.6 * total) / 25.4))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, 1), ylim=(total, -0.4))
+    axes.set_axis_off()
+    left, right, width = 0.02, 0.52, 0.46
+    for name, x in (
+        ("table", left), ("left_out", right), (DEVELOPMENT, left), (HOLDOUT, right),
+        ("scored_oof", left), ("scored_test", right),
+    ):  # fmt: skip
+        if boxes[name]:
+            _box(axes, (x, tops.get(name, 0.0)), width, boxes[name])
+
+    def bottom(name: str) -> float:
+        return tops[name] + lines[name] + 0.7
+
+    middle = left + width / 2, right + width / 2
+    if boxes["left_out"]:
+        _arrow(axes, (left + width, 0.9), (right, 0.9))
+    bend = bottom("table") + 0.75 if lines["table"] >= lines["left_out"] else first - 0.75
+    axes.plot([middle[0], middle[0]], [bottom("table"), bend], color=INK, lw=0.8)
+    axes.plot([middle[0], middle[1]], [bend, bend], color=INK, lw=0.8)
+    for x in middle:
+        _arrow(axes, (x, bend), (x, first))
+    for x, name, after in (
+        (middle[0], DEVELOPMENT, "scored_oof"),
+        (middle[1], HOLDOUT, "scored_test"),
+    ):
+        _arrow(axes, (x, bottom(name)), (x, tops[after]))
+    return figure
+
+
+def _boxes(evaluation: "Evaluation") -> dict[str, str]:
+    flow = evaluation.tables.flow
+    steps = {step: mine.to_dict("records") for step, mine in flow.groupby("step", sort=False)}
+    boxes = {"table": "Cohort\nnot recorded in this folder", "left_out": ""}
+    for row in steps.get("cohort table", ()):
+        boxes["table"] = f"Cohort table\n{row['rows']} files of {row['patients']} patients"
+    for row in steps.get("left out", ()):
+        told = [f"Left out: {row['rows']} files, {row['patients']} patients with none left"]
+        told += [
+            f"{part['rows']} × {part['modality'] or 'file'}: {part['reason']}"
+            for part in steps.get("reason", ())
+        ]
+        boxes["left_out"] = "\n".join(told[:9] + (["…"] if len(told) > 9 else []))
+    for split, title in ((DEVELOPMENT, "Development"), (HOLDOUT, "Hold-out (test)")):
+        told = [title]
+        for row in steps.get("split", ()):
+            if row["split"] == split:
+                told[0] += f": {_people(row)}"
+        told += [
+            f"{row['modality']}: {_people(row)}"
+            for row in steps.get("available", ())
+            if row["split"] == split
+        ]
+        boxes[split] = "\n".join(told)
+        part = "scored_oof" if split == DEVELOPMENT else "scored_test"
+        head = "Scored out-of-fold" if split == DEVELOPMENT else "Scored on the hold-out"
+        told = [head] + [
+            f"{row['modality']} models: {_people(row)}"
+            for row in steps.get("scored", ())
+            if row["split"] == split
+        ]
+        boxes[part] = "\n".join(told)
+    return boxes
+
+
+def _people(row: Mapping[Any, Any]) -> str:
+    events = "labels sealed" if pd.isna(row["events"]) else f"{row['events']} events"
+    return f"{row['patients']} patients ({events})"
+
+
+def _box(axes: Axes, corner: tuple[float, float], width: float, text: str) -> None:
+    x, top = corner
+    lines = text.count("\n") + 1
+    axes.add_patch(Rectangle(corner, width, lines + 0.7, fc="white", ec=INK, lw=0.8))
+    head, _, rest = text.partition("\n")
+    axes.text(x + 0.012, top + 0.8, head, va="center", fontsize=7, fontweight="bold")
+    for number_, line in enumerate(rest.split("\n") if rest else ()):
+        axes.text(x + 0.012, top + 1.8 + number_, line, va="center", fontsize=6.6)
+
+
+def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
+    arrow = {"arrowstyle": "-|>", "color": INK, "lw": 0.8, "shrinkA": 0, "shrinkB": 0}
+    axes.annotate("", end, start, arrowprops=arrow | {"mutation_scale": 7})
+
+
+def training(evaluation: "Evaluation") -> Drawing | None:
+    """Losses over the epochs; None where no run wrote any."""
+    runs = evaluation.tables.training
+    if runs.empty:
+        return None
+    return Drawing(
+        name="training",
+        title="Training curves",
+        figure=training_figure(evaluation),
+        alt="Training loss and inner-validation cross-entropy over epochs, one panel a modality. "
+        f"Runs trained {runs['epochs'].min()} to {runs['epochs'].max()} epochs (median "
+        f"{number(runs['epochs'].median(), 0)}); the chosen epoch lies between "
+        f"{runs['chosen_epoch'].min()} and {runs['chosen_epoch'].max()}.",
+        caption="Median over the runs of a cell, as far as half of them were trained. Upper row: "
+        "training loss (weighted cross-entropy of batches); lower: patient-level cross-entropy of "
+        "inner validation, whose lowest point chooses the checkpoint (marker: median over runs).",
+    )
+
+
+def training_figure(evaluation: "Evaluation") -> Figure:
+    """One column a modality; training loss above inner validation."""
+    curves, modalities = evaluation.study.curves, modalities_of(evaluation)
+    figure, grid = panels(modalities, rows=2, height_mm=98, share=False)
+    runs = evaluation.tables.training
+    for column, modality in enumerate(modalities):
+        for index, architecture in enumerate(architectures_of(evaluation)):
+            mine = of_cell(curves, architecture, modality)
+            if mine.empty:
+                continue
+            count = mine["run_id"].nunique()
+            for row, figures in ((0, "train_loss"), (1, "inner_bce")):
+                by_epoch = mine.dropna(subset=figures).groupby("epoch")[figures]
+                median = by_epoch.median()[by_epoch.count() >= count / 2]
+                axes = grid[row][column]
+                axes.plot(
+                    median.index + 1, median, **of_style(index), label=architecture,  # type: ignore[arg-type]
+                )  # fmt: skip
+            chosen = of_cell(runs, architecture, modality)
+            if len(chosen):
+                at = chosen["chosen_epoch"].median(), chosen["inner_bce"].median()
+                colour = of_style(index)["color"]
+                grid[1][column].plot(*at, "o", ms=3.5, mfc="white", mec=colour)
+        grid[1][column].set_xlabel("epoch")
+    for row, name in ((0, "training loss"), (1, "inner-validation BCE")):
+        ends = [end for axes in grid[row] for end in axes.get_ylim()]
+        for axes in grid[row]:
+            axes.set_ylim(min(ends), max(ends))
+            axes.grid(axis="y", color=FAINT, alpha=0.2, lw=0.5)
+        grid[row][0].set_ylabel(name)
+    below(figure, grid[0][0])
+    return figure

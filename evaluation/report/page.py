@@ -1,0 +1,63 @@
+"""From sections, tables and figures to one HTML file."""
+
+import re
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from evaluation.checklists import CHECKLISTS, Answered
+from evaluation.figures import Drawing
+from evaluation.report.provenance import provenance, settings_view
+from evaluation.report.sections import sections
+from evaluation.summary import findings, headline, said
+
+if TYPE_CHECKING:
+    from evaluation.evaluate import Evaluation
+
+
+def report_html(
+    evaluation: "Evaluation",
+    drawings: Mapping[str, Drawing],
+    checklists: Mapping[str, Sequence[Answered]],
+) -> str:
+    """The report as text. It names no patient.
+
+    Args:
+        evaluation: What is reported.
+        drawings: Figures by name.
+        checklists: Answered items by checklist.
+    """
+    environment = Environment(
+        loader=PackageLoader("evaluation", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["inline"] = _inline
+    own = files("evaluation") / "report"
+    return environment.get_template("page.html").render(
+        sweep=evaluation.sweep,
+        style=Markup((own / "page.css").read_text(encoding="utf-8")),
+        script=Markup((own / "page.js").read_text(encoding="utf-8")),
+        headline=headline(evaluation),
+        findings=findings(evaluation),
+        said=said(evaluation),
+        seal=evaluation.seal,
+        drawings=drawings,
+        sections=sections(evaluation),
+        provenance=provenance(evaluation),
+        settings=settings_view(evaluation),
+        checklists=[(CHECKLISTS[name], items) for name, items in checklists.items()],
+    )
+
+
+def _inline(drawing: Drawing) -> Markup:
+    """A figure as an SVG element whose ids are its own, for several stand in one document."""
+    svg, name = drawing.svg, drawing.name
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\1{name}-", svg)
+    return Markup(svg.replace("<svg ", '<svg aria-hidden="true" ', 1))
