@@ -6,12 +6,15 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
 if TYPE_CHECKING:
+    from experiments.compose import Run
+    from experiments.slurm import Submitted
     from experiments.sweep import Sweep
 
 _Presets = Literal["demo", "published"]
@@ -126,6 +129,9 @@ def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
     )
     sub.add_argument("--evaluate", action="store_true", help="end with the comparison table")
     sub.add_argument("--extend", action="store_true", help="add new runs to a frozen sweep")
+    sub.add_argument(
+        "--wait", action="store_true", help="with SLURM: follow the runs until all have ended"
+    )
 
     sub = command("status", _status, "show the runs of a sweep folder, live or dead")
     sub.add_argument("folder", type=Path, help="as runs/demo")
@@ -211,30 +217,64 @@ def _sweep(options: Namespace) -> int:
     if options.cohort:
         make_data(file, options.cohort)
     sweep = expand(file)
-    code = _go(sweep, extend=options.extend)
+    # Evaluation needs the ends.
+    code = _go(sweep, extend=options.extend, wait=options.wait or options.evaluate)
     return max(code, _print_evaluation(sweep.folder)) if options.evaluate else code
 
 
-def _go(sweep: Sweep, *, extend: bool) -> int:
+def _go(sweep: Sweep, *, extend: bool, wait: bool = True) -> int:
     from experiments.launch import launch
-    from experiments.status import read_status
+    from experiments.slurm import queued
     from experiments.sweep import freeze, pending
 
-    queue = pending(sweep)
-    failed = launch(
-        queue, len(sweep.runs), sweep.launcher, before=lambda: freeze(sweep, extend=extend)
+    in_queue = queued(sweep.folder)
+    queue = [run for run in pending(sweep) if run.run_id not in in_queue]
+    before = partial(freeze, sweep, extend=extend)
+    if sweep.launcher.kind == "slurm":
+        from experiments.follow import follow
+        from experiments.launch import check_runs
+        from experiments.slurm import submit
+
+        check_runs(queue)
+        before()
+        _print_jobs(sweep, submit(sweep, queue), len(in_queue))
+        if not wait:
+            return 0
+        failed = [(run, 1) for run in follow(sweep)]
+    else:
+        failed = launch(queue, len(sweep.runs), sweep.launcher, before=before, needs=sweep.needs)
+    _print_ends(sweep, [run for run, _ in failed])
+    if len(sweep.runs) == 1 and failed:
+        return failed[0][1]
+    return 1 if failed else 0
+
+
+def _print_jobs(sweep: Sweep, jobs: Sequence[Submitted], queued: int) -> None:
+    count = sum(len(job.runs) for job in jobs)
+    print(f"sweep {sweep.name}: {count} runs submitted, {queued} were in the queue")
+    for job in jobs:
+        print(f"  job {job.job_id}: {len(job.runs)} runs, {sweep.folder / 'slurm' / job.script}")
+    print(
+        f"follow them: ceus status {sweep.folder}; called again, only what is missing is submitted"
     )
-    states = [read_status(run.folder) for run in sweep.runs]
-    done = sum(status.state == "done" for status in states)
+
+
+def _print_ends(sweep: Sweep, failed: Sequence[Run]) -> None:
+    from experiments.status import read_status
+
+    states = {run.run_id: read_status(run.folder) for run in sweep.runs}
+    done = sum(status.state == "done" for status in states.values())
     print(
         f"sweep {sweep.name}: {done} done, {len(failed)} failed, "
         f"{len(states) - done - len(failed)} left ({sweep.folder})"
     )
-    for run, _ in failed:
-        print(f"  {run.run_id}: {read_status(run.folder).reason} ({run.folder / 'log.txt'})")
-    if len(sweep.runs) == 1 and failed:
-        return failed[0][1]
-    return 1 if failed else 0
+    for run in failed:
+        status = states[run.run_id]
+        print(f"  {run.run_id}: {status.reason or status.state} ({run.folder / 'log.txt'})")
+    for run in sweep.runs:
+        status = states[run.run_id]
+        if status.state == "pending" and status.reason and run not in failed:
+            print(f"  {run.run_id}: {status.reason}")
 
 
 def _status(options: Namespace) -> int:

@@ -193,7 +193,7 @@ def make_run(config: Mapping[str, Any]) -> Run:
     split = load_split(study.store, study.split)
     split.parts(study.fold)  # refuses a fold that is not there, before anything starts
     shas = {
-        "config_sha": _sha(_what_counts(config)),
+        "config_sha": _sha(what_counts(config)),
         "split_sha": split.sha,
         "store_sha": store.sha,
     }
@@ -203,7 +203,8 @@ def make_run(config: Mapping[str, Any]) -> Run:
     return Run(run_id=run_id, study=study, config=dict(config), shas=shas)
 
 
-def _what_counts(config: Mapping[str, Any]) -> dict[str, Any]:
+def what_counts(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a configuration that changes the result, and so the run's id."""
     counts = copy.deepcopy(dict(config))
     for room, names in _NOT_IN_ID.items():
         settings = counts.get(room, {})

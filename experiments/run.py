@@ -38,6 +38,7 @@ from evaluation import EvaluationError, auc_interval
 from experiments.build import build, protocol_callbacks
 from experiments.compose import Run, make_run
 from experiments.errors import ConfigError
+from experiments.needs import check_needs
 from experiments.status import Status, read_status, run_lock, write_atomic, write_status
 from experiments.tracking import TolerantWandbLogger
 from lightning_modules import gather_rows, patient_scores
@@ -86,6 +87,9 @@ def execute(folder: Path) -> None:
     run = load_run(folder)
     with _holding(folder):
         before = read_status(folder)
+        if before.state == "done":  # a job submitted by hand, or one that was overtaken
+            return
+        check_needs(folder)
         status = Status(state="running", attempts=before.attempts + 1, started=time.time())
         pulse = _Pulse(folder, status)
         pulse.write()
@@ -278,7 +282,10 @@ def run_and_exit(folder: Path, threads: int | None) -> None:
     """Run with all output in the folder's `log.txt`; exit 0 done, 2 the user's to mend, 1 a bug."""
     if threads:
         torch.set_num_threads(threads)
-    log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    # Processes of one machine can append to one file; those of several cannot on every file system.
+    node = os.environ.get("SLURM_NODEID", "0")
+    name = "log.txt" if node == "0" else f"log-node{node}.txt"
+    log = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
@@ -306,7 +313,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--launcher", type=int, default=None, help="process to end with")
     options = parser.parse_args(arguments)
     # Further ranks are started by the first, with the same command line.
-    die_with_parent(None if "LOCAL_RANK" in os.environ else options.launcher)
+    if options.launcher:
+        die_with_parent(None if "LOCAL_RANK" in os.environ else options.launcher)
     run_and_exit(options.folder, options.threads)
 
 
