@@ -32,9 +32,9 @@ phantom: setup ## make the synthetic cohort of the demo in data/
 report: setup ## make tables and report of SWEEP again from its prediction tables
 	$(CEUS) evaluate runs/$(SWEEP)
 
-# The empty addresses keep the pages from loading scripts over the network.
+# Nobody else on the machine can listen to the kernel, and the pages load nothing over the network.
 notebooks: setup ## run the notebooks on SWEEP; pages in runs/SWEEP/notebooks
-	CEUS_SWEEP=$(abspath runs/$(SWEEP)) .venv/bin/jupyter nbconvert --execute --to html --output-dir runs/$(SWEEP)/notebooks --HTMLExporter.require_js_url=data:, --HTMLExporter.mathjax_url=data:, notebooks/*.ipynb
+	CEUS_SWEEP=$(abspath runs/$(SWEEP)) .venv/bin/jupyter nbconvert --execute --to html --output-dir runs/$(SWEEP)/notebooks --HTMLExporter.require_js_url=data:, --HTMLExporter.mathjax_url=data:, --KernelManager.transport_encryption=auto notebooks/*.ipynb
 
 bench: setup ## time the readers and loaders side by side; writes benchmarks/RESULTS.md
 	.venv/bin/pip install --quiet --constraint constraints.txt --editable '.[bench]'
