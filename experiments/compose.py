@@ -101,9 +101,20 @@ class Study:
     eval_sampling: dict[str, Any]
     augment: dict[str, Any] | None
     head: dict[str, Any]
+    modality_dropout: float
+    class_sampling: Literal["stratified", "balanced", "plain"]
+    pos_weight: float | Literal["balanced"]
+    layer_decay: float
+    freeze_epochs: int
+    channels_last: bool
+    fused_optimizer: bool
+    matmul_precision: Literal["highest", "high", "medium"]
     patience: int
     last_every: int
     wandb: bool
+    warm_start: str | dict[Literal["image", "video"], str] | None = None
+    ema_decay: float | None = None
+    compile_backend: str | None = None
 
 
 @dataclass(frozen=True)
