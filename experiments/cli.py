@@ -222,7 +222,11 @@ def _go(sweep: Sweep, *, extend: bool) -> int:
 
     queue = pending(sweep)
     failed = launch(
-        queue, len(sweep.runs), sweep.launcher, before=lambda: freeze(sweep, extend=extend)
+        queue,
+        len(sweep.runs),
+        sweep.launcher,
+        before=lambda: freeze(sweep, extend=extend),
+        needs=sweep.needs,
     )
     states = [read_status(run.folder) for run in sweep.runs]
     done = sum(status.state == "done" for status in states)
@@ -232,9 +236,16 @@ def _go(sweep: Sweep, *, extend: bool) -> int:
     )
     for run, _ in failed:
         print(f"  {run.run_id}: {read_status(run.folder).reason} ({run.folder / 'log.txt'})")
+    waiting = [
+        (run, status)
+        for run, status in zip(sweep.runs, states, strict=True)
+        if run.run_id in sweep.needs and status.state == "pending"
+    ]
+    for run, status in waiting:
+        print(f"  {run.run_id}: {status.reason}")
     if len(sweep.runs) == 1 and failed:
         return failed[0][1]
-    return 1 if failed else 0
+    return 1 if failed or waiting else 0
 
 
 def _status(options: Namespace) -> int:

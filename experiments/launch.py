@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
@@ -20,6 +20,12 @@ from experiments.status import read_status, write_status
 from experiments.sweep import LauncherSettings
 
 _POLL_SECONDS = 0.2
+_WHY = {
+    "failed": "failed",
+    "running": "runs elsewhere",
+    "pending": "waits itself or is not part of this call",
+    "done": "is done",
+}
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,12 @@ def slots(settings: LauncherSettings) -> list[Slot]:
 
 
 def launch(
-    runs: Sequence[Run], total: int, settings: LauncherSettings, *, before: Callable[[], None]
+    runs: Sequence[Run],
+    total: int,
+    settings: LauncherSettings,
+    *,
+    before: Callable[[], None],
+    needs: Mapping[str, tuple[str, ...]] | None = None,
 ) -> list[tuple[Run, int]]:
     """Run what is given, a failed one not stopping the rest.
 
@@ -77,6 +88,8 @@ def launch(
         total: Runs of the whole sweep, for the display.
         settings: How they are put on the machine.
         before: Called when all configurations are found good, before the first run starts.
+        needs: For a run's id the ids of the runs that must be done before it starts. One whose need
+            is not and will not be done here stays pending, its status saying why.
 
     Returns:
         Those that failed, each with its exit code: 2 for what the user can mend.
@@ -95,8 +108,11 @@ def launch(
     with Progress(done=total - len(runs), total=total) as progress:
         try:
             while queue or active:
-                while queue and free:
-                    run, slot = queue.pop(0), free.pop(0)
+                coming = {run.run_id for run in queue} | active.keys()
+                queue = [run for run in queue if not _must_wait(run, needs or {}, coming)]
+                while free and (run := _first_ready(queue, needs or {})):
+                    queue.remove(run)
+                    slot = free.pop(0)
                     active[run.run_id] = (run, slot, _start(context, run, slot, settings))
                 time.sleep(_POLL_SECONDS)
                 for name, (run, slot, process) in list(active.items()):
@@ -112,6 +128,26 @@ def launch(
             for _, _, process in active.values():
                 process.kill()
     return failed
+
+
+def _first_ready(queue: Sequence[Run], needs: Mapping[str, tuple[str, ...]]) -> Run | None:
+    """The first run that waits for no other."""
+    return next((run for run in queue if not _lacking(run, needs)), None)
+
+
+def _must_wait(run: Run, needs: Mapping[str, tuple[str, ...]], coming: Set[str]) -> bool:
+    """Whether a run needs one that will not be done here; its status then says which."""
+    lacking = [name for name in _lacking(run, needs) if name not in coming]
+    if lacking:
+        status = read_status(run.folder.parent / lacking[0])
+        reason = f"waits for {lacking[0]}, which {_WHY[status.state]}"
+        write_status(run.folder, replace(read_status(run.folder), state="pending", reason=reason))
+    return bool(lacking)
+
+
+def _lacking(run: Run, needs: Mapping[str, tuple[str, ...]]) -> list[str]:
+    names = needs.get(run.run_id, ())
+    return [name for name in names if read_status(run.folder.parent / name).state != "done"]
 
 
 def _ended_well(run: Run, code: int) -> bool:

@@ -17,6 +17,7 @@ from evaluation.errors import EvaluationError
 from experiments.compose import Run, compose, explain, load_yaml, make_run
 from experiments.errors import ConfigError
 from experiments.status import is_locked, read_status, write_atomic
+from experiments.warm_start import MODALITIES
 
 CELL = ("architecture", "modality", "fold", "seed")
 
@@ -161,7 +162,7 @@ def expand(file: SweepFile) -> Sweep:
     Raises:
         ConfigError, DataError: For the first setting, store, split or fold that does not fit.
     """
-    runs = [make_run(config) for config in _configs(file)]
+    runs, needs = _runs(file)
     ids = [run.run_id for run in runs]
     if len(set(ids)) < len(ids):
         twice = sorted({name for name in ids if ids.count(name) > 1})
@@ -169,7 +170,35 @@ def expand(file: SweepFile) -> Sweep:
             f"axes must give each run once, got {', '.join(twice)} twice (sweep {file.name}). "
             "Remove repeated values."
         )
-    return Sweep(file.name, runs[0].folder.parent, tuple(runs), file.launcher, file.analysis)
+    folder = runs[0].folder.parent
+    return Sweep(file.name, folder, tuple(runs), file.launcher, file.analysis, needs)
+
+
+def _runs(file: SweepFile) -> tuple[list[Run], dict[str, tuple[str, ...]]]:
+    """The runs in the order of the axes, and which of them start from which (`warm_start`)."""
+    cells = [tuple(map(_yaml, cell)) for cell in itertools.product(*file.axes.values())]
+    at = list(file.axes).index("modality") if "modality" in file.axes else -1
+    waiting, made = {}, {}
+    for cell, config in zip(cells, _configs(file), strict=True):
+        study = config["study"]
+        if study["modality"] == "combined" and study["warm_start"] == "sweep":
+            waiting[cell] = config
+        else:
+            made[cell] = make_run(config)
+    needs = {}
+    for cell, config in waiting.items():
+        # The same cell but for its modality, whatever further axes there are.
+        wanted = {name: (*cell[:at], name, *cell[at + 1 :]) for name in MODALITIES}
+        if at < 0 or not made.keys() >= set(wanted.values()):
+            raise ConfigError(
+                "axes must have the modalities image and video where warm_start is sweep, got "
+                f"{file.axes.get('modality')} (sweep {file.name}). Add them, or name the folder of "
+                "a finished sweep: warm_start=DIR."
+            )
+        start = {name: made[of].run_id for name, of in wanted.items()}
+        run = make_run({**config, "study": {**config["study"], "warm_start": start}})
+        made[cell], needs[run.run_id] = run, tuple(start.values())
+    return [made[cell] for cell in cells], needs
 
 
 def make_data(file: SweepFile, cohort: str) -> None:

@@ -228,7 +228,7 @@ class PatientClassifier(LightningModule):
             ],
             fused=self.fused_optimizer or None,
         )
-        # A fused AdamW can also undo the scaling of float16 gradients, and Lightning then refuses to
+        # A fused AdamW can also undo the scaling of float16 gradients; Lightning then refuses to
         # clip them, in bfloat16 too, which has no scaling. Left to the scaler, as elsewhere.
         optimizer._step_supports_amp_scaling = False
         steps = max(1, int(self.trainer.estimated_stepping_batches))

@@ -30,7 +30,7 @@ class FreezeEncoders(Callback):
         self.epochs = epochs
         self._frozen: list[nn.Parameter] = []
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Look for the encoders, and forget what an earlier fit froze."""
         if not hasattr(pl_module, "encoders"):
             raise ValueError(
