@@ -23,8 +23,8 @@ _POLL_SECONDS = 0.2
 _WHY = {
     "failed": "failed",
     "running": "runs elsewhere",
-    "pending": "waits itself or is not part of this call",
-    "done": "is done",
+    "pending": "is not part of this call",
+    "done": "was done meanwhile: call again",
 }
 
 
@@ -101,6 +101,14 @@ def launch(
     free = slots(settings)
     active: dict[str, tuple[Run, Slot, _Process]] = {}
     failed = []
+    lacking = {
+        run.run_id: {
+            name
+            for name in (needs or {}).get(run.run_id, ())
+            if read_status(run.folder.parent / name).state != "done"
+        }
+        for run in runs
+    }
     context = _server()
     if runs:
         _check_all(context, runs)
@@ -109,10 +117,11 @@ def launch(
         try:
             while queue or active:
                 coming = {run.run_id for run in queue} | active.keys()
-                queue = [run for run in queue if not _must_wait(run, needs or {}, coming)]
-                while free and (run := _first_ready(queue, needs or {})):
+                queue = [run for run in queue if not _left_waiting(run, lacking, coming)]
+                ready = [run for run in queue if not lacking.get(run.run_id)]
+                while ready and free:
+                    run, slot = ready.pop(0), free.pop(0)
                     queue.remove(run)
-                    slot = free.pop(0)
                     active[run.run_id] = (run, slot, _start(context, run, slot, settings))
                 time.sleep(_POLL_SECONDS)
                 for name, (run, slot, process) in list(active.items()):
@@ -122,6 +131,9 @@ def launch(
                         free.append(slot)
                         if not _ended_well(run, code):
                             failed.append((run, code))
+                        else:
+                            for names in lacking.values():
+                                names.discard(name)
                         progress.ended(run)
                 progress.show([run for run, _, _ in active.values()])
         finally:
@@ -130,24 +142,15 @@ def launch(
     return failed
 
 
-def _first_ready(queue: Sequence[Run], needs: Mapping[str, tuple[str, ...]]) -> Run | None:
-    """The first run that waits for no other."""
-    return next((run for run in queue if not _lacking(run, needs)), None)
-
-
-def _must_wait(run: Run, needs: Mapping[str, tuple[str, ...]], coming: Set[str]) -> bool:
+def _left_waiting(run: Run, lacking: Mapping[str, Set[str]], coming: Set[str]) -> bool:
     """Whether a run needs one that will not be done here; its status then says which."""
-    lacking = [name for name in _lacking(run, needs) if name not in coming]
-    if lacking:
-        status = read_status(run.folder.parent / lacking[0])
-        reason = f"waits for {lacking[0]}, which {_WHY[status.state]}"
-        write_status(run.folder, replace(read_status(run.folder), state="pending", reason=reason))
-    return bool(lacking)
-
-
-def _lacking(run: Run, needs: Mapping[str, tuple[str, ...]]) -> list[str]:
-    names = needs.get(run.run_id, ())
-    return [name for name in names if read_status(run.folder.parent / name).state != "done"]
+    lost = sorted(lacking.get(run.run_id, set()) - coming)
+    if lost:
+        state = read_status(run.folder.parent / lost[0]).state
+        status = read_status(run.folder)
+        reason = f"waits for {lost[0]}, which {_WHY[state]}"
+        write_status(run.folder, replace(status, state="pending", reason=reason))
+    return bool(lost)
 
 
 def _ended_well(run: Run, code: int) -> bool:

@@ -184,11 +184,10 @@ class PatientClassifier(LightningModule):
     def _check_patients(self, scored: set[str]) -> None:
         trainer = self.trainer
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        if (
-            trainer.sanity_checking
-            or trainer.limit_val_batches != 1
-            or not hasattr(data, "patients")
-        ):
+        in_part = (
+            trainer.sanity_checking or repr(trainer.limit_val_batches) != "1.0"
+        )  # 1 is a batch
+        if in_part or not hasattr(data, "patients"):
             return
         expected = set(data.patients("inner_val"))
         if scored != expected:

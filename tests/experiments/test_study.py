@@ -1,9 +1,11 @@
 """One optimisation step of every cell of the real study: full-size networks, small input."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from experiments.build import build
 from experiments.compose import compose
@@ -20,10 +22,16 @@ SMALL = [
     "batch_size=2",
     "train_sampling.init_args.clip_seconds=1.5",
     "eval_sampling.init_args.clip_seconds=1.5",
-    "trainer.precision=32-true",
     "trainer.accelerator=cpu",
     "trainer.max_epochs=1",
 ]
+
+
+@pytest.fixture(autouse=True)
+def matmul_precision() -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    yield
+    torch.set_float32_matmul_precision(before)
 
 
 @pytest.mark.parametrize("modality", STUDY.axes["modality"])
@@ -39,5 +47,11 @@ def test_a_full_cell_takes_a_step(
     trainer.fit(model, datamodule=data)
     moved = [not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True)]
     assert trainer.global_step == 1
+    assert trainer.precision == "bf16-mixed"
+    assert torch.get_float32_matmul_precision() == "high"
+    assert all(group["fused"] for group in trainer.optimizers[0].param_groups)
+    order = {4: torch.channels_last, 5: torch.channels_last_3d}
+    convolutions = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d | nn.Conv3d)]
+    assert all(w.is_contiguous(memory_format=order[w.ndim]) for w in convolutions)
     # timm starts residual branches at zero, so half of a ResNet-50 has no gradient at first.
     assert sum(moved) > 0.5 * len(moved)
