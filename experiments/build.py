@@ -9,6 +9,7 @@ import torch
 from jsonargparse import ArgumentError
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.fabric.plugins import CheckpointIO
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
@@ -53,8 +54,12 @@ class _StudyCLI(LightningCLI):
         extras = dict(self._trainer_extras)
         callbacks: list[Callback] = extras.pop("callbacks", [])
         self.trainer_defaults = {"callbacks": callbacks}
-        own = self._get(self.config_init, "trainer", default={}).get("plugins") or []
-        extras["plugins"] = [*(own if isinstance(own, list) else [own]), *extras["plugins"]]
+        own = self._get(self.config_init, "trainer")["plugins"] or []
+        own = own if isinstance(own, list) else [own]
+        if SLURMEnvironment.detect() and not own:
+            # The job's script requeues; a run goes on from its own last.ckpt, not from Lightning's.
+            own = [SLURMEnvironment(auto_requeue=False)]
+        extras["plugins"] = [*own, *extras["plugins"]]
         return super().instantiate_trainer(**extras, **kwargs)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from experiments.compose import Run
 from experiments.errors import ConfigError
-from experiments.warm_start import check_done, needed
+from experiments.warm_start import check_done, family, needed
 
 IDENTITY = "ceus_run"
 """Key of a checkpoint under which its run is named, in plain strings."""
@@ -52,8 +52,13 @@ class RunCheckpointIO(TorchCheckpointIO):
 def identity(run: Run) -> dict[str, str]:
     """What a checkpoint carries of its run: id, cell and what the id stands for."""
     study = run.study
-    cell = {name: str(getattr(study, name)) for name in ("architecture", "modality", "fold")}
-    return {"run_id": run.run_id, **cell, "seed": str(study.seed), **run.shas}
+    cell = {name: str(getattr(study, name)) for name in ("modality", "fold", "seed")}
+    return {
+        "run_id": run.run_id,
+        "architecture": family(study.architecture),
+        **cell,
+        **run.shas,
+    }
 
 
 def start_from_needed(run: Run, model: LightningModule) -> None:

@@ -6,12 +6,15 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
 if TYPE_CHECKING:
+    from experiments.compose import Run
+    from experiments.slurm import Submitted
     from experiments.sweep import Sweep
 
 _Presets = Literal["demo", "published"]
@@ -126,6 +129,9 @@ def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
     )
     sub.add_argument("--evaluate", action="store_true", help="end with the comparison table")
     sub.add_argument("--extend", action="store_true", help="add new runs to a frozen sweep")
+    sub.add_argument(
+        "--wait", action="store_true", help="with SLURM: follow the runs until all have ended"
+    )
 
     sub = command("status", _status, "show the runs of a sweep folder, live or dead")
     sub.add_argument("folder", type=Path, help="as runs/demo")
@@ -142,7 +148,25 @@ def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
         help="open the test set with labels of the store (by default the runs' own); is recorded",
     )
     sub.add_argument("--reason", type=str, default="", help="why it is opened")
+
+    _tracking_commands(command)
     return parser, commands
+
+
+def _tracking_commands(command: Callable[..., ArgumentParser]) -> None:
+    sub = command("wandb-sync", _wandb_sync, "upload to W&B what was tracked offline")
+    sub.add_argument("folder", type=Path, help="as runs/demo")
+    sub.add_argument("--seconds", type=float, default=600.0, help="most that one run may take")
+
+    sub = command("dashboard", _dashboard, "define a W&B workspace and report of a sweep")
+    sub.add_argument("folder", type=Path, help="as runs/demo")
+    sub.add_argument("--online", action="store_true", help="create them at W&B")
+    sub.add_argument("--entity", type=str, default="", help="user or team; else WANDB_ENTITY")
+    sub.add_argument("--project", type=str, default="", help="else WANDB_PROJECT, else ceus")
+
+    sub = command("patient", _patient, "name the patients that hashes in logs and W&B stand for")
+    sub.add_argument("store", type=Path, help="that the runs were made from")
+    sub.add_argument("hashes", type=str, nargs="+", metavar="HASH", help="16 hex digits")
 
 
 def _phantom(options: Namespace) -> int:
@@ -211,41 +235,66 @@ def _sweep(options: Namespace) -> int:
     if options.cohort:
         make_data(file, options.cohort)
     sweep = expand(file)
-    code = _go(sweep, extend=options.extend)
+    # Evaluation needs the ends.
+    code = _go(sweep, extend=options.extend, wait=options.wait or options.evaluate)
     return max(code, _print_evaluation(sweep.folder)) if options.evaluate else code
 
 
-def _go(sweep: Sweep, *, extend: bool) -> int:
+def _go(sweep: Sweep, *, extend: bool, wait: bool = True) -> int:
     from experiments.launch import launch
+    from experiments.slurm import queued
     from experiments.status import read_status
     from experiments.sweep import freeze, pending
 
-    queue = pending(sweep)
-    failed = launch(
-        queue,
-        len(sweep.runs),
-        sweep.launcher,
-        before=lambda: freeze(sweep, extend=extend),
-        needs=sweep.needs,
+    in_queue = queued(sweep.folder)
+    queue = [run for run in pending(sweep) if run.run_id not in in_queue]
+    before = partial(freeze, sweep, extend=extend)
+    if sweep.launcher.kind == "slurm":
+        from experiments.follow import follow
+        from experiments.launch import check_runs
+        from experiments.slurm import submit
+
+        check_runs(queue)
+        before()
+        _print_jobs(sweep, submit(sweep, queue), len(in_queue))
+        if not wait:
+            return 0
+        failed = [(run, 1) for run in follow(sweep)]
+    else:
+        failed = launch(queue, len(sweep.runs), sweep.launcher, before=before, needs=sweep.needs)
+    _print_ends(sweep, [run for run, _ in failed])
+    if len(sweep.runs) == 1 and failed:
+        return failed[0][1]
+    waiting = any(read_status(run.folder).state == "pending" for run in queue)
+    return 1 if failed or waiting else 0
+
+
+def _print_jobs(sweep: Sweep, jobs: Sequence[Submitted], queued: int) -> None:
+    count = sum(len(job.runs) for job in jobs)
+    print(f"sweep {sweep.name}: {count} runs submitted, {queued} were in the queue")
+    for job in jobs:
+        print(f"  job {job.job_id}: {len(job.runs)} runs, {sweep.folder / 'slurm' / job.script}")
+    print(
+        f"follow them: ceus status {sweep.folder}; called again, only what is missing is submitted"
     )
-    states = [read_status(run.folder) for run in sweep.runs]
-    done = sum(status.state == "done" for status in states)
+
+
+def _print_ends(sweep: Sweep, failed: Sequence[Run]) -> None:
+    from experiments.status import read_status
+
+    states = {run.run_id: read_status(run.folder) for run in sweep.runs}
+    done = sum(status.state == "done" for status in states.values())
     print(
         f"sweep {sweep.name}: {done} done, {len(failed)} failed, "
         f"{len(states) - done - len(failed)} left ({sweep.folder})"
     )
-    for run, _ in failed:
-        print(f"  {run.run_id}: {read_status(run.folder).reason} ({run.folder / 'log.txt'})")
-    waiting = [
-        (run, status)
-        for run, status in zip(sweep.runs, states, strict=True)
-        if run.run_id in sweep.needs and status.state == "pending"
-    ]
-    for run, status in waiting:
-        print(f"  {run.run_id}: {status.reason}")
-    if len(sweep.runs) == 1 and failed:
-        return failed[0][1]
-    return 1 if failed or waiting else 0
+    for run in failed:
+        status = states[run.run_id]
+        print(f"  {run.run_id}: {status.reason or status.state} ({run.folder / 'log.txt'})")
+    for run in sweep.runs:
+        status = states[run.run_id]
+        if status.state == "pending" and status.reason and run not in failed:
+            print(f"  {run.run_id}: {status.reason}")
 
 
 def _status(options: Namespace) -> int:
@@ -264,6 +313,39 @@ def _evaluate(options: Namespace) -> int:
         store = _store_of(options.folder) if options.unseal_test == Path() else options.unseal_test
         evaluation.unseal(options.folder, store, reason=options.reason)
     return _print_evaluation(options.folder)
+
+
+def _wandb_sync(options: Namespace) -> int:
+    from experiments.wandb_sync import upload_sweep
+
+    failed = False
+    for upload in upload_sweep(options.folder, run_seconds=options.seconds):
+        print(upload, flush=True)
+        failed |= upload.outcome == "failed"
+    return int(failed)
+
+
+def _dashboard(options: Namespace) -> int:
+    import os
+
+    if options.project:
+        os.environ["WANDB_PROJECT"] = options.project
+    from experiments.dashboard import make_dashboard
+
+    made = make_dashboard(options.folder, online=options.online, entity=options.entity)
+    print(f"dashboard: {made.file}")
+    for url in made.urls:
+        print(url)
+    return 0
+
+
+def _patient(options: Namespace) -> int:
+    from datamodules.pseudonyms import Pseudonyms
+
+    patients = Pseudonyms(options.store)
+    for patient_hash in options.hashes:
+        print(f"{patient_hash} {patients.find(patient_hash)}")
+    return 0
 
 
 def _store_of(folder: Path) -> Path:

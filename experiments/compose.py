@@ -208,7 +208,7 @@ def make_run(config: Mapping[str, Any]) -> Run:
     split = load_split(study.store, study.split)
     split.parts(study.fold)  # refuses a fold that is not there, before anything starts
     shas = {
-        "config_sha": _sha(_what_counts(config)),
+        "config_sha": _sha(what_counts(config)),
         "split_sha": split.sha,
         "store_sha": store.sha,
     }
@@ -229,7 +229,8 @@ def _check_balance(config: Mapping[str, Any]) -> None:
         )
 
 
-def _what_counts(config: Mapping[str, Any]) -> dict[str, Any]:
+def what_counts(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a configuration that changes the result, and so the run's id."""
     counts = copy.deepcopy(dict(config))
     for room, names in _NOT_IN_ID.items():
         settings = counts.get(room, {})
@@ -237,8 +238,11 @@ def _what_counts(config: Mapping[str, Any]) -> dict[str, Any]:
             settings.pop(name, None)
             settings.get("init_args", {}).pop(name, None)
     # A run that this one starts from counts by its id, not by where it lies.
-    start = counts["study"].get("warm_start") or {}
-    counts["study"]["warm_start"] = {name: Path(run).name for name, run in start.items()} or None
+    start = counts["study"].get("warm_start")
+    if isinstance(start, Mapping):
+        counts["study"]["warm_start"] = {name: Path(run).name for name, run in start.items()}
+    if counts["study"]["modality"] != "combined":
+        counts["study"]["warm_start"] = None
     # A path that names weights stands for their content, not for where they lie.
     return cast("dict[str, Any]", _weights_by_content(counts))
 

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
@@ -15,17 +15,12 @@ from typing import Any, Protocol
 
 from experiments.compose import Run
 from experiments.errors import ConfigError
+from experiments.needs import leave_waiting, take_ready, unmet
 from experiments.progress import Progress
 from experiments.status import read_status, write_status
 from experiments.sweep import LauncherSettings
 
 _POLL_SECONDS = 0.2
-_WHY = {
-    "failed": "failed",
-    "running": "runs elsewhere",
-    "pending": "is not part of this call",
-    "done": "was done meanwhile: call again",
-}
 
 
 @dataclass(frozen=True)
@@ -50,14 +45,9 @@ def slots(settings: LauncherSettings) -> list[Slot]:
     """Share out the machine: device groups on GPUs, else the cores among the runs.
 
     Raises:
-        ConfigError: If a run asks for more GPUs than there are, or a number is below 1.
+        ConfigError: If a run asks for more GPUs than there are.
     """
     each = settings.devices_per_run
-    if each < 1 or (settings.parallel != "auto" and settings.parallel < 1):
-        raise ConfigError(
-            f"launcher must have parallel >= 1 (or auto) and devices_per_run >= 1, got {settings}. "
-            "Correct the sweep's launcher settings."
-        )
     cores = os.cpu_count() or 1
     gpus = _gpus()
     if not gpus:
@@ -69,7 +59,8 @@ def slots(settings: LauncherSettings) -> list[Slot]:
             "Lower it, or set CUDA_VISIBLE_DEVICES."
         )
     groups = [tuple(gpus[i : i + each]) for i in range(0, len(gpus) - each + 1, each)]
-    count = len(groups) if settings.parallel == "auto" else settings.parallel
+    shared = len(groups) * settings.runs_per_device
+    count = shared if settings.parallel == "auto" else settings.parallel
     return [Slot(groups[i % len(groups)], max(1, cores // (count * each))) for i in range(count)]
 
 
@@ -79,17 +70,17 @@ def launch(
     settings: LauncherSettings,
     *,
     before: Callable[[], None],
-    needs: Mapping[str, tuple[str, ...]] | None = None,
+    needs: Mapping[str, Sequence[str]],
 ) -> list[tuple[Run, int]]:
-    """Run what is given, a failed one not stopping the rest.
+    """Run what is given, a failed one not stopping the rest but those that need it.
 
     Args:
         runs: To be run, in this order.
         total: Runs of the whole sweep, for the display.
         settings: How they are put on the machine.
         before: Called when all configurations are found good, before the first run starts.
-        needs: For a run's id the ids of the runs that must be done before it starts. One whose need
-            is not and will not be done here stays pending, its status saying why.
+        needs: For a run's id the ids that must be done first. What waits in vain stays `pending`
+            with the reason.
 
     Returns:
         Those that failed, each with its exit code: 2 for what the user can mend.
@@ -101,28 +92,16 @@ def launch(
     free = slots(settings)
     active: dict[str, tuple[Run, Slot, _Process]] = {}
     failed = []
-    lacking = {
-        run.run_id: {
-            name
-            for name in (needs or {}).get(run.run_id, ())
-            if read_status(run.folder.parent / name).state != "done"
-        }
-        for run in runs
-    }
-    context = _server()
-    if runs:
-        _check_all(context, runs)
+    context = check_runs(runs)
     before()
     with Progress(done=total - len(runs), total=total) as progress:
         try:
             while queue or active:
-                coming = {run.run_id for run in queue} | active.keys()
-                queue = [run for run in queue if not _left_waiting(run, lacking, coming)]
-                ready = [run for run in queue if not lacking.get(run.run_id)]
-                while ready and free:
-                    run, slot = ready.pop(0), free.pop(0)
-                    queue.remove(run)
-                    active[run.run_id] = (run, slot, _start(context, run, slot, settings))
+                while free and (ready := take_ready(queue, needs)):
+                    slot = free.pop(0)
+                    active[ready.run_id] = (ready, slot, _start(context, ready, slot, settings))
+                if not active:
+                    break
                 time.sleep(_POLL_SECONDS)
                 for name, (run, slot, process) in list(active.items()):
                     code = process.poll()
@@ -131,26 +110,29 @@ def launch(
                         free.append(slot)
                         if not _ended_well(run, code):
                             failed.append((run, code))
-                        else:
-                            for names in lacking.values():
-                                names.discard(name)
                         progress.ended(run)
                 progress.show([run for run, _, _ in active.values()])
         finally:
             for _, _, process in active.values():
                 process.kill()
+    for run in queue:
+        leave_waiting(run.folder, str(unmet(run.folder, needs[run.run_id])))
     return failed
 
 
-def _left_waiting(run: Run, lacking: Mapping[str, Set[str]], coming: Set[str]) -> bool:
-    """Whether a run needs one that will not be done here; its status then says which."""
-    lost = sorted(lacking.get(run.run_id, set()) - coming)
-    if lost:
-        state = read_status(run.folder.parent / lost[0]).state
-        status = read_status(run.folder)
-        reason = f"waits for {lost[0]}, which {_WHY[state]}"
-        write_status(run.folder, replace(status, state="pending", reason=reason))
-    return bool(lost)
+def check_runs(runs: Sequence[Run]) -> ForkServerContext:
+    """Hold every configuration against the constructors that it names.
+
+    Returns:
+        A process from which runs are forked.
+
+    Raises:
+        ConfigError: For the first that does not fit.
+    """
+    context = _server()
+    if runs:
+        _check_all(context, runs)
+    return context
 
 
 def _ended_well(run: Run, code: int) -> bool:
@@ -202,6 +184,8 @@ def _start(
     context: ForkServerContext, run: Run, slot: Slot, settings: LauncherSettings
 ) -> _Process:
     environment = {"CUDA_VISIBLE_DEVICES": ",".join(slot.gpus)} if slot.gpus else {}
+    # Inside of a SLURM job Lightning would take that job's tasks for the run's ranks.
+    environment["SLURM_JOB_NAME"] = "interactive"
     if settings.devices_per_run > 1:
         # Lightning starts the further ranks by calling the command line again: it needs one.
         command = [sys.executable, "-m", "experiments.run", str(run.folder)]

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -14,6 +14,7 @@ from rich.text import Text
 
 from experiments.compose import Run
 from experiments.errors import ConfigError
+from experiments.slurm import queued
 from experiments.status import Status, is_locked, read_status
 
 
@@ -88,6 +89,13 @@ class Progress:
         return f", about {seconds / 60:.0f} min to go"
 
 
+def _queued(folder: Path) -> Container[str]:
+    try:
+        return queued(folder)
+    except ConfigError:  # no controller answers: the folders still tell what they know
+        return ()
+
+
 def _figure(status: Status) -> str:
     return "-" if status.inner_auroc is None else f"{status.inner_auroc:.3f}"
 
@@ -104,11 +112,14 @@ def status_table(folder: Path) -> Table:
     table = Table(title=f"sweep {folder.name}", box=None, pad_edge=False)
     for name in ("run", "state", "epoch", "inner AUROC", "time", "reason"):
         table.add_column(name, overflow="fold")
+    tasks = _queued(folder)
     for entry in json.loads(path.read_text())["runs"]:
         status = read_status(folder / entry["run_id"])
         state: str = status.state
         if state == "running" and not is_locked(folder / entry["run_id"]):
             state = "killed"
+        if state not in ("done", "running") and entry["run_id"] in tasks:
+            state = "queued"
         table.add_row(
             entry["run_id"].rsplit("-", 1)[0],
             state,

@@ -29,16 +29,21 @@ import pandas as pd
 import torch
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import CSVLogger, Logger
 from omegaconf import OmegaConf
 
 from backbones.errors import EncoderError
 from datamodules.errors import DataError
-from evaluation import EvaluationError, auc_interval
+from datamodules.pseudonyms import Pseudonyms, conceal
+from evaluation import EvaluationError
 from experiments.build import build, protocol_callbacks
+from experiments.charts import run_figures
 from experiments.checkpoints import BEST, RunCheckpointIO, start_from_needed
-from experiments.compose import Run, make_run
+from experiments.compose import Run, load_yaml, make_run
 from experiments.errors import ConfigError
+from experiments.needs import check_needs
+from experiments.pace import Pace
 from experiments.status import Status, read_status, run_lock, write_atomic, write_status
 from experiments.tracking import TolerantWandbLogger
 from lightning_modules import gather_rows, patient_scores
@@ -87,13 +92,16 @@ def execute(folder: Path) -> None:
     run = load_run(folder)
     with _holding(folder):
         before = read_status(folder)
+        if before.state == "done":  # a job submitted by hand, or one that was overtaken
+            return
+        check_needs(folder)
         status = Status(state="running", attempts=before.attempts + 1, started=time.time())
         pulse = _Pulse(folder, status)
         pulse.write()
         try:
             _work(run, pulse)
         except BaseException as error:
-            pulse.update(state="failed", reason=_one_line(error))
+            pulse.update(state="failed", reason=conceal(_one_line(error), run.study.store))
             raise
         pulse.update(state="done")
 
@@ -151,7 +159,8 @@ def _work(run: Run, pulse: "_Pulse") -> None:
     wandb = TolerantWandbLogger(run) if run.study.wandb else None
     if wandb:
         logger.append(wandb)
-    callbacks = [*protocol_callbacks(run.study, run.folder), pulse]
+    rates = LearningRateMonitor(logging_interval="epoch")
+    callbacks = [*protocol_callbacks(run.study, run.folder), Pace(), rates, pulse]
     trainer, model, data = build(
         run.config,
         callbacks=callbacks,
@@ -161,7 +170,10 @@ def _work(run: Run, pulse: "_Pulse") -> None:
     )
     start_from_needed(run, model)
     pulse.update(max_epochs=trainer.max_epochs)
-    _write_on_zero(run.folder / "environment.json", json.dumps(_environment(trainer), indent=1))
+    environment = _environment(trainer)
+    _write_on_zero(run.folder / "environment.json", json.dumps(environment, indent=1))
+    if wandb:
+        wandb.log_environment(environment)
     checkpoint = run.folder / "checkpoints" / BEST
     if any(parameter.requires_grad for parameter in model.parameters()):
         trainer.fit(model, datamodule=data)
@@ -182,9 +194,7 @@ def _work(run: Run, pulse: "_Pulse") -> None:
     )
     write_atomic(run.folder / "predictions.parquet", table.to_parquet(index=False))
     if wandb:
-        oof = table[table["part"] == "oof"]
-        if len(oof):
-            wandb.summarise({"oof_auroc": auc_interval(oof["label"], oof["logit"]).auc})
+        wandb.show(lambda: run_figures(table, Pseudonyms(study.store)))
         wandb.close()
 
 
@@ -288,6 +298,20 @@ def _one_line(error: BaseException) -> str:
     return text if isinstance(error, USER_ERRORS) else f"{type(error).__name__}: {text}"
 
 
+def _print_traceback(folder: Path) -> None:
+    """The traceback for `log.txt`, in which patients go by their hashes."""
+    text = traceback.format_exc()
+    try:
+        store = Path(load_yaml(folder / "config.yaml")["study"]["store"])
+    except (ConfigError, KeyError):
+        print(text, file=sys.stderr)  # no store was read that could name a patient
+        return
+    concealed = conceal(text, store)
+    if concealed != text:
+        concealed += f"Patients are written as hashes; ceus patient {store} HASH names one."
+    print(concealed, file=sys.stderr)
+
+
 def die_with_parent(launcher: int | None = None) -> None:
     """Ask Linux to end this process when its parent dies, so that a killed sweep leaves none.
 
@@ -306,7 +330,10 @@ def run_and_exit(folder: Path, threads: int | None) -> None:
     """Run with all output in the folder's `log.txt`; exit 0 done, 2 the user's to mend, 1 a bug."""
     if threads:
         torch.set_num_threads(threads)
-    log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    # Processes of one machine can append to one file; those of several cannot on every file system.
+    node = os.environ.get("SLURM_NODEID", "0")
+    name = "log.txt" if node == "0" else f"log-node{node}.txt"
+    log = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
@@ -315,10 +342,10 @@ def run_and_exit(folder: Path, threads: int | None) -> None:
     try:
         execute(folder)
     except USER_ERRORS:
-        traceback.print_exc()
+        _print_traceback(folder)
         code = 2
     except BaseException:  # noqa: BLE001  the last frame of the process: all goes to the log
-        traceback.print_exc()
+        _print_traceback(folder)
         code = 1
     sys.stdout.flush()
     sys.stderr.flush()
@@ -334,7 +361,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--launcher", type=int, default=None, help="process to end with")
     options = parser.parse_args(arguments)
     # Further ranks are started by the first, with the same command line.
-    die_with_parent(None if "LOCAL_RANK" in os.environ else options.launcher)
+    if options.launcher:
+        die_with_parent(None if "LOCAL_RANK" in os.environ else options.launcher)
     run_and_exit(options.folder, options.threads)
 
 

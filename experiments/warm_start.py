@@ -59,6 +59,11 @@ def check_done(study: Mapping[str, Any]) -> None:
             )
 
 
+def family(architecture: str) -> str:
+    """An architecture without the settings that a sweep's further axes name: `resnet+a=1`."""
+    return architecture.partition("+")[0]
+
+
 def _own_sweep(study: Mapping[str, Any]) -> Path:
     return Path(study["runs"], study["sweep"])
 
@@ -70,12 +75,12 @@ def _listed(folder: Path, study: Mapping[str, Any], modality: str) -> str:
             f"study.warm_start must be sweep or the folder of a sweep, got {study['warm_start']!r} "
             f"(no {path}). Run the image and video runs first."
         )
-    cell = {"architecture": study["architecture"], "modality": modality, "seed": study["seed"]}
+    wanted = (family(study["architecture"]), modality, str(study["fold"]), study["seed"])
     runs = [
         entry["run_id"]
         for entry in json.loads(path.read_text())["runs"]
-        if all(entry[key] == value for key, value in cell.items())
-        and str(entry["fold"]) == str(study["fold"])
+        if (family(entry["architecture"]), entry["modality"], str(entry["fold"]), entry["seed"])
+        == wanted
     ]
     if len(runs) != 1:
         raise ConfigError(
