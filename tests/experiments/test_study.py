@@ -21,8 +21,6 @@ SMALL = [
     "video_size=64",
     "num_frames=8",
     "batch_size=2",
-    "train_sampling.init_args.clip_seconds=1.5",
-    "eval_sampling.init_args.clip_seconds=1.5",
     "trainer.accelerator=cpu",
     "trainer.max_epochs=1",
 ]
