@@ -176,6 +176,46 @@ class WeightedLogitFusion(_Fusion):
         return (weights * logits).sum(dim=1)
 
 
+class AverageLogitFusion(_Fusion):
+    """The plain average of two unimodal logits: the baseline that no fusion has to be trained for.
+
+    Its heads are those of an image and of a video classifier, which `CombinedClassifier.start_from`
+    brings. Each was trained to its own balance of the classes, which shifts its logits, so the
+    shift is taken off before they are averaged. A patient with one modality gets that modality's
+    own logit.
+
+    Args:
+        image_features: width of the image features.
+        video_features: width of the video features.
+    """
+
+    untrained = True
+    """Nothing is to be trained, the encoders neither."""
+
+    def __init__(self, image_features: int, video_features: int) -> None:
+        super().__init__(image_features, video_features)
+        self.image_head = nn.Sequential(nn.Dropout(0.0), nn.Linear(image_features, 1))
+        self.video_head = nn.Sequential(nn.Dropout(0.0), nn.Linear(video_features, 1))
+        self.image_shift: Tensor
+        self.video_shift: Tensor
+        for name in ("image_shift", "video_shift"):
+            self.register_buffer(name, torch.tensor(0.0))
+
+    def forward(
+        self, image: Tensor, video: Tensor, present_image: Tensor, present_video: Tensor
+    ) -> Tensor:
+        """Logit `(B,)` from features `(B, Fi)`, `(B, Fv)` and presence `(B,)` bool.
+
+        Raises:
+            EncoderError: features of another width than the head was built for.
+        """
+        image, video = self._masked(image, video, present_image, present_video)
+        own = (self.image_head(image) - self.image_shift, self.video_head(video) - self.video_shift)
+        logits = torch.cat(own, dim=1)
+        weights = _softmax_over_present(torch.zeros_like(logits), present_image, present_video)
+        return (weights * logits).sum(dim=1)
+
+
 def _projection(features: int, hidden: int) -> nn.Sequential:
     return nn.Sequential(nn.LayerNorm(features), nn.Linear(features, hidden), nn.ReLU())
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -13,12 +13,14 @@ import torch
 
 from datamodules.augment import Augment, normalise, resize
 from datamodules.cache import Cache, FrameCache, open_cache
+from datamodules.class_sampling import ClassSampling, balanced_repeats, stratified_order
 from datamodules.clips import ClipReader
 from datamodules.decode import Decode, choose_decoder
 from datamodules.device import DeviceStage, pin
 from datamodules.errors import DataError
 from datamodules.loader import (
     Batch,
+    IntArray,
     RowLoader,
     Sample,
     collate,
@@ -64,7 +66,9 @@ class PatientDataModule(L.LightningDataModule):
     ``test``) are NaN; they are not looked up.
 
     A batch has, besides the keys of DESIGN's contract, ``row_key``, unique in a part: a process
-    without a row of its own at evaluation repeats one, and who gathers drops it by this key.
+    without a row of its own at evaluation repeats one, and who gathers drops it by this key. A
+    training batch has ``loss_weight (B,)`` float32: a step's loss is the mean over its rows and
+    processes of loss × weight.
 
     Args:
         store: A prepared store.
@@ -74,6 +78,8 @@ class PatientDataModule(L.LightningDataModule):
         batch_size: Training rows per batch and process.
         eval_batch_size: Evaluation rows per batch and process; ``batch_size`` if not given.
         num_threads: Threads that read ahead, each a batch; 0 reads when a batch is asked for.
+        class_sampling: How the classes of training rows meet, see
+            :data:`datamodules.class_sampling.ClassSampling`.
         augment: Changes to training rows on the device; none if not given.
         decode: Where clips are decoded: ``auto``, ``cpu`` or ``cuda``, see
             :func:`datamodules.decode.choose_decoder`. With a cache it is the CPU.
@@ -104,6 +110,7 @@ class PatientDataModule(L.LightningDataModule):
         batch_size: int = 8,
         eval_batch_size: int | None = None,
         num_threads: int = 2,
+        class_sampling: ClassSampling = "stratified",
         augment: Augment | None = None,
         decode: Decode = "auto",
         cache: Cache = "off",
@@ -123,6 +130,7 @@ class PatientDataModule(L.LightningDataModule):
         self._path, self._split, self._fold = Path(store), split, fold
         self._seed, self._num_threads, self._augment = seed, num_threads, augment
         self._batch_size, self._eval_batch_size = batch_size, eval_batch_size
+        self._class_sampling = class_sampling
         if decode == "cuda" and cache in {"disk", "ram"}:
             raise DataError(
                 f"decode must be auto or cpu with a cache, got {decode!r} (cache={cache}). "
@@ -189,9 +197,20 @@ class PatientDataModule(L.LightningDataModule):
         return self._parts[part]
 
     def train_label_counts(self) -> tuple[int, int]:
-        """Number of negative and of positive training rows in an epoch."""
-        labels = [self._labels[row.patient_id] for row in self._training_rows(epoch=0)]
+        """Number of negative and of positive training rows, each counted once."""
+        labels = self._row_labels(self._training_rows(epoch=0)).tolist()
         return labels.count(0), labels.count(1)
+
+    @property
+    def positive_oversampling(self) -> float:
+        """Odds of a positive among the rows of an epoch over those among the rows there are.
+
+        Training on repeated positives shifts logits by its logarithm, as weighting them does.
+        """
+        if self._class_sampling != "balanced":
+            return 1.0
+        negatives, positives = self.train_label_counts()
+        return negatives / positives
 
     def train_dataloader(self) -> RowLoader:
         """Shuffled training rows, this process's share of them."""
@@ -228,11 +247,27 @@ class PatientDataModule(L.LightningDataModule):
         rng = np.random.default_rng((self._seed, epoch, 0, 1))
         return training_rows(self.patients("train"), self._items, rng)
 
+    def _row_labels(self, rows: Sequence[Row]) -> IntArray:
+        return np.array([self._labels[row.patient_id] for row in rows], dtype=np.int64)
+
     def _training_plan(self, epoch: int, *, rank: int, world: int) -> list[list[Row]]:
         rows = self._training_rows(epoch=epoch)
-        order = np.random.default_rng((self._seed, epoch, 0)).permutation(len(rows))
-        batches = training_batches(order, batch_size=self._batch_size, rank=rank, world=world)
-        return [[rows[i] for i in batch] for batch in batches]
+        labels = self._row_labels(rows)
+        rng = np.random.default_rng((self._seed, epoch, 0))
+        if self._class_sampling == "balanced":
+            again = balanced_repeats(labels, rng)
+            # Chance depends on the index: a row shown again is cut and augmented anew.
+            rows += [replace(rows[i], index=len(rows) + k) for k, i in enumerate(again)]
+            labels = np.concatenate([labels, labels[again]])
+        if self._class_sampling == "plain":
+            order = rng.permutation(len(rows))
+        else:
+            order = stratified_order(labels, step=self._batch_size * world, rng=rng)
+        shares = training_batches(order, batch_size=self._batch_size, rank=rank, world=world)
+        return [
+            [replace(rows[i], loss_weight=float(w)) for i, w in zip(*share, strict=True)]
+            for share in shares
+        ]
 
     def _evaluation_loader(self, part: str) -> RowLoader:
         rows = evaluation_rows(self.patients(part), self._items, self._evaluation_windows)
@@ -322,6 +357,8 @@ class PatientDataModule(L.LightningDataModule):
             "item_id": row.item_id,
             "row_key": f"{row.item_id}@{row.index if training else row.window_number}",
         }
+        if training:
+            sample["loss_weight"] = torch.tensor(row.loss_weight)
         window = row.window
         for key, item in row.items.items():
             if key == "video" and item is not None and window is None:

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float32]
 Sample = dict[str, Any]
 Batch = dict[str, Any]
 
@@ -134,13 +135,17 @@ def _read_named(
         raise
 
 
-def training_batches(order: IntArray, *, batch_size: int, rank: int, world: int) -> list[IntArray]:
-    """One rank's share of a shuffled epoch.
+def training_batches(
+    order: IntArray, *, batch_size: int, rank: int, world: int
+) -> list[tuple[IntArray, FloatArray]]:
+    """One rank's share of a shuffled epoch: row numbers of each batch, and weights of their losses.
 
     Step ``s`` of all ranks together is ``order[s × G : (s + 1) × G]`` with ``G = batch_size ×
-    world``, so 2 ranks × 4 see what 1 × 8 sees. Every rank gets as many batches of as many rows:
-    the last step is filled by wrapping around to the epoch's start, to at least two rows a rank
-    (batch norm needs two); a single left-over row is dropped, unless it is the only one.
+    world``, dealt in turn, so 2 ranks × 4 see what 1 × 8 sees. Every rank gets as many batches of
+    as many rows, for ranks wait for each other: the last step is filled with rows of the epoch's
+    start, to at least two rows a rank (batch norm needs two). Those weigh 0 and the others so much
+    more that the mean over all ranks is that of the step's own rows; elsewhere all weigh 1. A
+    single left-over row is dropped, unless it is the only one.
 
     Args:
         order: The epoch's row numbers in their shuffled order, 1 or more.
@@ -150,13 +155,15 @@ def training_batches(order: IntArray, *, batch_size: int, rank: int, world: int)
     """
     step = batch_size * world
     end = len(order) // step * step
-    batches = [order[start + rank * batch_size :][:batch_size] for start in range(0, end, step)]
     rest = order[end:]
-    if len(rest) > 1 or (len(rest) == 1 and not batches):
-        share = max(-(-len(rest) // world), min(2, batch_size))
-        filled = np.resize(np.concatenate([rest, order]), share * world)
-        batches.append(filled[rank * share :][:share])
-    return batches
+    steps = [order[start : start + step] for start in range(0, end, step)]
+    weights = [np.ones(step, dtype=np.float32) for _ in steps]
+    if len(rest) > 1 or (len(rest) == 1 and not steps):
+        size = max(-(-len(rest) // world), min(2, batch_size)) * world
+        steps.append(np.resize(np.concatenate([rest, order]), size))
+        own = np.arange(size) < len(rest)
+        weights.append((own * (size / len(rest))).astype(np.float32))
+    return [(s[rank::world], w[rank::world]) for s, w in zip(steps, weights, strict=True)]
 
 
 def evaluation_batches(num_rows: int, *, batch_size: int, rank: int, world: int) -> list[IntArray]:

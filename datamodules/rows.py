@@ -23,6 +23,7 @@ class Row:
         window: Frame indices of the clip; None without a clip, and in training, where they are
             drawn when the row is read.
         window_number: Position among the windows of the clip.
+        loss_weight: Factor of the row's loss in training, 0 or more.
     """
 
     index: int
@@ -30,6 +31,7 @@ class Row:
     items: Mapping[str, str | None]
     window: Window | None = None
     window_number: int = 0
+    loss_weight: float = 1.0
 
     @property
     def item_id(self) -> str:

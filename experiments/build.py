@@ -1,19 +1,22 @@
 """From a resolved configuration to checked settings and live objects, by LightningCLI."""
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from jsonargparse import ArgumentError
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 
 from experiments.compose import Study, explain
 from experiments.errors import ConfigError
+from lightning_modules import FreezeEncoders
 
 
 class _StudyCLI(LightningCLI):
@@ -51,9 +54,12 @@ class _StudyCLI(LightningCLI):
         extras = dict(self._trainer_extras)
         callbacks: list[Callback] = extras.pop("callbacks", [])
         self.trainer_defaults = {"callbacks": callbacks}
-        if SLURMEnvironment.detect() and not self._get(self.config_init, "trainer")["plugins"]:
+        own = self._get(self.config_init, "trainer")["plugins"] or []
+        own = own if isinstance(own, list) else [own]
+        if SLURMEnvironment.detect() and not own:
             # The job's script requeues; a run goes on from its own last.ckpt, not from Lightning's.
-            extras["plugins"] = [SLURMEnvironment(auto_requeue=False)]
+            own = [SLURMEnvironment(auto_requeue=False)]
+        extras["plugins"] = [*own, *extras["plugins"]]
         return super().instantiate_trainer(**extras, **kwargs)
 
 
@@ -83,6 +89,7 @@ def build(
     *,
     callbacks: list[Callback] | None = None,
     logger: list[Logger] | bool = False,
+    plugins: Sequence[CheckpointIO] = (),
     root: Path | None = None,
 ) -> tuple[Trainer, LightningModule, LightningDataModule]:
     """Seed everything and construct what the configuration names.
@@ -91,6 +98,7 @@ def build(
         config: As `experiments.compose.compose` gives it.
         callbacks: Added to those of the configuration.
         logger: Lightning loggers, or False for none.
+        plugins: Added to those of the configuration.
         root: Where Lightning may write; None for the current folder.
 
     Raises:
@@ -102,6 +110,7 @@ def build(
             live=True,
             callbacks=callbacks or [],
             logger=logger,
+            plugins=plugins,
             default_root_dir=str(root) if root else None,
         )
     except ArgumentError as error:
@@ -111,23 +120,44 @@ def build(
         if type(error) is ValueError and error.__cause__ is not None:
             raise error.__cause__ from None
         raise
-    return cli.trainer, cli.model, cli.datamodule
+    trainer = cli.trainer
+    if config["trainer"].get("sync_batchnorm") and trainer.strategy.root_device.type == "cpu":
+        raise ConfigError(
+            "trainer.sync_batchnorm must be false on a CPU, where torch has none, got true. "
+            "Set trainer.sync_batchnorm=false."
+        )
+    torch.set_float32_matmul_precision(config["study"].get("matmul_precision", "highest"))
+    return trainer, cli.model, cli.datamodule
 
 
 def protocol_callbacks(study: Study, folder: Path) -> list[Callback]:
     """Early stopping and checkpoints as DESIGN §3 has them: on inner BCE, never on a test part.
 
-    `best.ckpt` holds weights only; `last.ckpt` all that a resume needs.
+    Averaged weights (EMA) are those that validation scores, and so those that are chosen and saved.
+    `RunCheckpointIO` leaves in `best.ckpt` weights only; `last.ckpt` holds all a resume needs.
+
+    Raises:
+        ConfigError: If a setting is out of range.
     """
+    if study.freeze_epochs < 0 or (study.ema_decay is not None and not 0 < study.ema_decay < 1):
+        raise ConfigError(
+            "freeze_epochs must be at least 0 and ema_decay in (0, 1) or null, got "
+            f"{study.freeze_epochs} and {study.ema_decay}. Correct them under study:."
+        )
     checkpoints = folder / "checkpoints"
+    schedule: list[Callback] = []
+    if study.freeze_epochs:
+        schedule.append(FreezeEncoders(study.freeze_epochs))
+    if study.ema_decay is not None:
+        schedule.append(EMAWeightAveraging(decay=study.ema_decay))
     return [
+        *schedule,
         EarlyStopping(monitor="inner_bce", mode="min", patience=study.patience, check_finite=True),
         ModelCheckpoint(
             dirpath=checkpoints,
             filename="best",
             monitor="inner_bce",
             mode="min",
-            save_weights_only=True,
             enable_version_counter=False,
         ),
         ModelCheckpoint(

@@ -243,6 +243,7 @@ def _sweep(options: Namespace) -> int:
 def _go(sweep: Sweep, *, extend: bool, wait: bool = True) -> int:
     from experiments.launch import launch
     from experiments.slurm import queued
+    from experiments.status import read_status
     from experiments.sweep import freeze, pending
 
     in_queue = queued(sweep.folder)
@@ -264,7 +265,8 @@ def _go(sweep: Sweep, *, extend: bool, wait: bool = True) -> int:
     _print_ends(sweep, [run for run, _ in failed])
     if len(sweep.runs) == 1 and failed:
         return failed[0][1]
-    return 1 if failed else 0
+    waiting = any(read_status(run.folder).state == "pending" for run in queue)
+    return 1 if failed or waiting else 0
 
 
 def _print_jobs(sweep: Sweep, jobs: Sequence[Submitted], queued: int) -> None:

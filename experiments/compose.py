@@ -23,6 +23,7 @@ from yaml import YAMLError
 from datamodules.splits import load_split
 from datamodules.store import Store
 from experiments.errors import ConfigError
+from experiments.warm_start import resolved
 
 HERE = Path(__file__).parent
 GROUPS = ("modality", "architecture", "profile")  # in order of precedence, the last wins
@@ -101,9 +102,20 @@ class Study:
     eval_sampling: dict[str, Any]
     augment: dict[str, Any] | None
     head: dict[str, Any]
+    modality_dropout: float
+    class_sampling: Literal["stratified", "balanced", "plain"]
+    pos_weight: float | Literal["balanced"]
+    layer_decay: float
+    freeze_epochs: int
+    channels_last: bool
+    fused_optimizer: bool
+    matmul_precision: Literal["highest", "high", "medium"]
     patience: int
     last_every: int
     wandb: bool
+    warm_start: str | dict[Literal["image", "video"], str] | None = None
+    ema_decay: float | None = None
+    compile_backend: str | None = None
 
 
 @dataclass(frozen=True)
@@ -179,7 +191,8 @@ def make_run(config: Mapping[str, Any]) -> Run:
     """Check the `study:` keys and give the configuration its id.
 
     Raises:
-        ConfigError: For an unknown or mistyped key under `study:`, or an unknown top-level key.
+        ConfigError: For an unknown or mistyped key under `study:`, an unknown top-level key, or
+            settings that do not go together.
         DataError: If the store or the split is not there, or the fold is not in the split.
     """
     unknown = set(config) - set(ROOMS)
@@ -188,6 +201,8 @@ def make_run(config: Mapping[str, Any]) -> Run:
             f"top-level keys must be of {', '.join(ROOMS)}, got {', '.join(sorted(unknown))}. "
             "Move your keys under one of these."
         )
+    config = resolved(config)
+    _check_balance(config)
     study = _check_study(config["study"])
     store = Store(study.store)
     split = load_split(study.store, study.split)
@@ -203,6 +218,17 @@ def make_run(config: Mapping[str, Any]) -> Run:
     return Run(run_id=run_id, study=study, config=dict(config), shas=shas)
 
 
+def _check_balance(config: Mapping[str, Any]) -> None:
+    """Repeating positives and weighting them is the same remedy twice (DESIGN section 3)."""
+    sampling = config["data"].get("init_args", {}).get("class_sampling")
+    weight = config["model"].get("init_args", {}).get("pos_weight", 1)
+    if sampling == "balanced" and weight != 1:
+        raise ConfigError(
+            f"pos_weight must be 1 where class_sampling is balanced, got {weight!r}: both at once "
+            "would favour positives twice. Set pos_weight=1, or class_sampling=stratified."
+        )
+
+
 def what_counts(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a configuration that changes the result, and so the run's id."""
     counts = copy.deepcopy(dict(config))
@@ -211,6 +237,12 @@ def what_counts(config: Mapping[str, Any]) -> dict[str, Any]:
         for name in names:
             settings.pop(name, None)
             settings.get("init_args", {}).pop(name, None)
+    # A run that this one starts from counts by its id, not by where it lies.
+    start = counts["study"].get("warm_start")
+    if isinstance(start, Mapping):
+        counts["study"]["warm_start"] = {name: Path(run).name for name, run in start.items()}
+    if counts["study"]["modality"] != "combined":
+        counts["study"]["warm_start"] = None
     # A path that names weights stands for their content, not for where they lie.
     return cast("dict[str, Any]", _weights_by_content(counts))
 

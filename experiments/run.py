@@ -39,6 +39,7 @@ from datamodules.pseudonyms import Pseudonyms, conceal
 from evaluation import EvaluationError
 from experiments.build import build, protocol_callbacks
 from experiments.charts import run_figures
+from experiments.checkpoints import BEST, RunCheckpointIO, start_from_needed
 from experiments.compose import Run, load_yaml, make_run
 from experiments.errors import ConfigError
 from experiments.needs import check_needs
@@ -125,7 +126,7 @@ def predict(
     outputs: Any = trainer.predict(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     parts: list[str] = data.predict_parts  # type: ignore[attr-defined]
     outputs = outputs if len(parts) > 1 else [outputs]
-    log_weight = float(torch.as_tensor(getattr(model, "pos_weight", 1.0)).log())
+    shift = float(getattr(model, "logit_shift", 0.0))
     tables = []
     for part, batches in zip(parts, outputs, strict=True):
         try:
@@ -146,8 +147,8 @@ def predict(
                 f"logits must be finite, got NaN or infinity (part {part}). Lower encoder_lr and "
                 "head_lr, or use precision=32-true."
             )
-        # Weighting the loss by w shifts the logit by log w (DESIGN §3); calibration needs it back.
-        shifted = torch.tensor(patients["logit"].to_numpy()) - log_weight
+        # Weighting the loss or repeating rows shifts logits (DESIGN §3); calibration undoes it.
+        shifted = torch.tensor(patients["logit"].to_numpy()) - shift
         tables.append(patients.assign(part=part, probability=shifted.sigmoid().numpy()))
     columns = ["part", "patient_id", "label", "logit", "probability", "n_items"]
     return pd.concat(tables, ignore_index=True)[columns]
@@ -161,14 +162,24 @@ def _work(run: Run, pulse: "_Pulse") -> None:
     if wandb:
         logger.append(wandb)
         callbacks.append(Pace(wandb))
-    trainer, model, data = build(run.config, callbacks=callbacks, logger=logger, root=run.folder)
+    trainer, model, data = build(
+        run.config,
+        callbacks=callbacks,
+        logger=logger,
+        plugins=[RunCheckpointIO(run)],
+        root=run.folder,
+    )
+    start_from_needed(run, model)
     pulse.update(max_epochs=trainer.max_epochs)
     environment = _environment(trainer)
     _write_on_zero(run.folder / "environment.json", json.dumps(environment, indent=1))
     if wandb:
         wandb.log_environment(environment)
-    trainer.fit(model, datamodule=data)
-    checkpoint = run.folder / "checkpoints" / "best.ckpt"
+    checkpoint = run.folder / "checkpoints" / BEST
+    if any(parameter.requires_grad for parameter in model.parameters()):
+        trainer.fit(model, datamodule=data)
+    else:
+        _score_untrained(run, trainer, model, data, checkpoint)
     table = predict(trainer, model, data, checkpoint)
     if not trainer.is_global_zero:
         return
@@ -186,6 +197,23 @@ def _work(run: Run, pulse: "_Pulse") -> None:
     if wandb:
         wandb.show(lambda: run_figures(table, Pseudonyms(study.store)))
         wandb.close()
+
+
+def _score_untrained(
+    run: Run,
+    trainer: Trainer,
+    model: LightningModule,
+    data: LightningDataModule,
+    checkpoint: Path,
+) -> None:
+    """In the place of a fit, for a model that is made of trained ones."""
+    if not run.study.warm_start:
+        raise ConfigError(
+            f"warm_start must be set where nothing is trained, got null ({run.run_id}). "
+            "Set warm_start=sweep, or choose another head."
+        )
+    trainer.validate(model, datamodule=data, verbose=False)
+    trainer.save_checkpoint(checkpoint)
 
 
 class _Pulse(Callback):

@@ -20,6 +20,7 @@ from experiments.errors import ConfigError
 from experiments.slurm_script import SlurmSettings
 from experiments.status import is_locked, read_status, write_atomic
 from experiments.variants import CELL, as_text, axes_of, compose_cell
+from experiments.warm_start import MODALITIES
 
 _OWN = ("name", "data", "launcher", "analysis")
 
@@ -193,10 +194,39 @@ def expand(file: SweepFile) -> Sweep:
     """
     _check_values(file)
     # A further axis that changes nothing in a cell gives the same run again.
-    runs = list({run.run_id: run for run in map(make_run, _configs(file))}.values())
+    every, needs = _runs(file)
+    runs = list({run.run_id: run for run in every}.values())
     _check_axes(file, runs)
     _check_primary_name(file, runs)
-    return Sweep(file.name, runs[0].folder.parent, tuple(runs), file.launcher, file.analysis)
+    folder = runs[0].folder.parent
+    return Sweep(file.name, folder, tuple(runs), file.launcher, file.analysis, needs)
+
+
+def _runs(file: SweepFile) -> tuple[list[Run], dict[str, tuple[str, ...]]]:
+    """The runs in the order of the axes, and which of them start from which (`warm_start`)."""
+    cells = [tuple(map(as_text, cell)) for cell in itertools.product(*file.axes.values())]
+    at = list(file.axes).index("modality") if "modality" in file.axes else -1
+    waiting, made = {}, {}
+    for cell, config in zip(cells, _configs(file), strict=True):
+        study = config["study"]
+        if study["modality"] == "combined" and study["warm_start"] == "sweep":
+            waiting[cell] = config
+        else:
+            made[cell] = make_run(config)
+    needs = {}
+    for cell, config in waiting.items():
+        # The same cell but for its modality, whatever further axes there are.
+        wanted = {name: (*cell[:at], name, *cell[at + 1 :]) for name in MODALITIES}
+        if at < 0 or not made.keys() >= set(wanted.values()):
+            raise ConfigError(
+                "axes must have the modalities image and video where warm_start is sweep, got "
+                f"{file.axes.get('modality')} (sweep {file.name}). Add them, or name the folder of "
+                "a finished sweep: warm_start=DIR."
+            )
+        start = {name: made[of].run_id for name, of in wanted.items()}
+        run = make_run({**config, "study": {**config["study"], "warm_start": start}})
+        made[cell], needs[run.run_id] = run, tuple(start.values())
+    return [made[cell] for cell in cells], needs
 
 
 def _check_values(file: SweepFile) -> None:

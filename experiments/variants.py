@@ -43,6 +43,13 @@ _PLACED = (
     "eval_sampling",
     "augment",
     "head",
+    "modality_dropout",
+    "class_sampling",
+    "pos_weight",
+    "layer_decay",
+    "channels_last",
+    "fused_optimizer",
+    "compile_backend",
 )
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torchmetrics.functional.classification import binary_auroc
 
+from lightning_modules.layers import blocks, channels_last_format, use_channels_last
 from lightning_modules.scores import gather_rows, patient_scores, rows_of
 
 
@@ -31,9 +32,16 @@ class PatientClassifier(LightningModule):
         weight_decay: AdamW weight decay of weights (biases and norms have none), >= 0.
         warmup: Share of the training steps in which the rates rise linearly from 0, in [0, 1);
             after it they fall to 0 along half a cosine (Loshchilov & Hutter 2017, eq. 5).
+        layer_decay: Rate of an encoder's first block over that of its last, `encoder_lr`, in
+            (0, 1]; between them it rises geometrically, so that networks of 6 and of 67 blocks are
+            treated alike (discriminative fine-tuning, Howard & Ruder 2018, section 3.1).
+        channels_last: Whether convolutions keep channels innermost in memory, for tensor cores.
+        fused_optimizer: Whether AdamW updates all parameters in one kernel.
+        compile_backend: Backend of `torch.compile` for the encoders, as `inductor`; None for none.
 
     Raises:
-        ValueError: If an argument is outside its range.
+        ValueError: If an argument is outside its range; when training begins, if the loss is
+            weighted though the datamodule repeats rows to the same end.
     """
 
     def __init__(
@@ -44,6 +52,10 @@ class PatientClassifier(LightningModule):
         head_lr: float = 1e-3,
         weight_decay: float = 0.05,
         warmup: float = 0.1,
+        layer_decay: float = 1.0,
+        channels_last: bool = False,
+        fused_optimizer: bool = False,
+        compile_backend: str | None = None,
     ) -> None:
         super().__init__()
         for name, value, ok, rule in (
@@ -52,6 +64,7 @@ class PatientClassifier(LightningModule):
             ("head_lr", head_lr, head_lr > 0, "> 0"),
             ("weight_decay", weight_decay, weight_decay >= 0, ">= 0"),
             ("warmup", warmup, 0 <= warmup < 1, "in [0, 1)"),
+            ("layer_decay", layer_decay, 0 < layer_decay <= 1, "in (0, 1]"),
         ):
             if not ok:
                 raise ValueError(
@@ -59,11 +72,16 @@ class PatientClassifier(LightningModule):
                 )
         self.encoder_lr, self.head_lr = encoder_lr, head_lr
         self.weight_decay, self.warmup = weight_decay, warmup
+        self.layer_decay, self.channels_last = layer_decay, channels_last
+        self.fused_optimizer, self.compile_backend = fused_optimizer, compile_backend
         self._balance = pos_weight == "balanced"
-        # A buffer, because predictions made from a checkpoint must undo the weight it trained with.
+        # Buffers, because predictions made from a checkpoint must undo what it trained with.
         weight = 1.0 if pos_weight == "balanced" else float(pos_weight)
         self.pos_weight: Tensor
         self.register_buffer("pos_weight", torch.tensor(weight))
+        self.logit_shift: Tensor
+        """By how much training favours positives on the logit scale; probabilities undo it."""
+        self.register_buffer("logit_shift", torch.tensor(math.log(weight)))
         self._validation_rows: list[dict[str, list[Any]]] = []
 
     @abstractmethod
@@ -75,20 +93,69 @@ class PatientClassifier(LightningModule):
         """The modules trained at `encoder_lr`; all others are trained at `head_lr`."""
 
     def setup(self, stage: str) -> None:
-        """Take the class balance of the training rows where it is asked for."""
-        if stage == "fit" and self._balance:
-            negatives, positives = self.trainer.datamodule.train_label_counts()  # type: ignore[attr-defined]
+        """Take the class balance of the training rows where it is asked for; lay out the memory.
+
+        Raises:
+            ValueError: If the loss is weighted though the datamodule repeats positives.
+        """
+        if self.channels_last:
+            use_channels_last(self)
+        if stage != "fit":
+            return
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        oversampling = getattr(data, "positive_oversampling", 1.0)
+        if oversampling != 1 and (self._balance or self.pos_weight != 1):
+            raise ValueError(
+                "pos_weight must be 1 where class_sampling is balanced, got "
+                f"{'balanced' if self._balance else self.pos_weight.item()!r}: both at once would "
+                "favour positives twice. Set pos_weight=1, or class_sampling=stratified."
+            )
+        if self._balance:
+            negatives, positives = data.train_label_counts()
             self.pos_weight.fill_(negatives / positives)
+        self.logit_shift.fill_(math.log(self.pos_weight.item() * oversampling))
+        if self.compile_backend:
+            for encoder in self.encoders():
+                encoder.compile(backend=self.compile_backend)
+
+    def features(self, encoder: nn.Module, pixels: Tensor) -> Tensor:
+        """An encoder's `(B, F)` of its input, in the precision and memory order set."""
+        if self.channels_last:
+            pixels = pixels.contiguous(memory_format=channels_last_format(pixels.ndim))
+        found: Tensor = encoder(pixels)
+        return found
+
+    def score(self, head: nn.Module, *inputs: Tensor) -> Tensor:
+        """A head's output in the precision of the weights, also inside a mixed one.
+
+        A logit of bfloat16 has three digits: patients would tie.
+        """
+        dtype = self.pos_weight.dtype
+        with torch.autocast(inputs[0].device.type, enabled=False):
+            logits: Tensor = head(*(x.to(dtype) if x.is_floating_point() else x for x in inputs))
+        return logits
 
     def forward(self, batch: Mapping[str, Any]) -> Tensor:
-        """Probability of each row, `(B,)` in [0, 1], the loss weighting undone (DESIGN §3)."""
-        return torch.sigmoid(self.logits(batch) - self.pos_weight.log())
+        """Probability of each row, `(B,)` in [0, 1], the weighting undone (DESIGN §3)."""
+        return torch.sigmoid(self.logits(batch) - self.logit_shift)
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:  # noqa: ARG002
         """Weighted binary cross-entropy over the rows of the batch."""
-        logits = self.logits(batch)
-        loss = binary_cross_entropy_with_logits(logits, batch["label"], pos_weight=self.pos_weight)
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(logits))
+        logits = self.logits(batch).float()
+        loss = binary_cross_entropy_with_logits(
+            logits,
+            batch["label"],
+            weight=batch.get("loss_weight"),
+            pos_weight=self.pos_weight.float(),
+        )
+        self.log(
+            "train_loss",
+            loss.detach(),
+            on_step=False,
+            on_epoch=True,
+            batch_size=len(logits),
+            sync_dist=True,
+        )
         return loss
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:  # noqa: ARG002
@@ -96,18 +163,39 @@ class PatientClassifier(LightningModule):
         self._validation_rows.append(rows_of(batch, self.logits(batch)))
 
     def on_validation_epoch_end(self) -> None:
-        """Log the patient-level figures of inner validation, the same on every process."""
+        """Log the patient-level figures of inner validation, the same on every process.
+
+        Raises:
+            ValueError: If the patients scored are not those of the split.
+        """
         patients = patient_scores(gather_rows(self._validation_rows))
         self._validation_rows.clear()
+        self._check_patients(set(patients["patient_id"]))
         label = torch.tensor(patients["label"].to_numpy())
         logit = torch.tensor(patients["logit"].to_numpy())
-        bce = binary_cross_entropy_with_logits(logit - self.pos_weight.log().cpu(), label)
+        bce = binary_cross_entropy_with_logits(logit - self.logit_shift.cpu(), label)
         one_class = label.min() == label.max()
         # torchmetrics gives 0 with a warning for one class; undefined is NaN here.
         auroc = torch.tensor(math.nan) if one_class else binary_auroc(logit.sigmoid(), label.long())
         self.log_dict(
             {"inner_bce": bce.float(), "inner_auroc": auroc.float()}, rank_zero_only=False
         )
+
+    def _check_patients(self, scored: set[str]) -> None:
+        trainer = self.trainer
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        in_part = (
+            trainer.sanity_checking or repr(trainer.limit_val_batches) != "1.0"
+        )  # 1 is a batch
+        if in_part or not hasattr(data, "patients"):
+            return
+        expected = set(data.patients("inner_val"))
+        if scored != expected:
+            raise ValueError(
+                f"patients of inner validation must be the {len(expected)} of the split, got "
+                f"{len(scored)}, {len(expected - scored)} of them missing. Check the datamodule "
+                f"{type(data).__name__}."
+            )
 
     def predict_step(
         self,
@@ -119,20 +207,29 @@ class PatientClassifier(LightningModule):
         return rows_of(batch, self.logits(batch))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW over encoder and head, with and without decay; warm-up, then a cosine, by step."""
-        in_encoder = {id(p) for module in self.encoders() for p in module.parameters()}
+        """AdamW over encoders and head, with and without decay; warm-up, then a cosine, by step."""
+        rates = {
+            id(parameter): self.encoder_lr * self.layer_decay ** (above / max(1, len(found) - 1))
+            for found in map(blocks, self.encoders())
+            for above, block in enumerate(reversed(found))
+            for parameter in block
+        }
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for parameter in self.parameters():
             if parameter.requires_grad:
-                rate = self.encoder_lr if id(parameter) in in_encoder else self.head_lr
+                rate = rates.get(id(parameter), self.head_lr)
                 decay = self.weight_decay if parameter.ndim > 1 else 0.0
                 groups.setdefault((rate, decay), []).append(parameter)
         optimizer = torch.optim.AdamW(
             [
                 {"params": p, "lr": rate, "weight_decay": decay}
                 for (rate, decay), p in groups.items()
-            ]
+            ],
+            fused=self.fused_optimizer or None,
         )
+        # A fused AdamW can also undo the scaling of float16 gradients; Lightning then refuses to
+        # clip them, in bfloat16 too, which has no scaling. Left to the scaler, as elsewhere.
+        optimizer._step_supports_amp_scaling = False
         steps = max(1, int(self.trainer.estimated_stepping_batches))
         warm = int(self.warmup * steps)
 

@@ -46,6 +46,31 @@ class CombinedClassifier(PatientClassifier):
         self.image_encoder = image_encoder
         self.video_encoder = video_encoder
         self.head = head(image_encoder.num_features, video_encoder.num_features)  # type: ignore[arg-type]
+        if getattr(self.head, "untrained", False):
+            self.requires_grad_(False)
+
+    def start_from(self, *, image: Mapping[str, Tensor], video: Mapping[str, Tensor]) -> None:
+        """Take the weights of an image and of a video classifier of the same encoders.
+
+        Their encoders are taken; their heads too where the fusion head has an `image_head` and a
+        `video_head`, and the shift of their logits where it has an `image_shift`, `video_shift`.
+
+        Args:
+            image: `state_dict` of an `ImageClassifier`.
+            video: `state_dict` of a `VideoClassifier`.
+
+        Raises:
+            RuntimeError: If names or shapes differ, naming them.
+        """
+        for name, state in (("image", image), ("video", video)):
+            encoder: nn.Module = getattr(self, f"{name}_encoder")
+            encoder.load_state_dict(_within(state, "encoder."))
+            head: nn.Module | None = getattr(self.head, f"{name}_head", None)
+            if head is not None:
+                head.load_state_dict(_within(state, "head."))
+            shift: Tensor | None = getattr(self.head, f"{name}_shift", None)
+            if shift is not None:
+                shift.copy_(state["logit_shift"])
 
     def encoders(self) -> tuple[nn.Module, ...]:
         """Both encoders."""
@@ -54,15 +79,18 @@ class CombinedClassifier(PatientClassifier):
     def logits(self, batch: Mapping[str, Any]) -> Tensor:
         """Logits `(B,)` of the rows' image and window."""
         present_image, present_video = batch["present_image"], batch["present_video"]
-        image = self.image_encoder(_filled(batch["image"], present_image))
-        video = self.video_encoder(_filled(batch["video"], present_video))
+        image = self.features(self.image_encoder, _filled(batch["image"], present_image))
+        video = self.features(self.video_encoder, _filled(batch["video"], present_video))
         if self.training and self.modality_dropout:
             draw = torch.rand(len(image), device=image.device) / self.modality_dropout
             both = present_image & present_video
             present_image = present_image & ~(both & (draw < 0.5))
             present_video = present_video & ~(both & (draw >= 0.5) & (draw < 1))
-        logits: Tensor = self.head(image, video, present_image, present_video)
-        return logits
+        return self.score(self.head, image, video, present_image, present_video)
+
+
+def _within(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): value for k, value in state.items() if k.startswith(prefix)}
 
 
 def _filled(rows: Tensor, present: Tensor) -> Tensor:

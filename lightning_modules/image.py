@@ -30,5 +30,4 @@ class ImageClassifier(PatientClassifier):
 
     def logits(self, batch: Mapping[str, Any]) -> Tensor:
         """Logits `(B,)` of the rows' images (in the video classifier: clips)."""
-        logits: Tensor = self.head(self.encoder(batch[self._key])).squeeze(1)
-        return logits
+        return self.score(self.head, self.features(self.encoder, batch[self._key])).squeeze(1)

@@ -6,13 +6,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from backbones import ConcatFusion, EncoderError, GatedFusion, WeightedLogitFusion
+from backbones import (
+    AverageLogitFusion,
+    ConcatFusion,
+    EncoderError,
+    GatedFusion,
+    WeightedLogitFusion,
+)
 
 HEADS = [ConcatFusion, GatedFusion, WeightedLogitFusion]
 YES, NO = torch.tensor([True]), torch.tensor([False])
 
 
-@pytest.fixture(params=HEADS, ids=lambda head: head.__name__)
+@pytest.fixture(params=[*HEADS, AverageLogitFusion], ids=lambda head: head.__name__)
 def head(request: pytest.FixtureRequest) -> Any:
     head = request.param(6, 10).eval()
     for parameter in head.parameters():  # biases far from zero: they must not speak for the absent
@@ -86,10 +92,22 @@ def test_head_learns_from_both_modalities(head_class: Any) -> None:
     assert right[present_image ^ present_video].float().mean() > 0.65  # 0.75 is the best there is
 
 
-def test_lone_modality_keeps_its_own_logit() -> None:
-    head = WeightedLogitFusion(6, 10).eval()
+@pytest.mark.parametrize("head_class", [WeightedLogitFusion, AverageLogitFusion])
+def test_lone_modality_keeps_its_own_logit(head_class: Any) -> None:
+    head = head_class(6, 10).eval()
     image, video = torch.randn(1, 6), torch.randn(1, 10)
     own: list[Tensor] = [head.image_head(image)[0], head.video_head(video)[0]]
+    torch.testing.assert_close(head(image, video, YES, NO), own[0])
+    torch.testing.assert_close(head(image, video, NO, YES), own[1])
+    torch.testing.assert_close(head(image, video, YES, YES), (own[0] + own[1]) / 2)
+
+
+def test_the_average_takes_off_what_each_modality_was_shifted_by() -> None:
+    head = AverageLogitFusion(6, 10)
+    head.image_shift.fill_(1.5)
+    head.video_shift.fill_(-0.5)
+    image, video = torch.randn(1, 6), torch.randn(1, 10)
+    own = [head.image_head(image)[0] - 1.5, head.video_head(video)[0] + 0.5]
     torch.testing.assert_close(head(image, video, YES, NO), own[0])
     torch.testing.assert_close(head(image, video, NO, YES), own[1])
     torch.testing.assert_close(head(image, video, YES, YES), (own[0] + own[1]) / 2)

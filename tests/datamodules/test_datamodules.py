@@ -141,17 +141,19 @@ def expected_keys(kind: str) -> set[str]:
 def test_the_batch_is_as_agreed(kind: str, stream_store: Path, augment: Augment | None) -> None:
     module = make(kind, stream_store, augment=augment)
     loaders = [module.train_dataloader(), module.val_dataloader(), *module.predict_dataloader()]
-    for loader in loaders:
+    for number, loader in enumerate(loaders):
         batches = [module.on_after_batch_transfer(batch, 0) for batch in loader]
         assert len(batches) == len(loader)
         for batch in batches:
-            assert batch.keys() == expected_keys(kind)
+            weight = {"loss_weight"} if number == 0 else set()  # of training rows
+            assert batch.keys() == expected_keys(kind) | weight
             rows = len(batch["label"])
             assert 1 <= rows <= 4
             shapes = {
                 "image": (rows, 3, 24, 24),
                 "video": (rows, 3, 4, 16, 16),
                 "label": (rows,),
+                "loss_weight": (rows,),
             }
             for key in shapes.keys() & batch.keys():
                 assert batch[key].shape == shapes[key]
@@ -263,6 +265,49 @@ def test_training_rows_of_an_epoch(kind: str, stream_store: Path) -> None:
     assert Counter(patients) == Counter(expected)
 
 
+def test_balanced_sampling_shows_the_rarer_class_again_and_anew(
+    kind: str, stream_store: Path
+) -> None:
+    module = make(kind, stream_store, augment=Augment(), class_sampling="balanced", batch_size=2)
+    negatives, positives = module.train_label_counts()
+    assert negatives > positives
+    assert module.positive_oversampling == negatives / positives
+    rows = rows_of(module.train_dataloader())
+    assert [row["label"] for row in rows].count(1) == negatives == len(rows) - negatives
+    again = [row for row in rows if row["label"] == 1]
+    key = "image" if kind == "image" else "video"
+    assert len({tuple(row[f"{key}_augment"].tolist()) for row in again}) == len(again)
+    assert {row["patient_id"] for row in again} == {
+        p for p in module.patients("train") if PATIENTS[p]
+    }
+    assert make(kind, stream_store).positive_oversampling == 1
+
+
+@pytest.mark.parametrize("class_sampling", ["stratified", "balanced", "plain"])
+def test_two_processes_of_four_train_on_what_one_of_eight_does(
+    kind: str, stream_store: Path, class_sampling: str
+) -> None:
+    settings: dict[str, Any] = {"class_sampling": class_sampling, "augment": Augment()}
+    loaders = [
+        of_rank(
+            make(kind, stream_store, batch_size=8 // world, **settings), rank, world
+        ).train_dataloader()
+        for world in (1, 2)
+        for rank in range(world)
+    ]
+    for alone, *both in zip(*loaders, strict=True):
+        if class_sampling != "plain" and len(alone["label"]) == 8:  # a last step may have few rows
+            assert all(set(batch["label"].tolist()) == {0.0, 1.0} for batch in (alone, *both))
+        one, two = (
+            sorted(
+                (row for row in rows_of(b) if row.pop("loss_weight")), key=lambda r: r["row_key"]
+            )
+            for b in ([alone], both)
+        )
+        assert len(one) == len(two)
+        assert all(map(same, one, two))
+
+
 def test_images_and_clips_are_paired_anew_and_all_seen() -> None:
     items = {"image": {"p": ["a", "b", "c"]}, "video": {"p": ["x", "y"], "q": ["z"]}}
     epochs = [training_rows(["p", "q"], items, np.random.default_rng(i)) for i in range(20)]
@@ -366,20 +411,6 @@ def test_processes_share_every_part(kind: str, stream_store: Path, world: int) -
     assert len({row["row_key"] for row in rows_of(everything)} - trained) <= 1
 
 
-def test_two_processes_of_four_train_on_what_one_of_eight_does(
-    kind: str, stream_store: Path
-) -> None:
-    alone = make(kind, stream_store, batch_size=8, augment=Augment()).train_dataloader()
-    shares = [
-        of_rank(make(kind, stream_store, augment=Augment()), rank, 2).train_dataloader()
-        for rank in range(2)
-    ]
-    for batch, *parts in zip(alone, *shares, strict=True):
-        rows = rows_of([batch])
-        both = [row for part in parts for row in rows_of([part])]
-        assert all(map(same, rows, both))
-
-
 class Recorder(L.LightningModule):
     """A network of one weight that keeps what it was given."""
 
@@ -424,7 +455,9 @@ def test_lightning_fits_and_predicts(kind: str, stream_store: Path, tmp_path: Pa
     )
     trainer.fit(network, datamodule=module)
     predictions = trainer.predict(network, datamodule=module)
-    assert all(keys == expected_keys(kind) for seen in network.seen.values() for *_, keys in seen)
+    for stage, seen in network.seen.items():
+        weight = {"loss_weight"} if stage == "fit" else set()
+        assert all(keys == expected_keys(kind) | weight for *_, keys in seen)
     assert [len(part) for part in predictions] == [len(x) for x in module.predict_dataloader()]
     for part, batches in zip(module.predict_parts, predictions, strict=True):
         assert {p for patients, _ in batches for p in patients} == set(module.patients(part))

@@ -13,10 +13,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from experiments.build import build
 from experiments.compose import compose, make_run
 from experiments.errors import ConfigError
-from experiments.run import execute, load_run, predict
+from experiments.run import execute, load_run
 from experiments.status import is_locked, read_status
 from experiments.sweep import Sweep, expand, freeze, read_sweep
 
@@ -225,22 +224,19 @@ def test_a_sweep_killed_at_any_moment_goes_on_and_leaves_finished_runs_untouched
     assert predictions(sweep).items() >= before.items()
 
 
-@pytest.mark.parametrize("modality", ["image", "combined"])
-def test_two_processes_predict_what_one_does(store: Path, tmp_path: Path, modality: str) -> None:
-    config = compose(cell(store, tmp_path, f"modality={modality}", "eval_batch_size=3"))
-    path = tmp_path / "config.json"
-    path.write_text(json.dumps(config, default=str))
-    out = tmp_path / "two.parquet"
-    script = Path(__file__).parent / "ddp_predict.py"
-    command = [sys.executable, str(script), str(path), str(out), "2"]
-    result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+def test_a_run_of_two_processes_ends_as_one_of_one_does(
+    finished: tuple[Path, str], store: Path, tmp_path: Path
+) -> None:
+    two = ["trainer.devices=2", "trainer.accelerator=cpu", "batch_size=4", "wandb=false"]
+    result = ceus("fit", *cell(store, tmp_path, "modality=image", *two))
     assert result.returncode == 0, result.stderr
-    trainer, model, data = build(config, root=tmp_path)
-    one, two = predict(trainer, model, data, None), pd.read_parquet(out)
+    (run,) = (tmp_path / "fit").glob("tiny-image-fold0-seed0-*")
+    (alone,) = finished[0].glob("tiny-image-fold0-seed0-*")  # of batches of 8
+    assert json.loads((run / "environment.json").read_text())["processes"] == 2
+    tables = [pd.read_parquet(folder / "predictions.parquet") for folder in (alone, run)]
     keys = ["part", "patient_id", "label", "n_items"]
-    pd.testing.assert_frame_equal(one[keys], two[keys])
-    assert (one["logit"] - two["logit"]).abs().max() < 1e-5
-    assert any(n % 2 for n in one["part"].value_counts())
+    pd.testing.assert_frame_equal(tables[0][keys], tables[1][keys])
+    assert (tables[0]["logit"] - tables[1]["logit"]).abs().max() < 1e-5
 
 
 def prepared_run(store: Path, runs: Path, *overrides: str) -> Path:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from backbones import ConcatFusion
+from backbones import AverageLogitFusion, ConcatFusion, WeightedLogitFusion
 from lightning_modules import (
     CombinedClassifier,
     ImageClassifier,
@@ -106,6 +106,83 @@ def test_balanced_loss_weights_positives_by_negatives_per_positive() -> None:
     z, y = model.logits(one).detach(), one["label"]
     by_hand = (-3 * y * torch.log(torch.sigmoid(z)) - (1 - y) * torch.log(torch.sigmoid(-z))).mean()
     assert model.training_step(one, 0).item() == pytest.approx(by_hand.item(), rel=1e-5)
+
+
+def test_rows_that_weigh_nothing_fill_a_batch_only() -> None:
+    model = classifier("image")
+    model.log = lambda *_, **__: None  # type: ignore[method-assign]
+    one = batch("abd")
+    whole = model.training_step(one, 0)
+    filled = {
+        key: torch.cat([value, value[:1]]) if isinstance(value, Tensor) else [*value, value[0]]
+        for key, value in one.items()
+    }
+    filled["loss_weight"] = torch.tensor([4 / 3, 4 / 3, 4 / 3, 0.0])
+    torch.testing.assert_close(model.training_step(filled, 0), whole)
+
+
+class Oversampled(Data):
+    """Shows positives three times as often as they are."""
+
+    positive_oversampling = 3.0
+
+
+def test_repeated_positives_shift_the_logits_as_weighted_ones_do() -> None:
+    model = classifier("image", pos_weight=1.0)
+    trainer().fit(model, datamodule=Oversampled())
+    assert model.pos_weight == 1
+    assert model.logit_shift.item() == pytest.approx(math.log(3))
+    one = batch()
+    torch.testing.assert_close(model(one), torch.sigmoid(model.logits(one) - math.log(3)))
+    for weight in ("balanced", 2.0):
+        with pytest.raises(ValueError, match="pos_weight must be 1 where class_sampling is"):
+            trainer().fit(classifier("image", pos_weight=weight), datamodule=Oversampled())
+
+
+class OtherPatients(Data):
+    """Scores others than the split has."""
+
+    def patients(self, part: str) -> tuple[str, ...]:
+        return ("a", "b", "c", "e")
+
+
+def test_patients_that_are_not_of_the_split_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"must be the 4 of the split, got 4, 1 of them missing"):
+        trainer().validate(classifier("image"), datamodule=OtherPatients(), verbose=False)
+    trainer(limit_val_batches=1).validate(
+        classifier("image"), datamodule=OtherPatients(), verbose=False
+    )
+
+
+@pytest.mark.parametrize("modality", ["image", "combined"])
+def test_logits_of_a_mixed_precision_keep_their_digits(modality: str) -> None:
+    model = classifier(modality).eval()
+    one = batch()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = model.logits(one)
+    assert mixed.dtype == torch.float32
+    assert (mixed != mixed.bfloat16()).any(), "more than bfloat16 can tell"
+    torch.testing.assert_close(mixed, model.logits(one), rtol=0.02, atol=0.02)
+
+
+def test_a_combined_model_starts_from_an_image_and_a_video_model() -> None:
+    image, video = classifier("image", pos_weight=2.0), classifier("video", pos_weight=3.0)
+    states = {"image": image.state_dict(), "video": video.state_dict()}
+    for state in states.values():
+        state["encoder.scale"] = torch.randn(3)
+    for head in (ConcatFusion, WeightedLogitFusion, AverageLogitFusion):
+        model = CombinedClassifier(MeanEncoder(), MeanEncoder(), head)
+        model.start_from(**states)
+        assert torch.equal(model.image_encoder.scale, states["image"]["encoder.scale"])
+        assert torch.equal(model.video_encoder.scale, states["video"]["encoder.scale"])
+        if head is not ConcatFusion:
+            assert torch.equal(model.head.video_head[1].weight, states["video"]["head.1.weight"])
+        trained = [p.requires_grad for p in model.parameters()]
+        assert not any(trained) if head is AverageLogitFusion else all(trained)
+    assert model.head.image_shift.item() == pytest.approx(math.log(2))
+    assert model.head.video_shift.item() == pytest.approx(math.log(3))
+    with pytest.raises(RuntimeError, match="Missing key"):
+        model.start_from(image={}, video={})
 
 
 def test_probability_undoes_the_weight_of_the_loss() -> None:
@@ -214,6 +291,7 @@ def test_a_modality_dropout_that_is_no_share_is_refused(share: float) -> None:
         ("head_lr", -1.0, "> 0"),
         ("weight_decay", -0.1, ">= 0"),
         ("warmup", 1.0, r"in \[0, 1\)"),
+        ("layer_decay", 0.0, r"in \(0, 1\]"),
     ],
 )
 def test_settings_out_of_range_are_refused(name: str, value: float, rule: str) -> None:

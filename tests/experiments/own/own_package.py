@@ -24,6 +24,18 @@ class TinyEncoder(nn.Module):
         return self.layer(torch.cat([pixels.mean(2), pixels.std(2)], 1)).tanh()
 
 
+class NormedEncoder(TinyEncoder):
+    """The same with a convolution and a batch norm before it."""
+
+    def __init__(self, num_features: int = 4, dimensions: int = 2) -> None:
+        super().__init__(num_features)
+        conv, norm = {2: (nn.Conv2d, nn.BatchNorm2d), 3: (nn.Conv3d, nn.BatchNorm3d)}[dimensions]
+        self.stem = nn.Sequential(conv(3, 3, 3, padding=1), norm(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.stem(x))
+
+
 class OwnClassifier(ImageClassifier):
     """An image classifier with a temperature."""
 
