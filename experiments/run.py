@@ -29,17 +29,21 @@ import pandas as pd
 import torch
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import CSVLogger, Logger
 from omegaconf import OmegaConf
 
 from backbones.errors import EncoderError
 from datamodules.errors import DataError
-from evaluation import EvaluationError, auc_interval
+from datamodules.pseudonyms import Pseudonyms, conceal
+from evaluation import EvaluationError
 from experiments.build import build, protocol_callbacks
-from experiments.compose import Run, make_run
+from experiments.charts import run_figures
+from experiments.compose import Run, load_yaml, make_run
 from experiments.errors import ConfigError
 from experiments.heartbeat import STALE_SECONDS
 from experiments.needs import check_needs
+from experiments.pace import Pace
 from experiments.status import Status, read_status, run_lock, write_atomic, write_status
 from experiments.tracking import TolerantWandbLogger
 from lightning_modules import gather_rows, patient_scores
@@ -97,7 +101,7 @@ def execute(folder: Path) -> None:
         try:
             _work(run, pulse)
         except BaseException as error:
-            pulse.update(state="failed", reason=_one_line(error))
+            pulse.update(state="failed", reason=conceal(_one_line(error), run.study.store))
             raise
         pulse.update(state="done")
 
@@ -155,10 +159,14 @@ def _work(run: Run, pulse: "_Pulse") -> None:
     wandb = TolerantWandbLogger(run) if run.study.wandb else None
     if wandb:
         logger.append(wandb)
-    callbacks = [*protocol_callbacks(run.study, run.folder), pulse]
+    rates = LearningRateMonitor(logging_interval="epoch")
+    callbacks = [*protocol_callbacks(run.study, run.folder), Pace(), rates, pulse]
     trainer, model, data = build(run.config, callbacks=callbacks, logger=logger, root=run.folder)
     pulse.update(max_epochs=trainer.max_epochs)
-    _write_on_zero(run.folder / "environment.json", json.dumps(_environment(trainer), indent=1))
+    environment = _environment(trainer)
+    _write_on_zero(run.folder / "environment.json", json.dumps(environment, indent=1))
+    if wandb:
+        wandb.log_environment(environment)
     trainer.fit(model, datamodule=data)
     checkpoint = run.folder / "checkpoints" / "best.ckpt"
     table = predict(trainer, model, data, checkpoint)
@@ -176,9 +184,7 @@ def _work(run: Run, pulse: "_Pulse") -> None:
     )
     write_atomic(run.folder / "predictions.parquet", table.to_parquet(index=False))
     if wandb:
-        oof = table[table["part"] == "oof"]
-        if len(oof):
-            wandb.summarise({"oof_auroc": auc_interval(oof["label"], oof["logit"]).auc})
+        wandb.show(lambda: run_figures(table, Pseudonyms(study.store)))
         wandb.close()
 
 
@@ -268,6 +274,20 @@ def _one_line(error: BaseException) -> str:
     return text if isinstance(error, USER_ERRORS) else f"{type(error).__name__}: {text}"
 
 
+def _print_traceback(folder: Path) -> None:
+    """The traceback for `log.txt`, in which patients go by their hashes."""
+    text = traceback.format_exc()
+    try:
+        store = Path(load_yaml(folder / "config.yaml")["study"]["store"])
+    except (ConfigError, KeyError):
+        print(text, file=sys.stderr)  # no store was read that could name a patient
+        return
+    concealed = conceal(text, store)
+    if concealed != text:
+        concealed += f"Patients are written as hashes; ceus patient {store} HASH names one."
+    print(concealed, file=sys.stderr)
+
+
 def die_with_parent(launcher: int | None = None) -> None:
     """Ask Linux to end this process when its parent dies, so that a killed sweep leaves none.
 
@@ -298,10 +318,10 @@ def run_and_exit(folder: Path, threads: int | None) -> None:
     try:
         execute(folder)
     except USER_ERRORS:
-        traceback.print_exc()
+        _print_traceback(folder)
         code = 2
     except BaseException:  # noqa: BLE001  the last frame of the process: all goes to the log
-        traceback.print_exc()
+        _print_traceback(folder)
         code = 1
     sys.stdout.flush()
     sys.stderr.flush()
