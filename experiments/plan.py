@@ -227,7 +227,9 @@ def _epochs_and_devices(run: Run) -> tuple[int, int]:
 
 
 def _span(hours: float) -> str:
-    return f"{_short(hours)} h" if hours >= 1 else f"{_short(hours * 60)} min"
+    if hours >= 1:
+        return f"{_short(hours)} h"
+    return f"{hours * 60:.0f} min" if hours * 60 >= 1 else f"{hours * 3600:.0f} s"
 
 
 def _short(value: float) -> str:

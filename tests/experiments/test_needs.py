@@ -10,6 +10,7 @@ import pytest
 from experiments.errors import ConfigError
 from experiments.needs import check_needs, waves
 from experiments.run import execute
+from experiments.slurm import submit
 from experiments.slurm_script import SlurmSettings, array_script
 from experiments.status import Status, is_locked, read_status, run_lock, write_status
 from experiments.sweep import Sweep, expand, freeze, read_sweep
@@ -134,3 +135,33 @@ def test_a_script_asks_for_what_the_sweep_says() -> None:
     assert "module load cuda" in script
     assert not any("scontrol" in line or "signal=" in line for line in script)
     assert any(line.startswith("srun") and "--cpus-per-task=8" in line for line in script)
+
+
+def test_a_machine_without_slurm_is_named(
+    made: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    freeze(made)
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    with pytest.raises(ConfigError, match=r"must be installed for launcher\.kind=slurm"):
+        submit(made, made.runs)
+
+
+def test_a_controller_that_does_not_answer_is_named(
+    made: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    freeze(made)
+    (tmp_path / "scontrol").write_text("#!/bin/sh\nexec sleep 60\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr("experiments.slurm._PATIENCE_SECONDS", 0.2)
+    with pytest.raises(ConfigError, match=r"scontrol must answer, got nothing for 0\.2 s"):
+        submit(made, made.runs)
+
+
+def test_a_sweep_is_submitted_by_one_process_at_a_time(made: Sweep) -> None:
+    freeze(made)
+    with (
+        run_lock(made.folder / "slurm"),
+        pytest.raises(ConfigError, match="must be submitted by one process at a time"),
+    ):
+        submit(made, made.runs)

@@ -26,6 +26,9 @@ def own_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(OWN)
     monkeypatch.setenv("PYTHONPATH", str(OWN))
     monkeypatch.setenv("COLUMNS", "80")
+    # As in a SLURM job of two tasks, which Lightning must not take for ranks of these runs.
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    monkeypatch.setenv("SLURM_JOB_NAME", "ours")
 
 
 def ceus(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
