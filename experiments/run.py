@@ -157,10 +157,11 @@ def predict(
 def _work(run: Run, pulse: "_Pulse") -> None:
     logger: list[Logger] = [CSVLogger(run.folder.parent, name=run.run_id, version="")]
     wandb = TolerantWandbLogger(run) if run.study.wandb else None
+    rates = LearningRateMonitor(logging_interval="epoch")
+    callbacks = [*protocol_callbacks(run.study, run.folder), rates, pulse]
     if wandb:
         logger.append(wandb)
-    rates = LearningRateMonitor(logging_interval="epoch")
-    callbacks = [*protocol_callbacks(run.study, run.folder), Pace(), rates, pulse]
+        callbacks.append(Pace(wandb))
     trainer, model, data = build(run.config, callbacks=callbacks, logger=logger, root=run.folder)
     pulse.update(max_epochs=trainer.max_epochs)
     environment = _environment(trainer)
