@@ -130,6 +130,11 @@ def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
     sub.add_argument("--evaluate", action="store_true", help="end with the comparison table")
     sub.add_argument("--extend", action="store_true", help="add new runs to a frozen sweep")
     sub.add_argument(
+        "--plan",
+        action="store_true",
+        help="only show the runs, what would start, and an estimate of hours and disk",
+    )
+    sub.add_argument(
         "--wait", action="store_true", help="with SLURM: follow the runs until all have ended"
     )
 
@@ -229,12 +234,25 @@ def _fit(options: Namespace) -> int:
 
 
 def _sweep(options: Namespace) -> int:
+    from experiments.errors import ConfigError
     from experiments.sweep import expand, make_data, read_sweep
 
     file = read_sweep(options.file, options.set)
+    if options.cohort and options.plan:
+        raise ConfigError(
+            f"--plan must come without --cohort, for it writes nothing, got {options.cohort!r}. "
+            "Prepare the store first: ceus prepare."
+        )
     if options.cohort:
         make_data(file, options.cohort)
     sweep = expand(file)
+    if options.plan:
+        from rich.console import Console
+
+        from experiments.plan import plan
+
+        Console().print(plan(sweep))
+        return 0
     # Evaluation needs the ends.
     code = _go(sweep, extend=options.extend, wait=options.wait or options.evaluate)
     return max(code, _print_evaluation(sweep.folder)) if options.evaluate else code

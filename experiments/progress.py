@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -14,7 +14,7 @@ from rich.text import Text
 
 from experiments.compose import Run
 from experiments.errors import ConfigError
-from experiments.slurm import queued
+from experiments.slurm import Task, queued
 from experiments.status import Status, is_locked, read_status
 
 
@@ -89,11 +89,11 @@ class Progress:
         return f", about {seconds / 60:.0f} min to go"
 
 
-def _queued(folder: Path) -> Container[str]:
+def _queued(folder: Path) -> dict[str, Task]:
     try:
         return queued(folder)
     except ConfigError:  # no controller answers: the folders still tell what they know
-        return ()
+        return {}
 
 
 def _figure(status: Status) -> str:
@@ -116,16 +116,18 @@ def status_table(folder: Path) -> Table:
     for entry in json.loads(path.read_text())["runs"]:
         status = read_status(folder / entry["run_id"])
         state: str = status.state
+        reason = status.reason or ""
         if state == "running" and not is_locked(folder / entry["run_id"]):
             state = "killed"
         if state not in ("done", "running") and entry["run_id"] in tasks:
             state = "queued"
+            reason = reason or tasks[entry["run_id"]].reason
         table.add_row(
             entry["run_id"].rsplit("-", 1)[0],
             state,
             f"{status.epoch}/{status.max_epochs}" if status.max_epochs else "",
             _figure(status),
             f"{status.seconds:.0f} s",
-            status.reason or "",
+            reason,
         )
     return table

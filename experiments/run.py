@@ -42,6 +42,7 @@ from experiments.charts import run_figures
 from experiments.checkpoints import BEST, RunCheckpointIO, start_from_needed
 from experiments.compose import Run, load_yaml, make_run
 from experiments.errors import ConfigError
+from experiments.heartbeat import STALE_SECONDS
 from experiments.needs import check_needs
 from experiments.pace import Pace
 from experiments.status import Status, read_status, run_lock, write_atomic, write_status
@@ -250,7 +251,10 @@ def _holding(folder: Path) -> Iterator[None]:
     if getattr(rank_zero_only, "rank", 0):  # Lightning reads it from the launcher's environment
         yield
         return
-    for _ in range(20):  # a sweep that looks whether the lock is held holds it for an instant
+    # A sweep that looks whether the lock is held holds it for an instant; and where another node's
+    # run was killed, the lock looks held for as long as its last heartbeat is fresh.
+    patience = 2 if "SLURM_JOB_ID" not in os.environ else STALE_SECONDS + 10
+    for _ in range(int(patience * 10)):
         with run_lock(folder) as free:
             if free:
                 yield

@@ -23,6 +23,8 @@ from experiments.slurm_script import array_script
 from experiments.status import run_lock, write_atomic
 from experiments.sweep import LauncherSettings, Sweep
 
+_PATIENCE_SECONDS = 120
+
 
 @dataclass(frozen=True)
 class Submitted:
@@ -184,7 +186,12 @@ def _ask(*command: str) -> str:
     }
     try:
         result = subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=False, timeout=120
+            command,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_PATIENCE_SECONDS,
         )
     except FileNotFoundError as error:
         raise ConfigError(
@@ -193,7 +200,7 @@ def _ask(*command: str) -> str:
         ) from error
     except subprocess.TimeoutExpired as error:
         raise ConfigError(
-            f"{command[0]} must answer, got nothing for {error.timeout:.0f} s. The cluster's "
+            f"{command[0]} must answer, got nothing for {_PATIENCE_SECONDS} s. The cluster's "
             "controller may be down: call again later; nothing is submitted twice."
         ) from error
     if result.returncode:

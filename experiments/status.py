@@ -1,5 +1,6 @@
 """What a run folder says of its run: state, attempts, progress; written atomically."""
 
+import errno
 import fcntl
 import json
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from experiments.errors import ConfigError
+from experiments.heartbeat import beating, held_elsewhere
 
 State = Literal["pending", "running", "done", "failed"]
 
@@ -72,25 +74,37 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 def run_lock(folder: Path) -> Iterator[bool]:
     """Hold a run for the living process; the kernel lets go when it dies.
 
+    On a file system shared by several machines see `experiments.heartbeat`.
+
     Yields:
         Whether the lock was had; False if another process holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as file:
-        yield _try_lock(file)
+    with (folder / ".lock").open("a+") as file:
+        if not _try_lock(file) or held_elsewhere(file):
+            yield False
+            return
+        with beating(file):
+            yield True
 
 
 def is_locked(folder: Path) -> bool:
     """Whether a living process holds the run."""
-    if not (folder / ".lock").is_file():
-        return False
-    with run_lock(folder) as free:
-        return not free
-
-
-def _try_lock(file: IO[Any]) -> bool:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with (folder / ".lock").open() as file:
+            # Shared, for NFS gives the other kind to writers only.
+            return not _try_lock(file, fcntl.LOCK_SH) or held_elsewhere(file)
+    except FileNotFoundError:
+        return False
+
+
+def _try_lock(file: IO[Any], kind: int = fcntl.LOCK_EX) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        # A file system without locks: the heartbeat is all there is.
+        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+            raise
     return True

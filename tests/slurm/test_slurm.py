@@ -1,6 +1,7 @@
 """Sweeps through a real SLURM: a cluster of two nodes on this machine."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -143,6 +144,33 @@ def test_what_sbatch_refuses_is_one_error_and_leaves_nothing(store: Path, tmp_pa
         submit(made, made.runs)
     assert not list((made.folder / "slurm").glob("*.sbatch"))
     assert queued(made.folder) == {}
+
+
+def test_a_later_refusal_tells_what_was_queued_before(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A limit of the cluster's on jobs, in front of its own sbatch.
+    limited = tmp_path / "bin" / "sbatch"
+    limited.parent.mkdir()
+    limited.write_text(
+        '#!/bin/sh\ncase "$*" in *002.sbatch) echo QOSMaxSubmitJobPerUserLimit >&2; exit 1;; esac\n'
+        f'exec {shutil.which("sbatch")} "$@"\n'
+    )
+    limited.chmod(0o755)
+    made = sweep(store, tmp_path, "launcher.slurm.sbatch=[--hold]")
+    freeze(made)
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", str(limited.parent), prepend=os.pathsep)
+        with pytest.raises(
+            ConfigError, match=r"got: QOSMaxSubmit.*Before that 5 runs were queued: \d+\."
+        ):
+            submit(made, made.runs)
+    left = set(queued(made.folder))
+    assert left == {run.run_id for run in made.runs[:5]}
+    (job,) = submit(made, made.runs)
+    assert job.runs == (made.runs[5].run_id,)
+    jobs = {task.job for task in queued(made.folder).values()}
+    subprocess.run(["scancel", *jobs], check=True)
 
 
 def test_arrays_are_as_large_as_the_cluster_allows_and_throttled_together(
