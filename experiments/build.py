@@ -113,23 +113,16 @@ def build(
 def protocol_callbacks(study: Study, folder: Path) -> list[Callback]:
     """Early stopping and checkpoints as DESIGN §3 has them: on inner BCE, never on a test part.
 
-    `best.ckpt` holds weights only; `last.ckpt` all that a resume needs.
+    `best.ckpt` holds weights only; `last.ckpt` is written by `experiments.resume`.
     """
-    checkpoints = folder / "checkpoints"
     return [
         EarlyStopping(monitor="inner_bce", mode="min", patience=study.patience, check_finite=True),
         ModelCheckpoint(
-            dirpath=checkpoints,
+            dirpath=folder / "checkpoints",
             filename="best",
             monitor="inner_bce",
             mode="min",
             save_weights_only=True,
-            enable_version_counter=False,
-        ),
-        ModelCheckpoint(
-            dirpath=checkpoints,
-            filename="last",
-            every_n_epochs=study.last_every,
             enable_version_counter=False,
         ),
     ]

@@ -37,6 +37,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
         code = 2
+    except OSError as error:
+        from experiments.failures import storage_complaint
+
+        complaint = storage_complaint(error)
+        if complaint is None:
+            raise
+        if options.debug:
+            traceback.print_exc()
+        print(f"error: {complaint}", file=sys.stderr)
+        code = 2
     sys.exit(code)
 
 
@@ -129,6 +139,9 @@ def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
 
     sub = command("status", _status, "show the runs of a sweep folder, live or dead")
     sub.add_argument("folder", type=Path, help="as runs/demo")
+    sub.add_argument(
+        "--failed", action="store_true", help="list what did not end well, why, and its log"
+    )
 
     sub = command("evaluate", _evaluate, "tables, figures and report from the prediction tables")
     sub.add_argument("folder", type=Path, help="as runs/demo")
@@ -216,8 +229,9 @@ def _sweep(options: Namespace) -> int:
 
 
 def _go(sweep: Sweep, *, extend: bool) -> int:
+    from experiments.failures import reason_of_code
     from experiments.launch import launch
-    from experiments.status import read_status
+    from experiments.status import is_locked, read_status
     from experiments.sweep import freeze, pending
 
     queue = pending(sweep)
@@ -226,23 +240,26 @@ def _go(sweep: Sweep, *, extend: bool) -> int:
     )
     states = [read_status(run.folder) for run in sweep.runs]
     done = sum(status.state == "done" for status in states)
+    held = sum(is_locked(run.folder) for run in sweep.runs)
     print(
         f"sweep {sweep.name}: {done} done, {len(failed)} failed, "
-        f"{len(states) - done - len(failed)} left ({sweep.folder})"
+        f"{len(states) - done - len(failed)} left"
+        + (f", {held} of them under way in another process" if held else "")
+        + f" ({sweep.folder})"
     )
-    for run, _ in failed:
-        print(f"  {run.run_id}: {read_status(run.folder).reason} ({run.folder / 'log.txt'})")
+    for run, code in failed:
+        status = read_status(run.folder)
+        reason = reason_of_code(code) if status.state == "running" else status.reason
+        print(f"  {run.run_id}: {reason} ({run.folder / 'log.txt'})")
     if len(sweep.runs) == 1 and failed:
         return failed[0][1]
     return 1 if failed else 0
 
 
 def _status(options: Namespace) -> int:
-    from rich.console import Console
+    from experiments.overview import print_overview
 
-    from experiments.progress import status_table
-
-    Console().print(status_table(options.folder))
+    print_overview(options.folder, failed=options.failed)
     return 0
 
 

@@ -50,6 +50,7 @@ _NOT_IN_ID = {
         "cache",
         "cache_gb",
         "last_every",
+        "stall_minutes",
         "wandb",
     },
     "data": {"store", "num_threads", "decode", "cache", "cache_gb"},
@@ -103,6 +104,7 @@ class Study:
     head: dict[str, Any]
     patience: int
     last_every: int
+    stall_minutes: float | None
     wandb: bool
 
 
@@ -240,7 +242,8 @@ def _check_study(settings: Mapping[str, Any]) -> Study:
     except ArgumentError as error:
         raise ConfigError(explain(error)) from error
     study = Study(**parsed.study.as_dict(), **named)
-    for name in ("batch_size", "eval_batch_size", "num_frames", "image_size", "video_size"):
+    at_least_one = ("batch_size", "eval_batch_size", "num_frames", "image_size", "video_size")
+    for name in (*at_least_one, "last_every"):
         if getattr(study, name) < 1:
             raise ConfigError(
                 f"study.{name} must be at least 1, got {getattr(study, name)!r}. Set {name}=..."
