@@ -229,7 +229,7 @@ def _sweep(options: Namespace) -> int:
 
 
 def _go(sweep: Sweep, *, extend: bool) -> int:
-    from experiments.failures import reason_of_code
+    from experiments.failures import STORAGE, reason_of_code
     from experiments.launch import launch
     from experiments.status import is_locked, read_status
     from experiments.sweep import freeze, pending
@@ -251,8 +251,8 @@ def _go(sweep: Sweep, *, extend: bool) -> int:
         status = read_status(run.folder)
         reason = reason_of_code(code) if status.state == "running" else status.reason
         print(f"  {run.run_id}: {reason} ({run.folder / 'log.txt'})")
-    if len(sweep.runs) == 1 and failed:
-        return failed[0][1]
+    if failed and all(code in (2, STORAGE) for _, code in failed):
+        return 2
     return 1 if failed else 0
 
 

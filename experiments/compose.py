@@ -195,7 +195,7 @@ def make_run(config: Mapping[str, Any]) -> Run:
     split = load_split(study.store, study.split)
     split.parts(study.fold)  # refuses a fold that is not there, before anything starts
     shas = {
-        "config_sha": _sha(_what_counts(config)),
+        "config_sha": _sha(what_counts(config)),
         "split_sha": split.sha,
         "store_sha": store.sha,
     }
@@ -205,7 +205,8 @@ def make_run(config: Mapping[str, Any]) -> Run:
     return Run(run_id=run_id, study=study, config=dict(config), shas=shas)
 
 
-def _what_counts(config: Mapping[str, Any]) -> dict[str, Any]:
+def what_counts(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a configuration that its run's id stands for."""
     counts = copy.deepcopy(dict(config))
     for room, names in _NOT_IN_ID.items():
         settings = counts.get(room, {})
@@ -248,6 +249,11 @@ def _check_study(settings: Mapping[str, Any]) -> Study:
             raise ConfigError(
                 f"study.{name} must be at least 1, got {getattr(study, name)!r}. Set {name}=..."
             )
+    if study.stall_minutes is not None and study.stall_minutes <= 0:
+        raise ConfigError(
+            f"study.stall_minutes must be above 0 or null, got {study.stall_minutes!r}. "
+            "Set stall_minutes=..."
+        )
     return study
 
 

@@ -10,6 +10,7 @@ import logging
 import os
 import random
 import shutil
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def __init__(self) -> None:
         super().__init__()
-        self._checked: set[bool] = set()
+        self._checked: set[str] = set()
 
     def save_checkpoint(
         self,
@@ -58,18 +59,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write.
 
         Raises:
-            ConfigError: If the first of its kind holds other than plain values; better now than
+            ConfigError: If the first of its name holds other than plain values; better now than
                 when it is needed.
         """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         plain = {key: value for key, value in checkpoint.items() if key not in _HYPERPARAMETERS}
-        kind = _RECORD in plain
         content = io.BytesIO()  # torch reports a full disk as an error of its own format
         torch.save(plain, content)
-        if kind not in self._checked:
+        if path.name not in self._checked:
             _check_plain(content)
-            self._checked.add(kind)
+            self._checked.add(path.name)
         with replacing(path) as file:
             file.write(content.getbuffer())
 
@@ -251,9 +251,20 @@ def forget_pair(folder: Path) -> None:
         link.unlink()
 
 
+def _check_whole(path: Path) -> None:
+    """Hold every part of a checkpoint against its checksum; torch itself does not."""
+    with zipfile.ZipFile(path) as archive:
+        spoilt = archive.testzip()
+    if spoilt:
+        raise zipfile.BadZipFile(f"checksum of {spoilt} does not fit")
+
+
 def _record_of(path: Path) -> dict[str, Any] | None:
     try:
+        _check_whole(path)
         record = torch.load(path, map_location="cpu", weights_only=True)[_RECORD]
+        if (best := _best_of(path.parent, record["step"])).is_file():
+            _check_whole(best)
         return record if {"run_id", "processes", "step", "epoch"} <= set(record) else None
     except Exception as error:  # noqa: BLE001  a damaged file raises what it likes
         _log.warning("%s cannot be read: %s", path.name, _first_line(error))

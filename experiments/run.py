@@ -18,6 +18,7 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,9 @@ def load_run(folder: Path) -> Run:
             f"config.yaml must be the one its run was named for, got {run.run_id!r} ({folder}). "
             "The file, the split or the store was changed since; start the sweep again."
         )
-    return run
+    # The folder may have been moved since.
+    here = replace(run.study, runs=folder.parent.parent, sweep=folder.parent.name)
+    return replace(run, study=here)
 
 
 def execute(folder: Path, watch: Watch | None = None) -> None:
