@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep test check format phantom report bench decord-cuda clean
+.PHONY: help setup sweep test check format phantom report notebooks bench decord-cuda clean
 
 PYTHON ?= python3
 SWEEP  ?= demo
@@ -31,6 +31,10 @@ phantom: setup ## make the synthetic cohort of the demo in data/
 
 report: setup ## make tables and report of SWEEP again from its prediction tables
 	$(CEUS) evaluate runs/$(SWEEP)
+
+# The empty addresses keep the pages from loading scripts over the network.
+notebooks: setup ## run the notebooks on SWEEP; pages in runs/SWEEP/notebooks
+	CEUS_SWEEP=$(abspath runs/$(SWEEP)) .venv/bin/jupyter nbconvert --execute --to html --output-dir runs/$(SWEEP)/notebooks --HTMLExporter.require_js_url=data:, --HTMLExporter.mathjax_url=data:, notebooks/*.ipynb
 
 bench: setup ## time the readers and loaders side by side; writes benchmarks/RESULTS.md
 	.venv/bin/pip install --quiet --constraint constraints.txt --editable '.[bench]'

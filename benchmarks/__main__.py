@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.measure import Section, machine
 
-BENCHMARKS = ("readers", "loaders", "cached", "preparing", "training")
+BENCHMARKS = ("readers", "loaders", "cached", "preparing", "training", "sweeping")
 RESULTS = Path(__file__).with_name("RESULTS.md")
 _PACKAGES = ("torch", "decord", "torchcodec", "av", "opencv-python-headless")
 

@@ -133,7 +133,7 @@ class Letterbox:
         if max(picture.shape[:2]) > _LARGEST_RATIO * min(size):  # FFmpeg's filters are this long
             return _resize(picture, size)
         resized = self._reformatter.reformat(
-            av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24"),
+            av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(picture), format="rgb24"),
             width=size[0],
             height=size[1],
             format="gbrp",  # planes that are scaled each for itself, with no way through YUV

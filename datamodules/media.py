@@ -138,11 +138,11 @@ class Video:
         return round((self.header_seconds or 0) * float(rate or 0))
 
     def glance(self, *, step: int) -> Iterator[Picture]:
-        """A key frame at or soon after every step-th frame, in order: quick, and not for facts."""
+        """The first key frame in each `step` frames, in order: quick, and not for facts."""
         wanted = 0
         for number, packet in enumerate(self._packets()):
             if not packet.size or (packet.is_keyframe and number >= wanted):
-                wanted = number + step
+                wanted = (number // step + 1) * step
                 with suppress(av.FFmpegError):
                     for frame in packet.decode():
                         self._times.append(frame.time)

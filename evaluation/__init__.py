@@ -10,7 +10,9 @@ from evaluation.calibration import (
     calibration,
     calibration_curve,
 )
+from evaluation.concordance import Kappa, cohen_kappa, concordance, stratified_spearman
 from evaluation.cross_validated import cv_auc, cv_auc_test
+from evaluation.difficulty import misranked, patient_difficulty
 from evaluation.errors import EvaluationError
 from evaluation.evaluate import Evaluation, evaluate
 from evaluation.net_benefit import DecisionCurve, decision_curve
@@ -23,6 +25,7 @@ from evaluation.power import (
     single_auc_power,
 )
 from evaluation.proportions import Interval, McNemar, clopper_pearson, holm, mcnemar, wilson
+from evaluation.ranking import Ranking, rank_cells
 from evaluation.roc_band import RocBand, roc_band
 from evaluation.runs import Run, Sweep, read_sweep
 from evaluation.seal import Seal, read_seal, unseal
@@ -36,6 +39,7 @@ from evaluation.thresholds import (
     sensitivity_threshold,
     youden_threshold,
 )
+from evaluation.variability import auc_spread, run_aucs
 
 __all__ = [
     "AucInterval",
@@ -47,7 +51,9 @@ __all__ = [
     "Evaluation",
     "EvaluationError",
     "Interval",
+    "Kappa",
     "McNemar",
+    "Ranking",
     "RocBand",
     "RocCurve",
     "Run",
@@ -56,9 +62,12 @@ __all__ = [
     "Sweep",
     "Tables",
     "auc_interval",
+    "auc_spread",
     "calibration",
     "calibration_curve",
     "clopper_pearson",
+    "cohen_kappa",
+    "concordance",
     "confusion",
     "cross_fitted_thresholds",
     "cv_auc",
@@ -70,16 +79,21 @@ __all__ = [
     "make_tables",
     "mcnemar",
     "minimum_detectable_difference",
+    "misranked",
     "optimism_of_best",
     "overlapping_test",
+    "patient_difficulty",
+    "rank_cells",
     "read_seal",
     "read_sweep",
     "roc_band",
     "roc_curve",
+    "run_aucs",
     "sensitivity_threshold",
     "simulate_power",
     "single_auc_positives",
     "single_auc_power",
+    "stratified_spearman",
     "unseal",
     "wilson",
     "youden_threshold",

@@ -61,7 +61,7 @@ class AucTest:
         p_value: Two-sided.
         low: Lower end of the interval of the difference.
         high: Upper end of it.
-        reason: Why a figure is NaN; "" if none is.
+        reason: Why a figure is NaN, or why the test says less than it seems to; "" if neither.
     """
 
     auc_a: float
@@ -181,16 +181,16 @@ def delong_test(
         return undefined_test(reason)
     (positives_a, negatives_a) = placements(a[y], a[~y])
     (positives_b, negatives_b) = placements(b[y], b[~y])
-    reason = single_of_class(y)
+    alone = single_of_class(y)
     variance = variance_of(positives_a - positives_b, negatives_a - negatives_b)
     return normal_test(
         float(positives_a.mean()),
         float(positives_b.mean()),
         # The mean of the differences, not the difference of the means: exactly 0 for equal ranks.
         difference=float((positives_a - positives_b).mean()),
-        se=nan if reason else sqrt(variance),
+        se=nan if alone else sqrt(variance),
         z_level=z_level,
-        reason=reason,
+        reason=alone or _separated(positives_a, positives_b),
     )
 
 
@@ -308,6 +308,14 @@ def undefined_test(reason: str, auc_a: float = nan, auc_b: float = nan) -> AucTe
         high=nan,
         reason=reason,
     )
+
+
+def _separated(positives_a: Floats, positives_b: Floats) -> str:
+    """Why p = 1 is no evidence that two perfect scores are alike, or ""."""
+    placed = np.concatenate([positives_a, positives_b])
+    if placed.min() == 1 or placed.max() == 0:
+        return "both scores separate the classes: their difference has no variance"
+    return ""
 
 
 def _unpaired_test(y_a: Bools, a: Floats, y_b: Bools, b: Floats, level: float) -> AucTest:

@@ -7,6 +7,7 @@ from typing import Any
 
 from jsonargparse import ArgumentError
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
@@ -50,6 +51,9 @@ class _StudyCLI(LightningCLI):
         extras = dict(self._trainer_extras)
         callbacks: list[Callback] = extras.pop("callbacks", [])
         self.trainer_defaults = {"callbacks": callbacks}
+        if SLURMEnvironment.detect() and not self._get(self.config_init, "trainer")["plugins"]:
+            # The job's script requeues; a run goes on from its own last.ckpt, not from Lightning's.
+            extras["plugins"] = [SLURMEnvironment(auto_requeue=False)]
         return super().instantiate_trainer(**extras, **kwargs)
 
 

@@ -6,12 +6,15 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
 if TYPE_CHECKING:
+    from experiments.compose import Run
+    from experiments.slurm import Submitted
     from experiments.sweep import Sweep
 
 _Presets = Literal["demo", "published"]
@@ -136,6 +139,9 @@ def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
     )
     sub.add_argument("--evaluate", action="store_true", help="end with the comparison table")
     sub.add_argument("--extend", action="store_true", help="add new runs to a frozen sweep")
+    sub.add_argument(
+        "--wait", action="store_true", help="with SLURM: follow the runs until all have ended"
+    )
 
     sub = command("status", _status, "show the runs of a sweep folder, live or dead")
     sub.add_argument("folder", type=Path, help="as runs/demo")
@@ -224,22 +230,55 @@ def _sweep(options: Namespace) -> int:
     if options.cohort:
         make_data(file, options.cohort)
     sweep = expand(file)
-    code = _go(sweep, extend=options.extend)
+    # Evaluation needs the ends.
+    code = _go(sweep, extend=options.extend, wait=options.wait or options.evaluate)
     return max(code, _print_evaluation(sweep.folder)) if options.evaluate else code
 
 
-def _go(sweep: Sweep, *, extend: bool) -> int:
-    from experiments.failures import STORAGE, reason_of_code
+def _go(sweep: Sweep, *, extend: bool, wait: bool = True) -> int:
+    from experiments.failures import STORAGE
     from experiments.launch import launch
-    from experiments.status import is_locked, read_status
+    from experiments.slurm import queued
     from experiments.sweep import freeze, pending
 
-    queue = pending(sweep)
-    failed = launch(
-        queue, len(sweep.runs), sweep.launcher, before=lambda: freeze(sweep, extend=extend)
+    in_queue = queued(sweep.folder)
+    queue = [run for run in pending(sweep) if run.run_id not in in_queue]
+    before = partial(freeze, sweep, extend=extend)
+    if sweep.launcher.kind == "slurm":
+        from experiments.follow import follow
+        from experiments.launch import check_runs
+        from experiments.slurm import submit
+
+        check_runs(queue)
+        before()
+        _print_jobs(sweep, submit(sweep, queue), len(in_queue))
+        if not wait:
+            return 0
+        failed = [(run, 1) for run in follow(sweep)]
+    else:
+        failed = launch(queue, len(sweep.runs), sweep.launcher, before=before, needs=sweep.needs)
+    _print_ends(sweep, failed)
+    if failed and all(code in (2, STORAGE) for _, code in failed):
+        return 2
+    return 1 if failed else 0
+
+
+def _print_jobs(sweep: Sweep, jobs: Sequence[Submitted], queued: int) -> None:
+    count = sum(len(job.runs) for job in jobs)
+    print(f"sweep {sweep.name}: {count} runs submitted, {queued} were in the queue")
+    for job in jobs:
+        print(f"  job {job.job_id}: {len(job.runs)} runs, {sweep.folder / 'slurm' / job.script}")
+    print(
+        f"follow them: ceus status {sweep.folder}; called again, only what is missing is submitted"
     )
-    states = [read_status(run.folder) for run in sweep.runs]
-    done = sum(status.state == "done" for status in states)
+
+
+def _print_ends(sweep: Sweep, failed: Sequence[tuple[Run, int]]) -> None:
+    from experiments.failures import reason_of_code
+    from experiments.status import is_locked, read_status
+
+    states = {run.run_id: read_status(run.folder) for run in sweep.runs}
+    done = sum(status.state == "done" for status in states.values())
     held = sum(is_locked(run.folder) for run in sweep.runs)
     print(
         f"sweep {sweep.name}: {done} done, {len(failed)} failed, "
@@ -248,12 +287,14 @@ def _go(sweep: Sweep, *, extend: bool) -> int:
         + f" ({sweep.folder})"
     )
     for run, code in failed:
-        status = read_status(run.folder)
+        status = states[run.run_id]
         reason = reason_of_code(code) if status.state == "running" else status.reason
-        print(f"  {run.run_id}: {reason} ({run.folder / 'log.txt'})")
-    if failed and all(code in (2, STORAGE) for _, code in failed):
-        return 2
-    return 1 if failed else 0
+        print(f"  {run.run_id}: {reason or status.state} ({run.folder / 'log.txt'})")
+    ended = {run.run_id for run, _ in failed}
+    for run in sweep.runs:
+        status = states[run.run_id]
+        if status.state == "pending" and status.reason and run.run_id not in ended:
+            print(f"  {run.run_id}: {status.reason}")
 
 
 def _status(options: Namespace) -> int:

@@ -206,7 +206,7 @@ def make_run(config: Mapping[str, Any]) -> Run:
 
 
 def what_counts(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a configuration that its run's id stands for."""
+    """The part of a configuration that changes the result, and so the run's id."""
     counts = copy.deepcopy(dict(config))
     for room, names in _NOT_IN_ID.items():
         settings = counts.get(room, {})

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
@@ -19,6 +19,7 @@ from typing import Any, Literal, NoReturn, Protocol
 from experiments.compose import Run
 from experiments.errors import ConfigError
 from experiments.failures import AGAIN, HELD, STORAGE, reason_of_code, take_notes
+from experiments.needs import leave_waiting, take_ready, unmet
 from experiments.progress import Progress
 from experiments.status import is_locked, read_status, write_status
 from experiments.sweep import LauncherSettings
@@ -54,14 +55,9 @@ def slots(settings: LauncherSettings) -> list[Slot]:
     """Share out the machine: device groups on GPUs, else the cores among the runs.
 
     Raises:
-        ConfigError: If a run asks for more GPUs than there are, or a number is below 1.
+        ConfigError: If a run asks for more GPUs than there are.
     """
     each = settings.devices_per_run
-    if each < 1 or (settings.parallel != "auto" and settings.parallel < 1):
-        raise ConfigError(
-            f"launcher must have parallel >= 1 (or auto) and devices_per_run >= 1, got {settings}. "
-            "Correct the sweep's launcher settings."
-        )
     cores = os.cpu_count() or 1
     gpus = _gpus()
     if not gpus:
@@ -73,14 +69,20 @@ def slots(settings: LauncherSettings) -> list[Slot]:
             "Lower it, or set CUDA_VISIBLE_DEVICES."
         )
     groups = [tuple(gpus[i : i + each]) for i in range(0, len(gpus) - each + 1, each)]
-    count = len(groups) if settings.parallel == "auto" else settings.parallel
+    shared = len(groups) * settings.runs_per_device
+    count = shared if settings.parallel == "auto" else settings.parallel
     return [Slot(groups[i % len(groups)], max(1, cores // (count * each))) for i in range(count)]
 
 
 def launch(
-    runs: Sequence[Run], total: int, settings: LauncherSettings, *, before: Callable[[], None]
+    runs: Sequence[Run],
+    total: int,
+    settings: LauncherSettings,
+    *,
+    before: Callable[[], None],
+    needs: Mapping[str, Sequence[str]],
 ) -> list[tuple[Run, int]]:
-    """Run what is given, a failed one not stopping the rest.
+    """Run what is given, a failed one not stopping the rest but those that need it.
 
     A run that another process has under way, or has done meanwhile, is left to it. Ctrl-C and
     SIGTERM ask the runs to stop and wait for them; the second time they are ended at once.
@@ -90,6 +92,8 @@ def launch(
         total: Runs of the whole sweep, for the display.
         settings: How they are put on the machine.
         before: Called when all configurations are found good, before the first run starts.
+        needs: For a run's id the ids that must be done first. What waits in vain stays `pending`
+            with the reason.
 
     Returns:
         Those that failed, each with its exit code: 2 for what the user can mend.
@@ -102,20 +106,19 @@ def launch(
     free = slots(settings)
     active: _Active = {}
     failed: list[tuple[Run, int]] = []
-    context = _server()
-    if runs:
-        _check_all(context, runs)
+    context = check_runs(runs)
     before()
     with _sigterm_as_ctrl_c(), Progress(done=total - len(runs), total=total) as progress:
         try:
             while queue or active:
-                while queue and free:
-                    run = queue.pop(0)
-                    if read_status(run.folder).state == "done" or is_locked(run.folder):
-                        progress.elsewhere(run)
+                while free and (ready := take_ready(queue, needs)):
+                    if read_status(ready.folder).state == "done" or is_locked(ready.folder):
+                        progress.elsewhere(ready)
                         continue
                     slot = free.pop(0)
-                    active[run.run_id] = (run, slot, _start(context, run, slot, settings))
+                    active[ready.run_id] = (ready, slot, _start(context, ready, slot, settings))
+                if not active:
+                    break
                 time.sleep(_POLL_SECONDS)
                 failed += _collect(queue, free, active, progress)
                 progress.show([run for run, _, _ in active.values()])
@@ -125,7 +128,24 @@ def launch(
         finally:
             for _, _, process in active.values():
                 process.kill()
+    for run in queue:
+        leave_waiting(run.folder, str(unmet(run.folder, needs[run.run_id])))
     return failed
+
+
+def check_runs(runs: Sequence[Run]) -> ForkServerContext:
+    """Hold every configuration against the constructors that it names.
+
+    Returns:
+        A process from which runs are forked.
+
+    Raises:
+        ConfigError: For the first that does not fit.
+    """
+    context = _server()
+    if runs:
+        _check_all(context, runs)
+    return context
 
 
 def _collect(
@@ -258,6 +278,8 @@ def _start(
     context: ForkServerContext, run: Run, slot: Slot, settings: LauncherSettings
 ) -> _Process:
     environment = {"CUDA_VISIBLE_DEVICES": ",".join(slot.gpus)} if slot.gpus else {}
+    # Inside of a SLURM job Lightning would take that job's tasks for the run's ranks.
+    environment["SLURM_JOB_NAME"] = "interactive"
     if settings.devices_per_run > 1:
         # Lightning starts the further ranks by calling the command line again: it needs one.
         command = [sys.executable, "-m", "experiments.run", str(run.folder)]

@@ -3,7 +3,7 @@
 import json
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ from rich.text import Text
 
 from experiments.errors import ConfigError
 from experiments.progress import duration, figure
-from experiments.status import State, Status, state_of
+from experiments.slurm import queued
+from experiments.status import Status, state_of
 
-_ORDER: tuple[State, ...] = ("done", "running", "failed", "killed", "interrupted", "pending")
+_ORDER = ("done", "running", "failed", "killed", "interrupted", "queued", "pending")
 _STYLES = {"running": "cyan", "failed": "red", "killed": "red", "interrupted": "yellow"}
 _REASONS = 5
 """Reasons shown without `--failed`; further ones are counted."""
@@ -27,6 +28,12 @@ class _Listed:
     entry: Mapping[str, Any]
     folder: Path
     status: Status
+    is_queued: bool  # by SLURM
+
+    @property
+    def state(self) -> str:
+        waits = self.is_queued and self.status.state not in ("done", "running")
+        return "queued" if waits else self.status.state
 
     @property
     def cell(self) -> tuple[str, str, str]:
@@ -62,7 +69,11 @@ def _listed(folder: Path) -> list[_Listed]:
         raise ConfigError(f"folder must hold a sweep (sweep.json), got {folder}. Start it first.")
     try:
         entries = json.loads(path.read_text())["runs"]
-        return [_Listed(e, folder / e["run_id"], state_of(folder / e["run_id"])) for e in entries]
+        tasks = _queued(folder)
+        return [
+            _Listed(e, folder / e["run_id"], state_of(folder / e["run_id"]), e["run_id"] in tasks)
+            for e in entries
+        ]
     except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, ConfigError):
             raise
@@ -72,8 +83,15 @@ def _listed(folder: Path) -> list[_Listed]:
         ) from error
 
 
+def _queued(folder: Path) -> Container[str]:
+    try:
+        return queued(folder)
+    except ConfigError:  # no controller answers: the folders still tell what they know
+        return ()
+
+
 def _summary(folder: Path, runs: Sequence[_Listed]) -> Text:
-    counts = Counter(run.status.state for run in runs)
+    counts = Counter(run.state for run in runs)
     told = ", ".join(f"{counts[state]} {state}" for state in _ORDER if counts[state])
     text = Text(f"sweep {folder.name}: {len(runs)} runs: {told}")
     seconds = [run.status.seconds for run in runs if run.status.state == "done"]
@@ -84,9 +102,9 @@ def _summary(folder: Path, runs: Sequence[_Listed]) -> Text:
 
 def _grid(runs: Sequence[_Listed], width: int) -> Table:
     folds = list(dict.fromkeys(str(run.entry["fold"]) for run in runs))
-    by_cell: dict[tuple[str, str, str], dict[str, Status]] = {}
+    by_cell: dict[tuple[str, str, str], dict[str, _Listed]] = {}
     for run in runs:
-        by_cell.setdefault(run.cell, {})[str(run.entry["fold"])] = run.status
+        by_cell.setdefault(run.cell, {})[str(run.entry["fold"])] = run
     several_seeds = len({cell[2] for cell in by_cell}) > 1
     names = ["architecture", "modality"] + ["seed"] * several_seeds
     left = sum(max(len(n), *(len(c[i]) for c in by_cell)) + 2 for i, n in enumerate(names))
@@ -101,11 +119,11 @@ def _grid(runs: Sequence[_Listed], width: int) -> Table:
     return table
 
 
-def _cell(status: Status | None, room: int) -> Text:
+def _cell(run: _Listed | None, room: int) -> Text:
     """AUROC and time of a finished run, epoch of a running one, else its state; as fits."""
-    if status is None:
+    if run is None:
         return Text("")
-    state = status.state
+    state, status = run.state, run.status
     if state == "done":
         short, more = figure(status), f"{figure(status)} {duration(status.seconds)}"
     elif state == "running":
@@ -119,7 +137,7 @@ def _cell(status: Status | None, room: int) -> Text:
 
 
 def _unwell(runs: Iterable[_Listed]) -> list[_Listed]:
-    return [run for run in runs if run.status.state in ("failed", "killed", "interrupted")]
+    return [run for run in runs if run.state in ("failed", "killed", "interrupted")]
 
 
 def _common_reasons(runs: Sequence[_Listed], folder: Path) -> list[RenderableType]:

@@ -51,6 +51,7 @@ from experiments.failures import (
 )
 from experiments.memory import ADVICE, batch_statistics, halved, is_out_of_memory, micro_batch
 from experiments.metrics import MetricsCsv
+from experiments.needs import check_needs
 from experiments.pulse import Pulse
 from experiments.resume import (
     AtomicCheckpointIO,
@@ -106,7 +107,11 @@ def execute(folder: Path, watch: Watch | None = None) -> None:
         StopRequestedError: If the process was asked to stop.
     """
     with _holding(folder):
-        pulse = Pulse(folder, next_attempt(read_status(folder), started=time.time()))
+        before = read_status(folder)
+        if before.state == "done":  # a job submitted by hand, or one that was overtaken
+            return
+        check_needs(folder)
+        pulse = Pulse(folder, next_attempt(before, started=time.time()))
         if watch and not _rank():
             watch.on_end = pulse.end
         pulse.update()
@@ -355,7 +360,10 @@ def run_and_exit(
     before = dict(os.environ)
     if threads:
         torch.set_num_threads(threads)
-    log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    # Processes of one machine can append to one file; those of several cannot on every file system.
+    node = os.environ.get("SLURM_NODEID", "0")
+    name = "log.txt" if node == "0" else f"log-node{node}.txt"
+    log = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
@@ -406,7 +414,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if parent:
         die_with_parent(parent)
     alone = "LOCAL_RANK" not in os.environ and options.launcher is None
-    run_and_exit(options.folder, options.threads, has_terminal=alone, again=not first)
+    # Ranks that SLURM started are started again by it, all together, when the sweep is called.
+    again = not first and os.environ.get("SLURM_NTASKS", "1") == "1"
+    run_and_exit(options.folder, options.threads, has_terminal=alone, again=again)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """A sweep: axes in YAML, expanded once into run folders and frozen in `sweep.json`."""
 
+import copy
 import itertools
 import json
 import time
@@ -15,11 +16,11 @@ from datamodules.splits import load_split
 from datamodules.store import Store
 from evaluation.analysis import Analysis, read_analysis
 from evaluation.errors import EvaluationError
-from experiments.compose import Run, compose, explain, load_yaml, make_run, what_counts
+from experiments.compose import Run, explain, load_yaml, make_run, what_counts
 from experiments.errors import ConfigError
+from experiments.slurm_script import SlurmSettings
 from experiments.status import is_locked, read_status, run_lock, write_atomic
-
-CELL = ("architecture", "modality", "fold", "seed")
+from experiments.variants import CELL, as_text, axes_of, compose_cell
 
 _OWN = ("name", "data", "launcher", "analysis")
 
@@ -29,12 +30,29 @@ class LauncherSettings:
     """How runs are put on the machine.
 
     Attributes:
-        parallel: Runs at a time; `auto` is one a GPU, or two where there is none.
-        devices_per_run: Devices of a run; more than one trains with DDP inside the run.
+        kind: `local`, the processes of this call, or `slurm`, job arrays.
+        parallel: Runs at a time; `auto` is one a GPU, or two where there is none; with SLURM as
+            many as it starts.
+        devices_per_run: Devices of a run (on each node); more than one trains with DDP inside the
+            run.
+        runs_per_device: Local runs that share a GPU, where `parallel` is `auto`.
+        slurm: What a run asks of SLURM.
     """
 
+    kind: Literal["local", "slurm"] = "local"
     parallel: int | Literal["auto"] = "auto"
     devices_per_run: int = 1
+    runs_per_device: int = 1
+    slurm: SlurmSettings = field(default_factory=SlurmSettings)
+
+    def __post_init__(self) -> None:
+        numbers = (self.devices_per_run, self.runs_per_device)
+        if min(numbers) < 1 or (self.parallel != "auto" and self.parallel < 1):
+            raise ConfigError(
+                "launcher must have parallel >= 1 (or auto), devices_per_run >= 1 and "
+                f"runs_per_device >= 1, got {self.parallel}, {self.devices_per_run} and "
+                f"{self.runs_per_device}. Correct the sweep's launcher settings."
+            )
 
 
 @dataclass(frozen=True)
@@ -78,7 +96,7 @@ class SweepFile:
     profile: str | None = None
     overrides: dict[str, Any] = field(default_factory=dict)
     data: DataSettings = DataSettings()
-    launcher: LauncherSettings = LauncherSettings()
+    launcher: LauncherSettings = field(default_factory=LauncherSettings)
     analysis: Analysis = field(default_factory=Analysis)
 
 
@@ -118,14 +136,15 @@ def read_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepFile:
     settings: Any = OmegaConf.merge(load_yaml(path), OmegaConf.from_dotlist(own))
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(SweepFile, "sweep")
+    content: Any = OmegaConf.to_container(settings, resolve=True)
     try:
-        parsed = parser.parse_object({"sweep": OmegaConf.to_container(settings, resolve=True)})
+        parsed = parser.parse_object({"sweep": _without_values(content)})
         file: SweepFile = parser.instantiate(parsed).sweep
     except ArgumentError as error:
         raise ConfigError(f"{explain(error)} ({path})") from error
     except EvaluationError as error:  # of the analysis
         raise ConfigError(f"analysis.{error} ({path})") from error
-    axes, common = dict(file.axes), dict(file.overrides)
+    axes, common = dict(content["axes"]), dict(content.get("overrides", {}))
     for override in overrides:
         key, _, value = override.partition("=")
         if key in axes:
@@ -136,8 +155,18 @@ def read_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepFile:
         raise ConfigError(
             f"every axis must have a value, got {axes!r} ({path}). Fill or remove it."
         )
-    _check_primary(file.analysis, file.axes, path)  # narrowed axes may leave it out for now
+    _check_primary(file.analysis, content["axes"], path)  # narrowed axes may leave it out for now
     return replace(file, axes=axes, overrides=common)
+
+
+def _without_values(content: dict[str, Any]) -> dict[str, Any]:
+    """A sweep's settings for the parser, which would import the classes that values name."""
+    content = copy.deepcopy(content)
+    for values in (content.get("axes"), content.get("overrides")):
+        if isinstance(values, dict):
+            values |= {k: [0] * len(v) if isinstance(v, list) else v for k, v in values.items()}
+            values |= {k: 0 for k, v in values.items() if isinstance(v, dict)}
+    return content
 
 
 def _check_primary(analysis: Analysis, axes: Mapping[str, Sequence[Any]], path: Path) -> None:
@@ -145,7 +174,8 @@ def _check_primary(analysis: Analysis, axes: Mapping[str, Sequence[Any]], path: 
     primary = analysis.primary
     if primary is None:
         return
-    named = {"modality": primary.modalities, "architecture": (primary.architecture,)}
+    architecture = primary.architecture.partition("+")[0]
+    named = {"modality": primary.modalities, "architecture": (architecture,)}
     for key, values in named.items():
         missing = set(values) - {"selected"} - set(axes.get(key, values))
         if missing:
@@ -162,15 +192,50 @@ def expand(file: SweepFile) -> Sweep:
     Raises:
         ConfigError, DataError: For the first setting, store, split or fold that does not fit.
     """
-    runs = [make_run(config) for config in _configs(file)]
-    ids = [run.run_id for run in runs]
-    if len(set(ids)) < len(ids):
-        twice = sorted({name for name in ids if ids.count(name) > 1})
-        raise ConfigError(
-            f"axes must give each run once, got {', '.join(twice)} twice (sweep {file.name}). "
-            "Remove repeated values."
-        )
+    _check_values(file)
+    # A further axis that changes nothing in a cell gives the same run again.
+    runs = list({run.run_id: run for run in map(make_run, _configs(file))}.values())
+    _check_axes(file, runs)
+    _check_primary_name(file, runs)
     return Sweep(file.name, runs[0].folder.parent, tuple(runs), file.launcher, file.analysis)
+
+
+def _check_values(file: SweepFile) -> None:
+    for key, values in file.axes.items():
+        texts = [as_text(value) for value in values]
+        if twice := sorted({text for text in texts if texts.count(text) > 1}):
+            raise ConfigError(
+                f"axes must give each run once, got {key}={twice[0]} twice (sweep {file.name}). "
+                "Remove repeated values."
+            )
+
+
+def _check_axes(file: SweepFile, runs: Sequence[Run]) -> None:
+    """Two runs of one name would be one model to evaluation; an axis for nothing is a mistake."""
+    told = {axis for run in runs for axis in axes_of(run.study.architecture)}
+    idle = [k for k in file.axes if k not in CELL and k.rpartition(".")[2] not in told]
+    if idle:
+        raise ConfigError(
+            f"axes must change what a run gives, got {idle[0]}, which changes no run of sweep "
+            f"{file.name}. Set it under overrides:."
+        )
+
+
+def _check_primary_name(file: SweepFile, runs: Sequence[Run]) -> None:
+    primary = file.analysis.primary
+    if primary is None or primary.architecture == "selected":
+        return
+    base = primary.architecture.partition("+")[0]
+    for run in runs:
+        name, modality = run.study.architecture, run.study.modality
+        if modality not in primary.modalities or name.partition("+")[0] != base:
+            continue
+        if axes_of(name) != axes_of(primary.architecture):
+            raise ConfigError(
+                f"analysis.primary.architecture must name a cell of each modality, got "
+                f"{primary.architecture!r} where {modality} has {name!r} (sweep {file.name}). "
+                "Name it in full, or use selected."
+            )
 
 
 def make_data(file: SweepFile, cohort: str) -> None:
@@ -206,17 +271,14 @@ def make_data(file: SweepFile, cohort: str) -> None:
 
 
 def _configs(file: SweepFile) -> Iterator[dict[str, Any]]:
-    common = [f"{key}={_yaml(value)}" for key, value in file.overrides.items()]
+    common = [f"{key}={as_text(value)}" for key, value in file.overrides.items()]
     profile = [f"profile={file.profile}"] if file.profile else []
     own = [f"trainer.devices={file.launcher.devices_per_run}", f"sweep={file.name}"]
+    if file.launcher.kind == "slurm":
+        own.append(f"trainer.num_nodes={file.launcher.slurm.nodes}")
     for values in itertools.product(*file.axes.values()):
-        cell = [f"{key}={_yaml(value)}" for key, value in zip(file.axes, values, strict=True)]
-        yield compose([*profile, *own, *common, *cell])
-
-
-def _yaml(value: Any) -> str:
-    """A value as an override's right-hand side: strings as the user wrote them."""
-    return value if isinstance(value, str) else json.dumps(value)
+        cell = dict(zip(file.axes, values, strict=True))
+        yield compose_cell([*profile, *own, *common], cell)
 
 
 def freeze(sweep: Sweep, *, extend: bool = False) -> None:
@@ -243,7 +305,7 @@ def freeze(sweep: Sweep, *, extend: bool = False) -> None:
 
 def _freeze(sweep: Sweep, *, extend: bool) -> None:
     path = sweep.folder / "sweep.json"
-    listed = [_entry(run) for run in sweep.runs]
+    listed = [_entry(run, sweep.needs.get(run.run_id, ())) for run in sweep.runs]
     analysis = asdict(sweep.analysis)
     if path.is_file():
         listing = json.loads(path.read_text())
@@ -280,9 +342,10 @@ def pending(sweep: Sweep) -> list[Run]:
     ]
 
 
-def _entry(run: Run) -> dict[str, Any]:
+def _entry(run: Run, needs: Sequence[str]) -> dict[str, Any]:
     study = run.study
-    return {"run_id": run.run_id, **{k: getattr(study, k) for k in CELL}, "shas": run.shas}
+    entry = {"run_id": run.run_id, **{k: getattr(study, k) for k in CELL}, "shas": run.shas}
+    return entry | ({"needs": list(needs)} if needs else {})
 
 
 def _make_folders(sweep: Sweep) -> None:

@@ -96,6 +96,19 @@ def test_picture_and_sound_are_no_videos(tmp_path: Path, media: ModuleType) -> N
         Video(tmp_path / "sound.mp4")
 
 
+@pytest.mark.parametrize(("name", "spread"), [("mjpeg-avi", 7), ("h264-mp4", 12), ("wmv", 7)])
+def test_a_glance_gives_key_frames_of_all_the_clip(
+    tmp_path: Path, media: ModuleType, name: str, spread: int
+) -> None:
+    path = media.write_video(tmp_path / "clip", media.KINDS[name], numbers=range(60))
+    with Video(path) as video:
+        frames = [letterbox(frame, canvas=media.WIDTH) for frame in video.glance(step=7)]
+    seen = [media.read_number(frame) for frame in frames]
+    assert seen == sorted(set(seen))
+    assert seen[0] == 0
+    assert max(np.diff([*seen, 60])) <= 2 * spread
+
+
 def test_no_frames(tmp_path: Path, media: ModuleType) -> None:
     path = media.write_video(tmp_path / "clip", media.KINDS["h264-mp4"])
     data = path.read_bytes()

@@ -29,6 +29,7 @@ class SweepMaker:
     seeds: Sequence[int] = (0,)
     patients: int = 40
     holdout: int = 10
+    analysis: dict[str, Any] = field(default_factory=dict)
     entries: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -95,11 +96,25 @@ class SweepMaker:
             (self.path / entry["run_id"] / "environment.json").write_text(json.dumps(environment))
         for folder, sealed in ((self.path, True), (self.store, False)):
             folder.mkdir(exist_ok=True)
-            names = [*self.development, *self.hidden]
+            # An image and a clip each, and a second image of every fifth patient.
+            held = [
+                (name, modality)
+                for number, name in enumerate([*self.development, *self.hidden])
+                for modality in ("ceus", "image", "image")[: 2 + (number % 5 == 0)]
+            ]
+            names = [name for name, _ in held]
+            clip = [modality == "ceus" for _, modality in held]
             cohort = pd.DataFrame(
                 {
                     "item_id": [f"{number:016x}" for number in range(len(names))],
                     "patient_id": names,
+                    "modality": [modality for _, modality in held],
+                    "frames": np.where(clip, 30, 1),
+                    "fps": np.where(clip, 15.0, np.nan),
+                    "seconds": np.where(clip, 2.0, np.nan),
+                    "width": 64,
+                    "height": 48,
+                    "warnings": ["2 damaged frames, concealed" if each else "" for each in clip],
                     "label": pd.array(
                         [
                             None if sealed and name in self.hidden else self.labels[name]
@@ -117,7 +132,7 @@ class SweepMaker:
         return self.path.parent / "store"
 
     def list_runs(self) -> None:
-        content = {"name": "trial", "runs": self.entries}
+        content = {"name": "trial", "analysis": self.analysis, "runs": self.entries}
         (self.path / "sweep.json").write_text(json.dumps(content))
 
     def status(self, run_id: str, state: str, reason: str | None = None) -> None:

@@ -33,13 +33,23 @@ def pair_count(labels: np.ndarray, scores: np.ndarray) -> float:
 @pytest.mark.parametrize("name", NAMES)
 def test_interval_agrees_with_proc(name, reference):
     answer, data = reference(name)
+    counts = (answer["n_pos"], answer["n_neg"])
+    assert counts == (data["y"].sum(), answer["n"] - data["y"].sum())
     for marker, theirs in answer["markers"].items():
+        assert (theirs["n_pos"], theirs["n_neg"]) == counts
         wald = auc_interval(data["y"], data[marker])
         assert close(wald.auc, theirs["auc"])
-        assert close(wald.variance, theirs["delong_var"], 1e-14)
+        for key in ("delong_var", "delong_var_by_definition"):
+            assert close(wald.variance, theirs[key], 1e-14)
+        assert close(math.sqrt(wald.variance), theirs["delong_se"])
+        # R answers NA where a class has one patient, and warns at an AUC of 1; we do at 0 as well.
+        assert bool(wald.reason) == (math.isnan(wald.variance) or wald.low == wald.high != 0.5)
+        assert wald.reason or not theirs["warnings"]
+        assert theirs["error"] is None
         for level, key in ((0.95, "ci95_delong"), (0.90, "ci90_delong")):
             ours = auc_interval(data["y"], data[marker], level=level)
             assert close(ours.low, theirs[key][0])
+            assert close(math.nan if math.isnan(ours.low) else ours.auc, theirs[key][1])
             assert close(ours.high, theirs[key][2])
         logit = auc_interval(data["y"], data[marker], method="logit")
         low, high = theirs["ci95_logit_own"] or ("NaN", "NaN")
@@ -60,7 +70,9 @@ def test_paired_test_agrees_with_proc(name, reference):
         low, high = theirs["ci95_difference"] or ("NaN", "NaN")
         assert close(ours.low, low)
         assert close(ours.high, high)
-        assert bool(ours.reason) == math.isnan(ours.z)
+        assert bool(ours.reason) == (bool(theirs["warnings"]) or math.isnan(ours.z))
+        if theirs["error"]:  # R stops
+            assert all(map(math.isnan, (ours.z, ours.p_value, ours.low, ours.high)))
         assert close(ndtr(ours.z), theirs["p_less"])
         assert close(ndtr(-ours.z), theirs["p_greater"])
         of_a, of_b = (auc_interval(data["y"], data[theirs[side]]).variance for side in "ab")
@@ -72,6 +84,7 @@ def test_paired_test_agrees_with_proc(name, reference):
 def test_unpaired_test_agrees_with_proc(name, reference):
     answer, data = reference(name)
     for theirs in answer["unpaired"]:
+        assert theirs["how"] == "same patients treated as if independent"
         ours = delong_test(data["y"], data[theirs["a"]], data[theirs["b"]], paired=False)
         check_unpaired(ours, theirs)
 
@@ -92,6 +105,10 @@ def check_unpaired(ours, theirs):
     assert close(ours.df, theirs["df"])
     assert close(ours.p_value, theirs["p"])
     assert bool(ours.reason) == math.isnan(ours.p_value) == math.isnan(ours.low)
+    assert theirs["error"] is None
+    # R warns of two AUCs of 1, and, as it should here, that the patients are the same.
+    if any("AUC == 1" in warning for warning in theirs["warnings"]):
+        assert ours.reason
 
 
 def test_unpaired_interval_and_test_agree_at_its_edge():

@@ -9,8 +9,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import chdtrc, ndtr
 
-from evaluation import EvaluationError, calibration, calibration_curve, decision_curve
+from evaluation import (
+    EvaluationError,
+    auc_interval,
+    calibration,
+    calibration_curve,
+    confusion,
+    decision_curve,
+)
 from evaluation.logistic import fit_logistic
 from evaluation.smoothers import SMOOTHERS
 
@@ -40,6 +48,11 @@ def test_agrees_with_r(theirs):
         theirs[name] for name in ("calibration_in_the_large", "slope", "intercept_with_slope")
     )
     val_prob = theirs["rms_val_prob"]
+    auc = auc_interval(data["y"], data[theirs["marker"]])
+    n, fit, rate = ours.patients, rms.fitted, ours.observed
+    of_fit = -2 * np.log(np.where(data["y"] == 1, fit, 1 - fit)).sum()
+    of_given = 2 * n * ours.log_loss
+    of_rate = -2 * n * (rate * np.log(rate) + (1 - rate) * np.log(1 - rate))
     for mine, their in (
         (ours.patients, theirs["n"]),
         (ours.events, theirs["events"]),
@@ -59,11 +72,24 @@ def test_agrees_with_r(theirs):
         ((ours.slope_low, ours.slope_high), slope["ci95_wald"]),
         (ours.joint_intercept, joint["estimate"]),
         (ours.joint_intercept_error, joint["se"]),
+        (2 * ndtr(-abs(ours.intercept / ours.intercept_error)), large["p"]),
         (ours.brier, val_prob["Brier"]),
+        # Likelihood ratios: of the given probabilities against the observed rate, and of the fit
+        # against them; discrimination D, unreliability U and quality Q follow.
+        (of_rate - of_given, val_prob["D:Chi-sq"]),
+        ((of_rate - of_given - 1) / n, val_prob["D"]),
+        (of_given - of_fit, val_prob["U:Chi-sq"]),
+        (chdtrc(2, of_given - of_fit), val_prob["U:p"]),
+        ((of_given - of_fit - 2) / n, val_prob["U"]),
+        ((of_rate - 2 * of_given + of_fit + 1) / n, val_prob["Q"]),
+        (np.expm1((of_given - of_rate) / n) / np.expm1(-of_rate / n), val_prob["R2"]),
         # rms stops its fit earlier than glm does, 1e-9 from the maximum.
         (rms.coefficients, (val_prob["Intercept"], val_prob["Slope"])),
     ):
         assert mine == pytest.approx(their, abs=1e-10)
+    # rms counts pairs after sorting probabilities into bins of 0.002.
+    assert auc.auc == pytest.approx(val_prob["C (ROC)"], abs=0.001)
+    assert val_prob["Dxy"] == pytest.approx(2 * val_prob["C (ROC)"] - 1, abs=1e-10)
     assert ours.reason == ""
     assert ours.smoother == "loess"
 
@@ -181,8 +207,25 @@ def test_net_benefit_agrees_with_dcurves(theirs):
         ):
             expected = [row["net_benefit"] for row in rows[name]]
             np.testing.assert_allclose(values, expected, atol=1e-10, rtol=0)
-        avoided = [row["net_intervention_avoided"] for row in rows[model]]
-        np.testing.assert_allclose(ours.avoided, avoided, atol=1e-10, rtol=0)
+        odds = ours.thresholds / (1 - ours.thresholds)
+        for name, values in (
+            (model, ours.avoided),
+            ("all", np.zeros_like(odds)),
+            ("none", (ours.treat_none - ours.treat_all) / odds),
+        ):
+            expected = [row["net_intervention_avoided"] for row in rows[name]]
+            np.testing.assert_allclose(values, expected, atol=1e-10, rtol=0)
+        assert [row["threshold"] for row in rows[model]] == thresholds
+    for name, mine in rows.items():
+        for row in mine:
+            cut = {"all": -math.inf, "none": math.inf}.get(name, row["threshold"])
+            counts = confusion(data["y"], data.get(name, data["y"]), cut)
+            for rate, count in (
+                ("tp_rate", counts.tp),
+                ("fp_rate", counts.fp),
+                ("pos_rate", counts.tp + counts.fn),
+            ):
+                assert count / data["y"].size == pytest.approx(row[rate], abs=1e-10)
 
 
 @bounded

@@ -1,6 +1,7 @@
 """ROC points and Youden's threshold against pROC; the threshold of the other folds by hand."""
 
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from evaluation import (
     roc_curve,
     youden_threshold,
 )
+from evaluation.thresholds import RATES
 
 FIXTURES = Path(__file__).parent / "fixtures"
 NAMES = sorted(path.stem for path in FIXTURES.glob("*.json") if path.with_suffix(".csv").exists())
@@ -42,6 +44,20 @@ def test_curve_threshold_and_counts_agree_with_proc(name, reference):
         )
         for rate in ("sensitivity", "specificity", "accuracy"):
             assert getattr(counts, rate) == pytest.approx(first[rate]["estimate"], abs=1e-12)
+        gain = curve.sensitivity + curve.specificity
+        corner = (1 - curve.sensitivity) ** 2 + (1 - curve.specificity) ** 2
+        for key, best in (
+            ("youden_best", gain >= gain.max() - 1e-12),
+            ("topleft_best", corner <= corner.min() + 1e-12),
+        ):
+            for row in theirs[key]:  # where rounding parts equal ones, R gives one of them
+                cut = float(row["threshold"])
+                assert np.isclose(curve.thresholds[best], cut, rtol=1e-15, atol=0).any()
+                counts = confusion(data["y"], data[marker], cut)
+                at = asdict(counts) | {rate: getattr(counts, rate) for rate in RATES}
+                at["youden"] = at["sensitivity"] + at["specificity"]
+                for figure in row.keys() - {"threshold"}:
+                    assert at[figure] == pytest.approx(row[figure], abs=1e-10)
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -36,7 +36,7 @@ def start() -> Launch:
     """Launch a run once; its exit code."""
 
     def once(run: Run) -> int:
-        failed = launch([run], 1, LauncherSettings(parallel=1), before=lambda: None)
+        failed = launch([run], 1, LauncherSettings(parallel=1), before=lambda: None, needs={})
         return failed[0][1] if failed else 0
 
     return once

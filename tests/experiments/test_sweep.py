@@ -159,5 +159,88 @@ def test_device_groups_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
         slots(LauncherSettings(devices_per_run=5))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert [s.gpus for s in slots(LauncherSettings(parallel=3))] == [None] * 3
-    with pytest.raises(ConfigError, match="parallel >= 1"):
-        slots(LauncherSettings(parallel=0))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    shared = slots(LauncherSettings(runs_per_device=2))
+    assert [s.gpus for s in shared] == [("0",), ("1",), ("0",), ("1",)]
+    for wrong in ({"parallel": 0}, {"runs_per_device": 0}, {"devices_per_run": 0}):
+        with pytest.raises(ConfigError, match=r"parallel >= 1 \(or auto\), devices_per_run >= 1"):
+            LauncherSettings(**wrong)  # type: ignore[arg-type]
+
+
+AXES = """
+name: axes
+profile: demo
+axes:
+  architecture: [resnet]
+  modality: [image, combined]
+  head: [{class_path: backbones.ConcatFusion}, {class_path: backbones.WeightedLogitFusion}]
+  model.init_args.pos_weight: [1, balanced]
+"""
+
+
+def further(store: Path, runs: Path, content: str, *overrides: str) -> Sweep:
+    path = runs / "axes.yaml"
+    path.write_text(content)
+    return expand(read_sweep(path, [f"store={store}", f"runs={runs}", *overrides]))
+
+
+def test_further_axes_name_the_cells_in_which_they_change_something(
+    store: Path, tmp_path: Path
+) -> None:
+    made = further(store, tmp_path, AXES)
+    weights = ("pos_weight=1", "pos_weight=balanced")
+    cells = [(run.study.architecture, run.study.modality) for run in made.runs]
+    assert cells == [
+        *((f"resnet+{weight}", "image") for weight in weights),
+        *((f"resnet+head=ConcatFusion+{weight}", "combined") for weight in weights),
+        *((f"resnet+head=WeightedLogitFusion+{weight}", "combined") for weight in weights),
+    ]
+    assert [run.config["model"]["init_args"]["pos_weight"] for run in made.runs] == 3 * [
+        1,
+        "balanced",
+    ]
+    freeze(made)
+    listed = json.loads((made.folder / "sweep.json").read_text())["runs"]
+    assert [(entry["architecture"], entry["modality"]) for entry in listed] == cells
+    # Narrowed, a run is the one that it was among all.
+    one = further(store, tmp_path, AXES, "model.init_args.pos_weight=1")
+    assert [run.run_id for run in one.runs] == [made.runs[i].run_id for i in (0, 2, 4)]
+
+
+def test_values_that_would_read_alike_have_names_of_their_own(store: Path, tmp_path: Path) -> None:
+    content = """
+name: axes
+axes:
+  architecture: [resnet]
+  modality: [combined]
+  head:
+    - {class_path: backbones.ConcatFusion}
+    - {class_path: backbones.ConcatFusion, init_args: {anything: 0.5}}
+"""
+    names = [run.study.architecture for run in further(store, tmp_path, content).runs]
+    assert names[0] == "resnet+head=ConcatFusion"
+    assert names[1].startswith("resnet+head=ConcatFusion~")
+
+
+@pytest.mark.parametrize(
+    ("axis", "message"),
+    [
+        ("num_threads: [1, 2]", "axes must change what a run gives, got num_threads"),
+        ("model.init_args.pos_weight: [1, 1]", "got model.init_args.pos_weight=1 twice"),
+        ("modl.init_args.pos_weight: [1]", "Did you mean model"),
+    ],
+)
+def test_axes_that_cannot_be_are_refused(
+    store: Path, tmp_path: Path, axis: str, message: str
+) -> None:
+    content = AXES[: AXES.index("  head:")] + f"  {axis}\n"
+    with pytest.raises(ConfigError, match=message):
+        further(store, tmp_path, content)
+
+
+def test_a_primary_contrast_names_its_cell_in_full(store: Path, tmp_path: Path) -> None:
+    content = AXES + "analysis: {primary: {modalities: [combined, image], architecture: resnet}}"
+    with pytest.raises(ConfigError, match=r"must name a cell of each modality, got 'resnet'"):
+        further(store, tmp_path, content)
+    named = content.replace("  head:", "  #").replace(": resnet}", ": resnet+pos_weight=1}")
+    assert len(further(store, tmp_path, named).runs) == 4

@@ -118,7 +118,7 @@ def test_a_stalled_run_is_stopped_with_the_stacks_of_all_ranks(make: Callable[..
     two = ["trainer.devices=2", "trainer.accelerator=cpu", "stall_minutes=0.05"]
     run = make(*LONG, *two, SLEEPER % (1, 3))
     settings = LauncherSettings(parallel=1, devices_per_run=2)
-    assert launch([run], 1, settings, before=lambda: None) == [(run, 1)]
+    assert launch([run], 1, settings, before=lambda: None, needs={}) == [(run, 1)]
     status = read_status(run.folder)
     assert status.state == "failed"
     assert str(status.reason).startswith("stalled: no step in ")
@@ -175,7 +175,7 @@ def test_a_run_of_two_processes_survives_the_death_of_either(
     calm, torn = make(*settings), make(*settings, f"runs={tmp_path / 'torn'}")
     assert calm.run_id == torn.run_id
     launched = LauncherSettings(parallel=1, devices_per_run=2)
-    assert launch([calm], 1, launched, before=lambda: None) == []
+    assert launch([calm], 1, launched, before=lambda: None, needs={}) == []
     moments = random.Random(1)
     for epochs, rank in ((2, 1), (6, 0)):
         with begun("experiments.run", torn.folder) as process:
@@ -188,7 +188,7 @@ def test_a_run_of_two_processes_survives_the_death_of_either(
         status = read_status(torn.folder)
         assert status.epoch < 12
         assert (status.state, rank) in (("failed", 1), ("running", 1), ("running", 0))
-    assert launch([torn], 1, launched, before=lambda: None) == []
+    assert launch([torn], 1, launched, before=lambda: None, needs={}) == []
     status = read_status(torn.folder)
     assert status.resumed >= 5
     assert len(status.history) == 2

@@ -40,7 +40,7 @@ def scenario(store: str, folder: Path) -> dict[str, object]:
     freeze(Sweep("fit", run.folder.parent, (run,), LauncherSettings()))
 
     def start() -> int:
-        failed = launch([run], 1, LauncherSettings(parallel=1), before=lambda: None)
+        failed = launch([run], 1, LauncherSettings(parallel=1), before=lambda: None, needs={})
         return failed[0][1] if failed else 0
 
     found: dict[str, object] = {"killed": start()}
