@@ -31,6 +31,7 @@ from datamodules._ingest import (
 )
 from datamodules.cohort import Cohort, Problem, Row, find_repeats, read_cohort
 from datamodules.errors import DataError
+from datamodules.pseudonyms import make_key
 from datamodules.review import LEAST_CONFIDENCE, read_approvals, review_path, write_review
 from datamodules.store import STORE_FORMAT, Store
 
@@ -132,6 +133,7 @@ def prepare(
             if outcome.facts is not None:
                 known.items[outcome.item_id] = outcome.facts
         _commit(store, staging, cohort, kept, known=known, canvas=canvas)
+        make_key(store)
     _tell(cohort, store, new=sum(outcome.item_id not in before for outcome in kept.values()))
     return store
 

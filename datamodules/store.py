@@ -7,6 +7,7 @@
     skipped.csv       rows of the cohort table left out, and why
     prepared.json     what a rerun need not do again
     splits/           NAME.json
+    patient.key       of the patients' hashes (`datamodules.pseudonyms`); for its owner only
 
 No name of a patient or of a file is in it, only the pseudonym `patient_id`.
 """

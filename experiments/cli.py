@@ -161,7 +161,25 @@ def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
         help="open the test set with labels of the store (by default the runs' own); is recorded",
     )
     sub.add_argument("--reason", type=str, default="", help="why it is opened")
+
+    _tracking_commands(command)
     return parser, commands
+
+
+def _tracking_commands(command: Callable[..., ArgumentParser]) -> None:
+    sub = command("wandb-sync", _wandb_sync, "upload to W&B what was tracked offline")
+    sub.add_argument("folder", type=Path, help="as runs/demo")
+    sub.add_argument("--seconds", type=float, default=600.0, help="most that one run may take")
+
+    sub = command("dashboard", _dashboard, "define a W&B workspace and report of a sweep")
+    sub.add_argument("folder", type=Path, help="as runs/demo")
+    sub.add_argument("--online", action="store_true", help="create them at W&B")
+    sub.add_argument("--entity", type=str, default="", help="user or team; else WANDB_ENTITY")
+    sub.add_argument("--project", type=str, default="", help="else WANDB_PROJECT, else ceus")
+
+    sub = command("patient", _patient, "name the patients that hashes in logs and W&B stand for")
+    sub.add_argument("store", type=Path, help="that the runs were made from")
+    sub.add_argument("hashes", type=str, nargs="+", metavar="HASH", help="16 hex digits")
 
 
 def _phantom(options: Namespace) -> int:
@@ -311,6 +329,39 @@ def _evaluate(options: Namespace) -> int:
         store = _store_of(options.folder) if options.unseal_test == Path() else options.unseal_test
         evaluation.unseal(options.folder, store, reason=options.reason)
     return _print_evaluation(options.folder)
+
+
+def _wandb_sync(options: Namespace) -> int:
+    from experiments.wandb_sync import upload_sweep
+
+    failed = False
+    for upload in upload_sweep(options.folder, run_seconds=options.seconds):
+        print(upload, flush=True)
+        failed |= upload.outcome == "failed"
+    return int(failed)
+
+
+def _dashboard(options: Namespace) -> int:
+    import os
+
+    if options.project:
+        os.environ["WANDB_PROJECT"] = options.project
+    from experiments.dashboard import make_dashboard
+
+    made = make_dashboard(options.folder, online=options.online, entity=options.entity)
+    print(f"dashboard: {made.file}")
+    for url in made.urls:
+        print(url)
+    return 0
+
+
+def _patient(options: Namespace) -> int:
+    from datamodules.pseudonyms import Pseudonyms
+
+    patients = Pseudonyms(options.store)
+    for patient_hash in options.hashes:
+        print(f"{patient_hash} {patients.find(patient_hash)}")
+    return 0
 
 
 def _store_of(folder: Path) -> Path:

@@ -26,14 +26,17 @@ import pandas as pd
 import torch
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import Logger
 from omegaconf import OmegaConf
 
 from backbones.errors import EncoderError
 from datamodules.errors import DataError
-from evaluation import EvaluationError, auc_interval
+from datamodules.pseudonyms import Pseudonyms, conceal
+from evaluation import EvaluationError
 from experiments.build import build, protocol_callbacks
-from experiments.compose import Run, make_run
+from experiments.charts import run_figures
+from experiments.compose import Run, load_yaml, make_run
 from experiments.environment import environment
 from experiments.errors import ConfigError
 from experiments.failures import (
@@ -52,6 +55,7 @@ from experiments.failures import (
 from experiments.memory import ADVICE, batch_statistics, halved, is_out_of_memory, micro_batch
 from experiments.metrics import MetricsCsv
 from experiments.needs import check_needs
+from experiments.pace import Pace
 from experiments.pulse import Pulse
 from experiments.resume import (
     AtomicCheckpointIO,
@@ -141,7 +145,7 @@ def _tidy(folder: Path, *, is_done: bool = False) -> None:
 def _record(folder: Path, pulse: Pulse, watch: Watch | None, error: BaseException) -> None:
     """Write down how an attempt ended; a further rank leaves that to the first."""
     rank = _rank()
-    reason = one_line(error, USER_ERRORS)
+    reason = _concealed(one_line(error, USER_ERRORS), folder)
     if rank:
         with contextlib.suppress(OSError):
             leave_note(folder, rank, error, reason)
@@ -221,7 +225,8 @@ def _work(run: Run, pulse: Pulse, watch: Watch | None) -> None:
     wandb = TolerantWandbLogger(run) if run.study.wandb else None
     if wandb:
         logger.append(wandb)
-    callbacks = [*protocol_callbacks(run.study, run.folder), pulse]
+    rates = LearningRateMonitor(logging_interval="epoch")
+    callbacks = [*protocol_callbacks(run.study, run.folder), Pace(), rates, pulse]
     trainer, model, data = build(config, callbacks=callbacks, logger=logger, root=run.folder)
     trainer.strategy.checkpoint_io = AtomicCheckpointIO()
     stopping = watch.stopping if watch else bool
@@ -234,8 +239,10 @@ def _work(run: Run, pulse: Pulse, watch: Watch | None) -> None:
         shown = f"micro-batch {micro_batch(config)}, not {micro_batch(run.config)}, to fit memory"
         note = f"{note}; {shown}" if note else shown
     pulse.update(max_epochs=trainer.max_epochs, resumed=resumed, epoch=resumed, note=note)
-    content = json.dumps(environment(trainer, config), indent=1)
-    _write_on_zero(run.folder / "environment.json", content)
+    made_with = environment(trainer, config)
+    _write_on_zero(run.folder / "environment.json", json.dumps(made_with, indent=1))
+    if wandb:
+        wandb.log_environment(made_with)
     checkpoint = run.folder / "checkpoints" / "best.ckpt"
     with _own_ranks(trainer), _short_of_memory(config, model):
         trainer.fit(model, datamodule=data, ckpt_path=point, weights_only=True)
@@ -254,9 +261,7 @@ def _work(run: Run, pulse: Pulse, watch: Watch | None) -> None:
     )
     write_atomic(run.folder / "predictions.parquet", table.to_parquet(index=False))
     if wandb:
-        oof = table[table["part"] == "oof"]
-        if len(oof):
-            wandb.summarise({"oof_auroc": auc_interval(oof["label"], oof["logit"]).auc})
+        wandb.show(lambda: run_figures(table, Pseudonyms(study.store)))
         wandb.close()
 
 
@@ -328,6 +333,25 @@ def _write_on_zero(path: Path, content: str) -> None:
     write_atomic(path, content)
 
 
+def _concealed(text: str, folder: Path) -> str:
+    """A text in which patients go by their hashes, as the store of the run knows them."""
+    try:
+        store = Path(load_yaml(folder / "config.yaml")["study"]["store"])
+    except (ConfigError, KeyError):
+        return text  # no store was read that could name a patient
+    return conceal(text, store)
+
+
+def _print_traceback(folder: Path) -> None:
+    """The traceback for `log.txt`, in which patients go by their hashes."""
+    text = traceback.format_exc()
+    concealed = _concealed(text, folder)
+    if concealed != text:
+        store = load_yaml(folder / "config.yaml")["study"]["store"]
+        concealed += f"Patients are written as hashes; ceus patient {store} HASH names one."
+    print(concealed, file=sys.stderr)
+
+
 def die_with_parent(launcher: int | None = None) -> None:
     """Ask Linux to end this process when its parent dies, so that a killed sweep leaves none.
 
@@ -376,7 +400,7 @@ def run_and_exit(
     except BaseException as error:  # noqa: BLE001  the last frame of the process: all goes to the log
         code = _exit_code(error, watch)
         with contextlib.suppress(OSError):
-            traceback.print_exc()
+            _print_traceback(folder)
     with contextlib.suppress(OSError):
         sys.stdout.flush()
         sys.stderr.flush()
