@@ -207,27 +207,32 @@ def test_a_sweep_killed_at_any_moment_ends_as_if_undisturbed(
     before: dict[Path, tuple[bytes, int]] = {}
     process: subprocess.Popen[bytes] | None = None
     victims = ["run", "run", "sweep", "run", "run", "sweep"]
-    while victims:
-        if process is None or process.poll() is not None:
-            process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
-        pid = holder(sweep)
-        if pid is None:
-            time.sleep(0.01)
-            continue
-        time.sleep(moments.uniform(0, 1.0))
-        victim = victims.pop(0)
-        with contextlib.suppress(ProcessLookupError):  # a run may be over before its turn
-            os.kill(process.pid if victim == "sweep" else pid, signal.SIGKILL)
-        if victim == "sweep":
+    try:
+        while victims:
+            if process is None or process.poll() is not None:
+                process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+            pid = holder(sweep)
+            if pid is None:
+                time.sleep(0.01)
+                continue
+            time.sleep(moments.uniform(0, 1.0))
+            victim = victims.pop(0)
+            with contextlib.suppress(ProcessLookupError):  # a run may be over before its turn
+                os.kill(process.pid if victim == "sweep" else pid, signal.SIGKILL)
+            if victim == "sweep":
+                process.wait()
+            deadline = time.monotonic() + 60
+            # None outlives its sweep: its lock would keep the run from being done again.
+            while holder(sweep) == pid or (victim == "sweep" and holder(sweep)):
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            now = content(sweep)
+            assert now.items() >= before.items()
+            before = now
+    finally:
+        if process is not None:
+            process.kill()
             process.wait()
-        deadline = time.monotonic() + 60
-        # None outlives its sweep: its lock would keep the run from being done again.
-        while holder(sweep) == pid or (victim == "sweep" and holder(sweep)):
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        now = content(sweep)
-        assert now.items() >= before.items()
-        before = now
     result = ceus("sweep", OWN / "tiny_sweep.yaml", *narrowed, "--evaluate")
     assert "6 done, 0 failed, 0 left" in result.stdout, result.stderr
     assert content(sweep).items() >= before.items()
