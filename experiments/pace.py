@@ -1,10 +1,11 @@
-"""How fast a run trains and how much GPU memory it takes, once an epoch in every logger."""
+"""How fast a run trains and how much GPU memory it takes, told to a logger once an epoch."""
 
 import time
 from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import Logger
 
 
 class Pace(Callback):
@@ -14,9 +15,13 @@ class Pace(Callback):
     validation does not. On CUDA also `gpu_memory_gb`, the most that PyTorch had allocated on this
     device so far, 10^9 bytes. (Lightning's ThroughputMonitor first speaks after a window of 100
     steps, more than an epoch of a small cohort has.)
+
+    Args:
+        logger: Is told; the others are not, for their files are to be the same when the work is.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, logger: Logger) -> None:
+        self._logger = logger
         self._begun: float | None = None
         self._ended = 0.0
         self._rows = self._steps = 0
@@ -46,16 +51,15 @@ class Pace(Callback):
             self._ended = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the epoch's figures."""
+        """Tell the epoch's figures."""
         if self._begun is None or not self._steps:
             return
         seconds = self._ended - self._begun
         figures = {
+            "epoch": trainer.current_epoch,
             "rows_per_second": trainer.world_size * self._rows / seconds,
             "steps_per_second": self._steps / seconds,
         }
         if pl_module.device.type == "cuda":
-            peak = torch.cuda.max_memory_allocated(pl_module.device)
-            figures["gpu_memory_gb"] = peak / 1e9
-        # float32: float64 tensors do not exist on Apple's devices.
-        pl_module.log_dict({name: torch.tensor(value).float() for name, value in figures.items()})
+            figures["gpu_memory_gb"] = torch.cuda.max_memory_allocated(pl_module.device) / 1e9
+        self._logger.log_metrics(figures, trainer.global_step)

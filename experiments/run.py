@@ -223,10 +223,11 @@ def _work(run: Run, pulse: Pulse, watch: Watch | None) -> None:
     metrics = MetricsCsv(run.folder)
     logger: list[Logger] = [metrics]
     wandb = TolerantWandbLogger(run) if run.study.wandb else None
+    rates = LearningRateMonitor(logging_interval="epoch")
+    callbacks = [*protocol_callbacks(run.study, run.folder), rates, pulse]
     if wandb:
         logger.append(wandb)
-    rates = LearningRateMonitor(logging_interval="epoch")
-    callbacks = [*protocol_callbacks(run.study, run.folder), Pace(), rates, pulse]
+        callbacks.append(Pace(wandb))
     trainer, model, data = build(config, callbacks=callbacks, logger=logger, root=run.folder)
     trainer.strategy.checkpoint_io = AtomicCheckpointIO()
     stopping = watch.stopping if watch else bool

@@ -37,7 +37,7 @@ class TolerantWandbLogger(WandbLogger):
         super().__init__(
             **identity(study.sweep, study.modality, run.run_id),
             save_dir=run.folder,
-            tags=[study.architecture, f"fold{study.fold}"],
+            tags=[study.architecture[:64], f"fold{study.fold}"],  # W&B refuses longer ones
             config=without_paths(run.config)
             | {
                 "architecture": study.architecture,

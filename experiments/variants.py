@@ -102,6 +102,8 @@ def _label(value: Any) -> str:
     if isinstance(value, Mapping) and isinstance(value.get("class_path"), str):
         shown = value["class_path"].rpartition(".")[2]
         text = shown if set(value) == {"class_path"} else text
+    if re.search(r"[/\\]", shown):
+        shown = "path"  # ids go to W&B, places do not
     shown = re.sub(r"[^\w.-]+", "_", shown).strip("_")[:24]
     digest = hashlib.sha256(text.encode()).hexdigest()[:4]
     return shown if shown == text else f"{shown}~{digest}"

@@ -19,6 +19,9 @@ INIT_SECONDS = 10.0
 FINISH_SECONDS = 20.0
 """Most that a run waits at its end for what is not uploaded yet (WANDB_FINISH_TIMEOUT)."""
 
+FAILED_SECONDS = 5.0
+"""The same for a run that failed or was asked to stop: it may have little time."""
+
 GRACE_SECONDS = 10.0
 """How much later than promised W&B may come back, before its thread is left to itself."""
 
@@ -32,7 +35,8 @@ def identity(sweep: str, job_type: str, run_id: str) -> dict[str, Any]:
         "group": sweep,
         "job_type": job_type,
         "name": run_id,
-        "id": run_id,
+        # At most 64 characters; the hash at the end keeps shortened ones apart.
+        "id": run_id if len(run_id) <= 64 else f"{run_id[:55]}-{run_id[-8:]}",
     }
 
 
@@ -97,16 +101,17 @@ def finish(run: "wandb.Run", *, failed: bool = False) -> None:
     import wandb
 
     settings = run.settings
+    seconds = _seconds("WANDB_FINISH_TIMEOUT", FINISH_SECONDS) + GRACE_SECONDS
     error: Exception | None = None
     try:
         _within(
             lambda: run.finish(exit_code=int(failed)),
-            _seconds("WANDB_FINISH_TIMEOUT", FINISH_SECONDS) + GRACE_SECONDS,
+            min(seconds, FAILED_SECONDS) if failed else seconds,
         )
     except Exception as caught:  # noqa: BLE001  the service process is ended first
         error = caught
     whole = _settle(settings, ended=error is None)
-    _end_service(wandb)
+    _end_service(wandb, FAILED_SECONDS if failed else GRACE_SECONDS)
     if error:
         raise error
     if not whole:
@@ -161,10 +166,10 @@ def _within(call: Callable[[], Any], seconds: float) -> Any:
         raise TimeoutError(str(error) or f"no answer from W&B in {seconds:g} s") from error
 
 
-def _end_service(wandb: Any) -> None:
+def _end_service(wandb: Any, seconds: float = GRACE_SECONDS) -> None:
     # Its exit code is raised as SystemExit; what does not end now ends with this process.
     with suppress(Exception, SystemExit):
-        _within(wandb.teardown, GRACE_SECONDS)
+        _within(wandb.teardown, seconds)
 
 
 def _settle(settings: "wandb.Settings", *, ended: bool) -> bool:

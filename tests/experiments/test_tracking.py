@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from datamodules.prepare import prepare
 from datamodules.pseudonyms import KEY_FILE, Pseudonyms
 from datamodules.splits import load_split, make_split
 from evaluation import evaluate, unseal
+from experiments.cli import main
 from experiments.compose import compose, make_run
 from experiments.dashboard import make_dashboard, sweep_figures
 from experiments.errors import ConfigError
@@ -29,6 +31,8 @@ from experiments.launch import _child, _server
 from experiments.status import read_status
 from experiments.sweep import LauncherSettings, Sweep, freeze
 from experiments.tracking import without_paths
+from experiments.variants import compose_cell
+from experiments.wandb_run import identity
 from tests.experiments.wandb_server import Server, serve
 
 OWN = Path(__file__).parent / "own"
@@ -221,6 +225,7 @@ def test_online_history_config_and_tables_arrive(tracked: dict[str, Tracked], st
     oof = load_split(store, "default").folds[0].oof
     assert {row[0] for row in table["data"]} == {Pseudonyms(store).of(p) for p in oof}
     assert server.summary[name]["oof_patients"] == len(oof)
+    assert server.exits[name] == 0
     (mark,) = run.folder.glob("wandb/run-*/*.synced")
     assert mark.name == f"run-{name}.wandb.synced"
 
@@ -252,7 +257,9 @@ def test_nothing_that_names_a_patient_a_place_or_a_machine_is_handed_to_wandb(
     assert {needle for _, needle in leaks(raw, CANARIES)} == {"CANARYpatient", "CANARYtown"}
 
 
-def test_logs_carry_hashes_that_can_be_looked_up(tracked: dict[str, Tracked], store: Path) -> None:
+def test_logs_carry_hashes_that_can_be_looked_up(
+    tracked: dict[str, Tracked], store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for run in tracked.values():
         for name in ("log.txt", "metrics.csv", "status.json", "environment.json"):
             text = (run.folder / name).read_text() if (run.folder / name).is_file() else ""
@@ -264,8 +271,15 @@ def test_logs_carry_hashes_that_can_be_looked_up(tracked: dict[str, Tracked], st
     patient_hash = Pseudonyms(store.parent / "CANARYstore-damaged").of(oof)
     assert f"patient_id='{patient_hash}'" in log
     assert f"ceus patient {store.parent / 'CANARYstore-damaged'} HASH names one" in log
-    found = ceus("patient", store.parent / "CANARYstore-damaged", patient_hash)
-    assert found.stdout.split() == [patient_hash, oof]
+    assert called("patient", store.parent / "CANARYstore-damaged", patient_hash) == 0
+    assert capsys.readouterr().out.split() == [patient_hash, oof]
+
+
+def called(*arguments: str | Path) -> int:
+    """Exit code of `ceus` in this process."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    return int(str(ended.value.code))
 
 
 def ceus(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -302,12 +316,14 @@ def test_wandb_sync_uploads_each_call_of_a_run_once(
         assert (again.returncode, len(server.bodies)) == (0, sent)
 
 
-def test_wandb_sync_tells_what_failed(tracked: dict[str, Tracked], tmp_path: Path) -> None:
+def test_wandb_sync_tells_what_failed(
+    tracked: dict[str, Tracked], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     sweeps = {
         kind: Path(shutil.copytree(tracked[kind].sweep, tmp_path / kind))
-        for kind in ("refuses", "hangs", "keyless")
+        for kind in ("refuses", "hangs", "keyless", "damaged")
     }
-    with serve("full") as full, serve("dies") as dies:
+    with serve("full") as full, serve("dies") as dies, serve("good") as good:
         told = {
             name: (process.communicate(), process.returncode)
             for name, process in {
@@ -318,19 +334,23 @@ def test_wandb_sync_tells_what_failed(tracked: dict[str, Tracked], tmp_path: Pat
                 "nobody": begun(
                     "wandb-sync", sweeps["keyless"], WANDB_API_KEY="", HOME=str(tmp_path)
                 ),
-                "none": begun("wandb-sync", tmp_path),
+                "broke": begun("wandb-sync", sweeps["damaged"], WANDB_BASE_URL=good.url),
             }.items()
         }
     for name, code, message in (
         ("refused", 1, "uploading data"),
         ("slow", 1, "failed: not uploaded after 5 s"),
         ("nobody", 2, "W&B must be reachable with an account, got: No API key"),
-        ("none", 2, "folder must hold a sweep.json that lists runs"),
+        ("broke", 0, f"{tracked['damaged'].folder.name}: uploaded"),
     ):
         (stdout, stderr), returned = told[name]
         assert returned == code, (name, stdout, stderr)
         assert message in stdout + stderr
-    assert not list(tmp_path.rglob("*.synced"))
+    assert called("wandb-sync", tmp_path) == 2
+    assert "folder must hold a sweep.json that lists runs" in capsys.readouterr().err
+    marked = [path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*.synced")]
+    assert marked == ["damaged"]
+    assert good.exits == {tracked["damaged"].folder.name: 1}
 
 
 @pytest.fixture
@@ -353,11 +373,13 @@ def to(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Server], None]]:
     wandb.teardown()
 
 
-def test_a_dashboard_is_written_offline(sweep: Path) -> None:
-    result = ceus("dashboard", sweep, WANDB_API_KEY="", HOME=str(sweep.parent))
-    assert result.returncode == 0, result.stderr
+def test_a_dashboard_is_written_offline(
+    sweep: Path, to: Callable[[Server], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    to(Server("refuses", url="http://127.0.0.1:9"))
+    assert called("dashboard", sweep, "--project", "mine") == 0
     written = sweep / "dashboard.json"
-    assert result.stdout == f"dashboard: {written}\n"
+    assert capsys.readouterr().out == f"dashboard: {written}\n"
     for shown in ("oof_auroc", "inner_bce", "auc_intervals", "wandb/area-under-curve/v0", "cells"):
         assert f'"{shown}"' in written.read_text()
     under = read_all(sweep / "wandb")
@@ -428,3 +450,21 @@ def test_a_configuration_goes_without_paths(tmp_path: Path) -> None:
         "model": {"pretrained": "(path)", "home": "(path)", "name": "resnet50.a1_in1k"},
         "off": None,
     }
+
+
+def test_a_cell_named_for_a_path_does_not_tell_it(tmp_path: Path) -> None:
+    cell = {"architecture": str(OWN / "tiny.yaml"), "modality": "image", "fold": 0,
+            "image_encoder.init_args.pretrained": f"{tmp_path}/CANARYfile.pt"}  # fmt: skip
+    named = compose_cell([], cell)["study"]["architecture"]
+    assert re.fullmatch(r"tiny\+pretrained=path~[0-9a-f]{4}", named)
+
+
+def test_a_long_id_is_shortened_and_stays_apart() -> None:
+    short = identity("demo", "image", "resnet-image-fold0-seed0-12345678")
+    assert short["id"] == short["name"]
+    one, other = (
+        identity("demo", "image", f"{'x' * 70}-{end}") for end in ("abcdef12", "12abcdef")
+    )
+    assert len(one["id"]) == len(other["id"]) == 64
+    assert one["id"] != other["id"]
+    assert one["id"].endswith("-abcdef12")

@@ -21,6 +21,7 @@ class Server:
         history: Lines of each run's history, as the server holds them.
         summary: The last summary of each run.
         runs: The last upsert of each run.
+        exits: Exit code of each run that ended.
         files: Content of uploaded files by run and name.
         views: Workspaces and reports that were saved.
         bodies: All that was received, raw.
@@ -32,6 +33,7 @@ class Server:
     summary: dict[str, dict[str, Any]] = field(default_factory=dict)
     runs: dict[str, dict[str, Any]] = field(default_factory=dict)
     files: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    exits: dict[str, int] = field(default_factory=dict)
     views: list[dict[str, Any]] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
     operations: list[str] = field(default_factory=list)
@@ -105,6 +107,8 @@ class Server:
         }  # fmt: skip
 
     def stream(self, run: str, body: dict[str, Any]) -> None:
+        if body.get("complete"):
+            self.exits[run] = body["exitcode"]
         for name, chunk in (body.get("files") or {}).items():
             content = [json.loads(line) for line in chunk["content"]]
             if name == "wandb-history.jsonl":
