@@ -134,7 +134,7 @@ def protocol_callbacks(study: Study, folder: Path) -> list[Callback]:
     """Early stopping and checkpoints as DESIGN §3 has them: on inner BCE, never on a test part.
 
     Averaged weights (EMA) are those that validation scores, and so those that are chosen and saved.
-    `RunCheckpointIO` leaves in `best.ckpt` weights only; `last.ckpt` holds all a resume needs.
+    `RunCheckpointIO` leaves in `best.ckpt` weights only; `experiments.resume` writes `last.ckpt`.
 
     Raises:
         ConfigError: If a setting is out of range.
@@ -144,7 +144,6 @@ def protocol_callbacks(study: Study, folder: Path) -> list[Callback]:
             "freeze_epochs must be at least 0 and ema_decay in (0, 1) or null, got "
             f"{study.freeze_epochs} and {study.ema_decay}. Correct them under study:."
         )
-    checkpoints = folder / "checkpoints"
     schedule: list[Callback] = []
     if study.freeze_epochs:
         schedule.append(FreezeEncoders(study.freeze_epochs))
@@ -154,16 +153,10 @@ def protocol_callbacks(study: Study, folder: Path) -> list[Callback]:
         *schedule,
         EarlyStopping(monitor="inner_bce", mode="min", patience=study.patience, check_finite=True),
         ModelCheckpoint(
-            dirpath=checkpoints,
+            dirpath=folder / "checkpoints",
             filename="best",
             monitor="inner_bce",
             mode="min",
-            enable_version_counter=False,
-        ),
-        ModelCheckpoint(
-            dirpath=checkpoints,
-            filename="last",
-            every_n_epochs=study.last_every,
             enable_version_counter=False,
         ),
     ]

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from lightning import LightningModule
-from lightning.fabric.plugins import TorchCheckpointIO
 from torch import Tensor
 
 from experiments.compose import Run
 from experiments.errors import ConfigError
+from experiments.resume import RECORD, AtomicCheckpointIO
 from experiments.warm_start import check_done, family, needed
 
 IDENTITY = "ceus_run"
@@ -23,10 +23,11 @@ _ONLY_TO_RESUME = (
     "lr_schedulers",
     "current_model_state",  # with averaged weights, `state_dict` is the average
     "averaging_state",
+    RECORD,
 )
 
 
-class RunCheckpointIO(TorchCheckpointIO):
+class RunCheckpointIO(AtomicCheckpointIO):
     """Writes `best.ckpt` with weights only and every checkpoint with the identity of its run.
 
     `ModelCheckpoint(save_weights_only=True)` does not ask the callbacks, so that with averaged

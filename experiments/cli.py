@@ -40,6 +40,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
         code = 2
+    except OSError as error:
+        from experiments.failures import storage_complaint
+
+        complaint = storage_complaint(error)
+        if complaint is None:
+            raise
+        if options.debug:
+            traceback.print_exc()
+        print(f"error: {complaint}", file=sys.stderr)
+        code = 2
     sys.exit(code)
 
 
@@ -140,6 +150,9 @@ def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
 
     sub = command("status", _status, "show the runs of a sweep folder, live or dead")
     sub.add_argument("folder", type=Path, help="as runs/demo")
+    sub.add_argument(
+        "--failed", action="store_true", help="list what did not end well, why, and its log"
+    )
 
     sub = command("evaluate", _evaluate, "tables, figures and report from the prediction tables")
     sub.add_argument("folder", type=Path, help="as runs/demo")
@@ -259,6 +272,7 @@ def _sweep(options: Namespace) -> int:
 
 
 def _go(sweep: Sweep, *, extend: bool, wait: bool = True) -> int:
+    from experiments.failures import STORAGE
     from experiments.launch import launch
     from experiments.slurm import queued
     from experiments.status import read_status
@@ -280,10 +294,12 @@ def _go(sweep: Sweep, *, extend: bool, wait: bool = True) -> int:
         failed = [(run, 1) for run in follow(sweep)]
     else:
         failed = launch(queue, len(sweep.runs), sweep.launcher, before=before, needs=sweep.needs)
-    _print_ends(sweep, [run for run, _ in failed])
-    if len(sweep.runs) == 1 and failed:
-        return failed[0][1]
-    waiting = any(read_status(run.folder).state == "pending" for run in queue)
+    _print_ends(sweep, failed)
+    if failed and all(code in (2, STORAGE) for _, code in failed):
+        return 2
+    waiting = any(
+        run.run_id in sweep.needs and read_status(run.folder).state == "pending" for run in queue
+    )
     return 1 if failed or waiting else 0
 
 
@@ -297,30 +313,34 @@ def _print_jobs(sweep: Sweep, jobs: Sequence[Submitted], queued: int) -> None:
     )
 
 
-def _print_ends(sweep: Sweep, failed: Sequence[Run]) -> None:
-    from experiments.status import read_status
+def _print_ends(sweep: Sweep, failed: Sequence[tuple[Run, int]]) -> None:
+    from experiments.failures import reason_of_code
+    from experiments.status import is_locked, read_status
 
     states = {run.run_id: read_status(run.folder) for run in sweep.runs}
     done = sum(status.state == "done" for status in states.values())
+    held = sum(is_locked(run.folder) for run in sweep.runs)
     print(
         f"sweep {sweep.name}: {done} done, {len(failed)} failed, "
-        f"{len(states) - done - len(failed)} left ({sweep.folder})"
+        f"{len(states) - done - len(failed)} left"
+        + (f", {held} of them under way in another process" if held else "")
+        + f" ({sweep.folder})"
     )
-    for run in failed:
+    for run, code in failed:
         status = states[run.run_id]
-        print(f"  {run.run_id}: {status.reason or status.state} ({run.folder / 'log.txt'})")
+        reason = reason_of_code(code) if status.state == "running" else status.reason
+        print(f"  {run.run_id}: {reason or status.state} ({run.folder / 'log.txt'})")
+    ended = {run.run_id for run, _ in failed}
     for run in sweep.runs:
         status = states[run.run_id]
-        if status.state == "pending" and status.reason and run not in failed:
+        if status.state == "pending" and status.reason and run.run_id not in ended:
             print(f"  {run.run_id}: {status.reason}")
 
 
 def _status(options: Namespace) -> int:
-    from rich.console import Console
+    from experiments.overview import print_overview
 
-    from experiments.progress import status_table
-
-    Console().print(status_table(options.folder))
+    print_overview(options.folder, failed=options.failed)
     return 0
 
 

@@ -51,6 +51,7 @@ _NOT_IN_ID = {
         "cache",
         "cache_gb",
         "last_every",
+        "stall_minutes",
         "wandb",
     },
     "data": {"store", "num_threads", "decode", "cache", "cache_gb"},
@@ -112,6 +113,7 @@ class Study:
     matmul_precision: Literal["highest", "high", "medium"]
     patience: int
     last_every: int
+    stall_minutes: float | None
     wandb: bool
     warm_start: str | dict[Literal["image", "video"], str] | None = None
     ema_decay: float | None = None
@@ -273,11 +275,17 @@ def _check_study(settings: Mapping[str, Any]) -> Study:
     except ArgumentError as error:
         raise ConfigError(explain(error)) from error
     study = Study(**parsed.study.as_dict(), **named)
-    for name in ("batch_size", "eval_batch_size", "num_frames", "image_size", "video_size"):
+    at_least_one = ("batch_size", "eval_batch_size", "num_frames", "image_size", "video_size")
+    for name in (*at_least_one, "last_every"):
         if getattr(study, name) < 1:
             raise ConfigError(
                 f"study.{name} must be at least 1, got {getattr(study, name)!r}. Set {name}=..."
             )
+    if study.stall_minutes is not None and study.stall_minutes <= 0:
+        raise ConfigError(
+            f"study.stall_minutes must be above 0 or null, got {study.stall_minutes!r}. "
+            "Set stall_minutes=..."
+        )
     return study
 
 

@@ -1,26 +1,32 @@
 """The local launcher: each run its own process, as many at a time as there are device groups."""
 
+import contextlib
 import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
-from typing import Any, Protocol
+from types import FrameType
+from typing import Any, Literal, NoReturn, Protocol
 
 from experiments.compose import Run
 from experiments.errors import ConfigError
+from experiments.failures import AGAIN, HELD, STORAGE, reason_of_code, take_notes
 from experiments.needs import leave_waiting, take_ready, unmet
 from experiments.progress import Progress
-from experiments.status import read_status, write_status
+from experiments.status import is_locked, read_status, write_status
 from experiments.sweep import LauncherSettings
 
 _POLL_SECONDS = 0.2
+_STOP_SECONDS = 20.0
+"""How long runs that were asked to stop may take: their own grace, and slow disks."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,11 @@ class Slot:
 
 class _Process(Protocol):
     def poll(self) -> int | None: ...
+    def terminate(self) -> None: ...
     def kill(self) -> None: ...
+
+
+_Active = dict[str, tuple[Run, Slot, _Process]]
 
 
 def slots(settings: LauncherSettings) -> list[Slot]:
@@ -74,6 +84,9 @@ def launch(
 ) -> list[tuple[Run, int]]:
     """Run what is given, a failed one not stopping the rest but those that need it.
 
+    A run that another process has under way, or has done meanwhile, is left to it. Ctrl-C and
+    SIGTERM ask the runs to stop and wait for them; the second time they are ended at once.
+
     Args:
         runs: To be run, in this order.
         total: Runs of the whole sweep, for the display.
@@ -87,31 +100,31 @@ def launch(
 
     Raises:
         ConfigError: If a configuration does not fit the constructors it names; nothing started.
+        KeyboardInterrupt: After Ctrl-C or SIGTERM, when no run is left.
     """
     queue = list(runs)
     free = slots(settings)
-    active: dict[str, tuple[Run, Slot, _Process]] = {}
-    failed = []
+    active: _Active = {}
+    failed: list[tuple[Run, int]] = []
     context = check_runs(runs)
     before()
-    with Progress(done=total - len(runs), total=total) as progress:
+    with _sigterm_as_ctrl_c(), Progress(done=total - len(runs), total=total) as progress:
         try:
             while queue or active:
                 while free and (ready := take_ready(queue, needs)):
+                    if read_status(ready.folder).state == "done" or is_locked(ready.folder):
+                        progress.elsewhere(ready)
+                        continue
                     slot = free.pop(0)
                     active[ready.run_id] = (ready, slot, _start(context, ready, slot, settings))
                 if not active:
                     break
                 time.sleep(_POLL_SECONDS)
-                for name, (run, slot, process) in list(active.items()):
-                    code = process.poll()
-                    if code is not None:
-                        del active[name]
-                        free.append(slot)
-                        if not _ended_well(run, code):
-                            failed.append((run, code))
-                        progress.ended(run)
+                failed += _collect(queue, free, active, progress)
                 progress.show([run for run, _, _ in active.values()])
+        except KeyboardInterrupt:
+            _stop(active, progress)
+            raise
         finally:
             for _, _, process in active.values():
                 process.kill()
@@ -135,12 +148,90 @@ def check_runs(runs: Sequence[Run]) -> ForkServerContext:
     return context
 
 
-def _ended_well(run: Run, code: int) -> bool:
+def _collect(
+    queue: list[Run], free: list[Slot], active: _Active, progress: Progress
+) -> list[tuple[Run, int]]:
+    """Take note of the runs that ended since; those that failed, with their exit codes."""
+    failed = []
+    for name, (run, slot, process) in list(active.items()):
+        code = process.poll()
+        if code is None:
+            continue
+        del active[name]
+        free.append(slot)
+        end = _end(run, code)
+        if end == "again":
+            queue.insert(0, run)
+            progress.say(f"{run.run_id}: {read_status(run.folder).reason}")
+        elif end == "elsewhere":
+            progress.elsewhere(run)
+        else:
+            progress.ended(run)
+        if end == "failed":
+            failed.append((run, code))
+        if code == STORAGE and queue:
+            progress.say(f"{len(queue)} runs are not started: they could not write either")
+            queue.clear()
+    return failed
+
+
+def _end(run: Run, code: int) -> Literal["done", "again", "elsewhere", "failed"]:
+    """How a run's process ended; of one that died without a word its reason is written down."""
     status = read_status(run.folder)
-    if status.state == "running":  # it died without a word: killed, out of memory, a crash
-        reason = f"process died with exit code {code}; see log.txt"
-        write_status(run.folder, replace(status, state="failed", reason=reason))
-    return read_status(run.folder).state == "done"
+    if code == HELD or is_locked(run.folder):
+        return "elsewhere"
+    if status.state == "running":
+        note = take_notes(run.folder) or {"halve": False}
+        reason = f"rank {note['rank']}: {note['reason']}" if "rank" in note else None
+        ended = replace(status, state="failed", reason=reason or reason_of_code(code))
+        if note["halve"]:
+            ended, code = replace(ended, state="pending", halvings=status.halvings + 1), AGAIN
+        with contextlib.suppress(OSError):  # of a full disk
+            write_status(run.folder, ended)
+        status = ended
+    if code == AGAIN:
+        return "again"
+    return "done" if status.state == "done" else "failed"
+
+
+def _stop(active: _Active, progress: Progress) -> None:
+    """Ask runs to stop, wait for them, end those that do not, and write down which they were."""
+    if active:
+        progress.say(f"Stopping {len(active)} runs. Ctrl-C again ends them at once.")
+    try:
+        _ask(active)
+    except KeyboardInterrupt:
+        progress.say("Ending them.")
+    for run, _, process in active.values():
+        process.kill()
+        while process.poll() is None:
+            time.sleep(0.01)
+        status = read_status(run.folder)
+        if status.state == "running" and not is_locked(run.folder):
+            with contextlib.suppress(OSError):
+                write_status(run.folder, replace(status, state="interrupted", reason="ended"))
+
+
+def _ask(active: _Active) -> None:
+    for _, _, process in active.values():
+        process.terminate()
+    deadline = time.monotonic() + _STOP_SECONDS
+    while time.monotonic() < deadline and any(p.poll() is None for _, _, p in active.values()):
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """SIGTERM, as schedulers send it, does what Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _server() -> ForkServerContext:
@@ -158,7 +249,9 @@ def _server() -> ForkServerContext:
 def _check_all(context: ForkServerContext, runs: Sequence[Run]) -> None:
     """Hold every configuration against the constructors, in a child: this process has no torch."""
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_check_child, args=(theirs, [run.config for run in runs]))
+    configs = [run.config for run in runs]
+    # A daemon: after Ctrl-C nobody waits for it.
+    process = context.Process(target=_check_child, args=(theirs, configs), daemon=True)
     process.start()
     theirs.close()
     try:
@@ -171,6 +264,7 @@ def _check_all(context: ForkServerContext, runs: Sequence[Run]) -> None:
 
 
 def _check_child(answer: Connection, configs: list[dict[str, Any]]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     from experiments.build import check
 
     try:
@@ -205,13 +299,16 @@ def _child(folder: Path, threads: int, environment: dict[str, str]) -> None:
 
 
 class _Forked:
-    """A multiprocessing process with the two verbs of Popen that are needed."""
+    """A multiprocessing process with the verbs of Popen that are needed."""
 
     def __init__(self, process: multiprocessing.process.BaseProcess) -> None:
         self._process = process
 
     def poll(self) -> int | None:
         return self._process.exitcode
+
+    def terminate(self) -> None:
+        self._process.terminate()
 
     def kill(self) -> None:
         self._process.kill()

@@ -1,9 +1,7 @@
 """The live display of a sweep: a bar and a line a running run; on no terminal, a line an end."""
 
-import json
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console, Group
@@ -13,9 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.compose import Run
-from experiments.errors import ConfigError
-from experiments.slurm import Task, queued
-from experiments.status import Status, is_locked, read_status
+from experiments.status import Status, read_status
 
 
 class Progress:
@@ -52,7 +48,7 @@ class Progress:
         status = read_status(run.folder)
         good = status.state == "done"
         self._done, self._failed = self._done + good, self._failed + (not good)
-        figures = f"inner AUROC {_figure(status)}" if good else f"failed: {status.reason}"
+        figures = f"inner AUROC {figure(status)}" if good else f"{status.state}: {status.reason}"
         self._console.print(
             f"[{self._done + self._failed}/{self._total}] {run.run_id}  {figures}  "
             f"{status.seconds:.0f} s",
@@ -60,6 +56,18 @@ class Progress:
             markup=False,
             style=None if good else "red",
         )
+        if status.note:
+            self.say(f"  {status.note}")
+
+    def elsewhere(self, run: Run) -> None:
+        """Say that another process has a run under way, or has done it."""
+        self._total -= 1
+        self._left_at_start -= 1
+        self.say(f"{run.run_id} is left to another process, which holds it or has done it")
+
+    def say(self, text: str) -> None:
+        """Print a line above the live part."""
+        self._console.print(text, highlight=False, markup=False)
 
     def show(self, running: Sequence[Run]) -> None:
         """Redraw the live part."""
@@ -71,7 +79,7 @@ class Progress:
             table.add_row(
                 run.run_id.rsplit("-", 1)[0],
                 f"epoch {status.epoch}/{status.max_epochs or '?'}",
-                f"inner AUROC {_figure(status)}",
+                f"inner AUROC {figure(status)}",
             )
         ended = self._done + self._failed
         head = Text(
@@ -89,45 +97,13 @@ class Progress:
         return f", about {seconds / 60:.0f} min to go"
 
 
-def _queued(folder: Path) -> dict[str, Task]:
-    try:
-        return queued(folder)
-    except ConfigError:  # no controller answers: the folders still tell what they know
-        return {}
-
-
-def _figure(status: Status) -> str:
+def figure(status: Status) -> str:
+    """The best inner AUROC so far, or a dash."""
     return "-" if status.inner_auroc is None else f"{status.inner_auroc:.3f}"
 
 
-def status_table(folder: Path) -> Table:
-    """Every run that a sweep folder lists, as it stands now.
-
-    Raises:
-        ConfigError: If the folder holds no sweep.
-    """
-    path = folder / "sweep.json"
-    if not path.is_file():
-        raise ConfigError(f"folder must hold a sweep (sweep.json), got {folder}. Start it first.")
-    table = Table(title=f"sweep {folder.name}", box=None, pad_edge=False)
-    for name in ("run", "state", "epoch", "inner AUROC", "time", "reason"):
-        table.add_column(name, overflow="fold")
-    tasks = _queued(folder)
-    for entry in json.loads(path.read_text())["runs"]:
-        status = read_status(folder / entry["run_id"])
-        state: str = status.state
-        reason = status.reason or ""
-        if state == "running" and not is_locked(folder / entry["run_id"]):
-            state = "killed"
-        if state not in ("done", "running") and entry["run_id"] in tasks:
-            state = "queued"
-            reason = reason or tasks[entry["run_id"]].reason
-        table.add_row(
-            entry["run_id"].rsplit("-", 1)[0],
-            state,
-            f"{status.epoch}/{status.max_epochs}" if status.max_epochs else "",
-            _figure(status),
-            f"{status.seconds:.0f} s",
-            reason,
-        )
-    return table
+def duration(seconds: float) -> str:
+    """A time as a person says it: `40 s`, `12 min`, `3.5 h`."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5970 else f"{seconds / 3600:.1f} h"

@@ -5,21 +5,18 @@ several devices Lightning starts this same command again for each further rank.
 """
 
 import argparse
+import contextlib
 import ctypes
 import hashlib
-import importlib.metadata
 import json
 import logging
-import math
 import multiprocessing
 import os
-import platform
 import signal
-import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -27,10 +24,10 @@ from typing import Any
 
 import pandas as pd
 import torch
-from lightning import Callback, LightningDataModule, LightningModule, Trainer
+from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import LearningRateMonitor
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers import Logger
 from omegaconf import OmegaConf
 
 from backbones.errors import EncoderError
@@ -41,26 +38,40 @@ from experiments.build import build, protocol_callbacks
 from experiments.charts import run_figures
 from experiments.checkpoints import BEST, RunCheckpointIO, start_from_needed
 from experiments.compose import Run, load_yaml, make_run
+from experiments.environment import environment
 from experiments.errors import ConfigError
+from experiments.failures import (
+    AGAIN,
+    HELD,
+    STORAGE,
+    HalveError,
+    HeldError,
+    is_echo,
+    leave_note,
+    one_line,
+    reason_of_signal,
+    storage_complaint,
+    take_notes,
+)
 from experiments.heartbeat import STALE_SECONDS
+from experiments.memory import ADVICE, batch_statistics, halved, is_out_of_memory, micro_batch
+from experiments.metrics import MetricsCsv
 from experiments.needs import check_needs
 from experiments.pace import Pace
-from experiments.status import Status, read_status, run_lock, write_atomic, write_status
+from experiments.pulse import Pulse
+from experiments.resume import (
+    LastCheckpoint,
+    epoch_of,
+    forget_pair,
+    resume_point,
+)
+from experiments.status import next_attempt, read_status, run_lock, sweep_up, write_atomic
 from experiments.tracking import TolerantWandbLogger
+from experiments.watch import INTERRUPTED, Steps, StopRequestedError, Watch
 from lightning_modules import gather_rows, patient_scores
 
 USER_ERRORS = (ConfigError, DataError, EncoderError, EvaluationError)
-_PACKAGES = (
-    "ceus",
-    "torch",
-    "torchvision",
-    "lightning",
-    "timm",
-    "decord",
-    "decord2",
-    "av",
-    "numpy",
-)
+_RANK_ZERO = "CEUS_RANK_ZERO"  # its process id, for the ranks that it starts
 
 
 def load_run(folder: Path) -> Run:
@@ -81,30 +92,83 @@ def load_run(folder: Path) -> Run:
             f"config.yaml must be the one its run was named for, got {run.run_id!r} ({folder}). "
             "The file, the split or the store was changed since; start the sweep again."
         )
-    return run
+    # The folder may have been moved since.
+    here = replace(run.study, runs=folder.parent.parent, sweep=folder.parent.name)
+    return replace(run, study=here)
 
 
-def execute(folder: Path) -> None:
+def execute(folder: Path, watch: Watch | None = None) -> None:
     """Train, choose the checkpoint, score every part, and record all of it.
+
+    What an earlier attempt left in `checkpoints/last.ckpt` is gone on from.
+
+    Args:
+        folder: Of the run.
+        watch: Ends this process in good order, if it is the run's own.
 
     Raises:
         ConfigError, DataError, EncoderError: For what the user can mend; anything else is a bug.
+        HalveError: If device memory did not suffice and another attempt is to be made at once.
+        StopRequestedError: If the process was asked to stop.
     """
-    run = load_run(folder)
     with _holding(folder):
         before = read_status(folder)
         if before.state == "done":  # a job submitted by hand, or one that was overtaken
             return
         check_needs(folder)
-        status = Status(state="running", attempts=before.attempts + 1, started=time.time())
-        pulse = _Pulse(folder, status)
-        pulse.write()
+        pulse = Pulse(folder, next_attempt(before, started=time.time()))
+        if watch and not _rank():
+            watch.on_end = pulse.end
+        pulse.update()
         try:
-            _work(run, pulse)
+            _tidy(folder)
+            run = load_run(folder)
+            if watch and run.study.stall_minutes:
+                watch.stall_seconds = run.study.stall_minutes * 60
+            _work(run, pulse, watch)
         except BaseException as error:
-            pulse.update(state="failed", reason=conceal(_one_line(error), run.study.store))
+            _record(folder, pulse, watch, error)
             raise
         pulse.update(state="done")
+        _tidy(folder, is_done=True)
+
+
+@rank_zero_only
+def _tidy(folder: Path, *, is_done: bool = False) -> None:
+    """Remove what a killed attempt, or a finished one, left that nobody needs."""
+    sweep_up(folder)
+    sweep_up(folder / "checkpoints")
+    take_notes(folder)
+    if is_done:
+        forget_pair(folder)
+
+
+def _record(folder: Path, pulse: Pulse, watch: Watch | None, error: BaseException) -> None:
+    """Write down how an attempt ended; a further rank leaves that to the first."""
+    rank = _rank()
+    reason = _concealed(one_line(error, USER_ERRORS), folder)
+    if rank:
+        with contextlib.suppress(OSError):
+            leave_note(folder, rank, error, reason)
+        return
+    halve = isinstance(error, HalveError)
+    if isinstance(error, StopRequestedError | KeyboardInterrupt) or (watch and watch.asked):
+        asked = watch.asked if watch else None
+        pulse.end("interrupted", f"stopped by {asked or 'Ctrl-C'}")
+        return
+    if is_echo(error) and (note := take_notes(folder)):
+        reason, halve = f"rank {note['rank']}: {note['reason']}", note["halve"]
+    if halve:
+        pulse.end("pending", reason, halvings=pulse.status.halvings + 1)
+        if not isinstance(error, HalveError):
+            raise HalveError(reason) from error
+    else:
+        pulse.end("failed", reason)
+
+
+def _rank() -> int:
+    """This process's rank, as Lightning reads it from the launcher's environment."""
+    return int(getattr(rank_zero_only, "rank", 0) or 0)
 
 
 def predict(
@@ -155,8 +219,10 @@ def predict(
     return pd.concat(tables, ignore_index=True)[columns]
 
 
-def _work(run: Run, pulse: "_Pulse") -> None:
-    logger: list[Logger] = [CSVLogger(run.folder.parent, name=run.run_id, version="")]
+def _work(run: Run, pulse: Pulse, watch: Watch | None) -> None:
+    config = halved(run.config, pulse.status.halvings)
+    metrics = MetricsCsv(run.folder)
+    logger: list[Logger] = [metrics]
     wandb = TolerantWandbLogger(run) if run.study.wandb else None
     rates = LearningRateMonitor(logging_interval="epoch")
     callbacks = [*protocol_callbacks(run.study, run.folder), rates, pulse]
@@ -164,24 +230,34 @@ def _work(run: Run, pulse: "_Pulse") -> None:
         logger.append(wandb)
         callbacks.append(Pace(wandb))
     trainer, model, data = build(
-        run.config,
+        config,
         callbacks=callbacks,
         logger=logger,
         plugins=[RunCheckpointIO(run)],
         root=run.folder,
     )
     start_from_needed(run, model)
-    pulse.update(max_epochs=trainer.max_epochs)
-    environment = _environment(trainer)
-    _write_on_zero(run.folder / "environment.json", json.dumps(environment, indent=1))
+    stopping = watch.stopping if watch else bool
+    trainer.callbacks.insert(0, LastCheckpoint(run, metrics, stopping=stopping))  # type: ignore[attr-defined]
+    if watch:
+        trainer.callbacks.append(Steps(watch))  # type: ignore[attr-defined]
+    point, note = resume_point(run, processes=trainer.world_size, is_first=_rank() == 0)
+    resumed = epoch_of(point) if point else 0
+    if pulse.status.halvings:
+        shown = f"micro-batch {micro_batch(config)}, not {micro_batch(run.config)}, to fit memory"
+        note = f"{note}; {shown}" if note else shown
+    pulse.update(max_epochs=trainer.max_epochs, resumed=resumed, epoch=resumed, note=note)
+    made_with = environment(trainer, config)
+    _write_on_zero(run.folder / "environment.json", json.dumps(made_with, indent=1))
     if wandb:
-        wandb.log_environment(environment)
+        wandb.log_environment(made_with)
     checkpoint = run.folder / "checkpoints" / BEST
-    if any(parameter.requires_grad for parameter in model.parameters()):
-        trainer.fit(model, datamodule=data)
-    else:
-        _score_untrained(run, trainer, model, data, checkpoint)
-    table = predict(trainer, model, data, checkpoint)
+    with _own_ranks(trainer), _short_of_memory(config, model):
+        if any(parameter.requires_grad for parameter in model.parameters()):
+            trainer.fit(model, datamodule=data, ckpt_path=point, weights_only=True)
+        else:
+            _score_untrained(run, trainer, model, data, checkpoint)
+        table = predict(trainer, model, data, checkpoint)
     if not trainer.is_global_zero:
         return
     study = run.study
@@ -217,38 +293,55 @@ def _score_untrained(
     trainer.save_checkpoint(checkpoint)
 
 
-class _Pulse(Callback):
-    """Keeps `status.json` current, on the first process only."""
+@contextmanager
+def _own_ranks(trainer: Trainer) -> Iterator[None]:
+    """End the ranks that this one started when its work fails, and say if one was killed."""
+    try:
+        yield
+    except BaseException as error:
+        started = getattr(trainer.strategy.launcher, "procs", [])
+        if is_echo(error):
+            time.sleep(1.0)  # the one that is gone may be about to be seen as gone
+        codes = {i: process.poll() for i, process in enumerate(started, start=1)}
+        for process in started:
+            process.kill()
+            process.wait()
+        for rank, code in codes.items():
+            if is_echo(error) and code is not None and code < 0:
+                raise ConfigError(f"rank {rank} was {reason_of_signal(-code)}") from error
+        raise
 
-    def __init__(self, folder: Path, status: Status) -> None:
-        self._folder = folder
-        self._status = status
-        self._best_bce = float("inf")
 
-    @rank_zero_only
-    def write(self) -> None:
-        started = self._status.started or time.time()
-        self._status = replace(self._status, seconds=round(time.time() - started, 1))
-        write_status(self._folder, self._status)
-
-    def update(self, **changes: Any) -> None:
-        self._status = replace(self._status, **changes)
-        self.write()
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        changes: dict[str, Any] = {"epoch": trainer.current_epoch + 1}
-        if figures.get("inner_bce", math.inf) < self._best_bce:
-            self._best_bce = figures["inner_bce"]
-            auroc = figures.get("inner_auroc", math.nan)
-            changes["inner_auroc"] = round(auroc, 4) if math.isfinite(auroc) else None
-        self.update(**changes)
+@contextmanager
+def _short_of_memory(config: Mapping[str, Any], model: LightningModule) -> Iterator[None]:
+    """Turn a device's want of memory into another attempt or into advice."""
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        shown = micro_batch(config)
+        statistic = batch_statistics(model)
+        if statistic:
+            raise ConfigError(
+                f"device memory must suffice for a micro-batch of {shown}, got out of memory. The "
+                f"network computes with batch statistics ({statistic}), so that half the batch "
+                f"would be another network. {ADVICE}"
+            ) from error
+        try:
+            smaller = micro_batch(halved(config, 1))
+        except ConfigError:
+            raise ConfigError(
+                f"device memory must suffice for a micro-batch of {shown}, got out of memory, and "
+                f"the batch cannot be halved further. {ADVICE}"
+            ) from error
+        raise HalveError(f"out of memory at {shown} rows; goes on with {smaller}") from error
 
 
 @contextmanager
 def _holding(folder: Path) -> Iterator[None]:
     """The run's lock, on the first process; further ranks work under it."""
-    if getattr(rank_zero_only, "rank", 0):  # Lightning reads it from the launcher's environment
+    if _rank():
         yield
         return
     # A sweep that looks whether the lock is held holds it for an instant; and where another node's
@@ -260,7 +353,7 @@ def _holding(folder: Path) -> Iterator[None]:
                 yield
                 return
         time.sleep(0.1)
-    raise ConfigError(
+    raise HeldError(
         f"run must not be under way, got one held by another process ({folder.name}). "
         "Wait for it, or end that process."
     )
@@ -271,48 +364,21 @@ def _write_on_zero(path: Path, content: str) -> None:
     write_atomic(path, content)
 
 
-def _environment(trainer: Trainer) -> dict[str, Any]:
-    versions = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    git = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    cuda = trainer.strategy.root_device.type == "cuda"
-    return {
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "packages": versions,
-        "commit": git.stdout.strip() or None,
-        "device": torch.cuda.get_device_name() if cuda else platform.processor() or "cpu",
-        "processes": trainer.world_size,
-        "threads": torch.get_num_threads(),
-    }
-
-
-def _one_line(error: BaseException) -> str:
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted"
-    text = " ".join(str(error).split())
-    return text if isinstance(error, USER_ERRORS) else f"{type(error).__name__}: {text}"
+def _concealed(text: str, folder: Path) -> str:
+    """A text in which patients go by their hashes, as the store of the run knows them."""
+    try:
+        store = Path(load_yaml(folder / "config.yaml")["study"]["store"])
+    except (ConfigError, KeyError):
+        return text  # no store was read that could name a patient
+    return conceal(text, store)
 
 
 def _print_traceback(folder: Path) -> None:
     """The traceback for `log.txt`, in which patients go by their hashes."""
     text = traceback.format_exc()
-    try:
-        store = Path(load_yaml(folder / "config.yaml")["study"]["store"])
-    except (ConfigError, KeyError):
-        print(text, file=sys.stderr)  # no store was read that could name a patient
-        return
-    concealed = conceal(text, store)
+    concealed = _concealed(text, folder)
     if concealed != text:
+        store = load_yaml(folder / "config.yaml")["study"]["store"]
         concealed += f"Patients are written as hashes; ceus patient {store} HASH names one."
     print(concealed, file=sys.stderr)
 
@@ -331,8 +397,22 @@ def die_with_parent(launcher: int | None = None) -> None:
         os._exit(1)
 
 
-def run_and_exit(folder: Path, threads: int | None) -> None:
-    """Run with all output in the folder's `log.txt`; exit 0 done, 2 the user's to mend, 1 a bug."""
+def run_and_exit(
+    folder: Path, threads: int | None, *, has_terminal: bool = False, again: bool = False
+) -> None:
+    """Run with all output in the folder's `log.txt`, and end this process.
+
+    Exit code 0 is done, 1 a bug, 2 the user's to mend; further ones are in `experiments.failures`,
+    and 130 for a run that was asked to stop.
+
+    Args:
+        folder: Of the run.
+        threads: Of torch in this process; None for its own choice.
+        has_terminal: Whether Ctrl-C is meant for this process.
+        again: Whether to start over in place where another attempt is due; else who started this
+            process is told by the exit code.
+    """
+    before = dict(os.environ)
     if threads:
         torch.set_num_threads(threads)
     # Processes of one machine can append to one file; those of several cannot on every file system.
@@ -343,19 +423,35 @@ def run_and_exit(folder: Path, threads: int | None) -> None:
     os.dup2(log, 2)
     os.close(log)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    watch = Watch(has_terminal=has_terminal, is_first=_rank() == 0)
+    watch.begin()
     code = 0
     try:
-        execute(folder)
-    except USER_ERRORS:
-        _print_traceback(folder)
-        code = 2
-    except BaseException:  # noqa: BLE001  the last frame of the process: all goes to the log
-        _print_traceback(folder)
-        code = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
+        execute(folder, watch)
+    except BaseException as error:  # noqa: BLE001  the last frame of the process: all goes to the log
+        code = _exit_code(error, watch)
+        with contextlib.suppress(OSError):
+            _print_traceback(folder)
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    if code == AGAIN and again:
+        # The same process, so that who waits for it goes on waiting; without what Lightning set.
+        os.execve(sys.executable, [sys.executable, "-m", "experiments.run", *sys.argv[1:]], before)
     # Not sys.exit: threads of decoders and of W&B may outlive the work and would be waited for.
     os._exit(code)
+
+
+def _exit_code(error: BaseException, watch: Watch) -> int:
+    if isinstance(error, StopRequestedError | KeyboardInterrupt) or watch.asked:
+        return INTERRUPTED
+    if isinstance(error, HeldError):
+        return HELD
+    if isinstance(error, HalveError):
+        return AGAIN
+    if storage_complaint(error):
+        return STORAGE
+    return 2 if isinstance(error, USER_ERRORS) else 1
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -366,9 +462,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--launcher", type=int, default=None, help="process to end with")
     options = parser.parse_args(arguments)
     # Further ranks are started by the first, with the same command line.
-    if options.launcher:
-        die_with_parent(None if "LOCAL_RANK" in os.environ else options.launcher)
-    run_and_exit(options.folder, options.threads)
+    first = os.environ.get(_RANK_ZERO) if "LOCAL_RANK" in os.environ else None
+    if "LOCAL_RANK" not in os.environ:
+        os.environ[_RANK_ZERO] = str(os.getpid())
+    parent = int(first) if first else options.launcher
+    if parent:
+        die_with_parent(parent)
+    alone = "LOCAL_RANK" not in os.environ and options.launcher is None
+    # Ranks that SLURM started are started again by it, all together, when the sweep is called.
+    again = not first and os.environ.get("SLURM_NTASKS", "1") == "1"
+    run_and_exit(options.folder, options.threads, has_terminal=alone, again=again)
 
 
 if __name__ == "__main__":

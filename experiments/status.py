@@ -6,14 +6,15 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Literal
 
 from experiments.errors import ConfigError
 from experiments.heartbeat import beating, held_elsewhere
 
-State = Literal["pending", "running", "done", "failed"]
+TEMPORARY = ".tmp"  # end of the name of a file that is being written
+State = Literal["pending", "running", "done", "failed", "interrupted", "killed"]
 
 
 @dataclass(frozen=True)
@@ -21,24 +22,68 @@ class Status:
     """The content of `status.json`.
 
     Attributes:
-        state: Where the run stands. `running` with nobody holding the lock means it was killed.
+        state: Where the run stands. `interrupted` is a run that was asked to stop (Ctrl-C,
+            SIGTERM); `killed` one that ended without a word. In the file that one still says
+            `running`, with nobody holding the lock: `state_of` tells them apart.
         reason: Why it failed, one line.
+        note: What else a user should know of this attempt, one line: a checkpoint set aside.
         attempts: How often it was started.
-        epoch: Epochs finished in this attempt.
+        resumed: Epochs that this attempt took over from `last.ckpt`.
+        epoch: Epochs finished.
         max_epochs: Epochs it may take at most.
         inner_auroc: Of the best epoch so far; None where undefined or not yet known.
+        halvings: How often the micro-batch was halved since memory did not suffice.
         started: Unix time of this attempt's start.
         seconds: Wall time of this attempt so far.
+        history: How the attempts before this one ended, the oldest first: `attempt, state, reason,
+            note, resumed, epoch, started, seconds` of each.
     """
 
     state: State = "pending"
     reason: str | None = None
+    note: str | None = None
     attempts: int = 0
+    resumed: int = 0
     epoch: int = 0
     max_epochs: int | None = None
     inner_auroc: float | None = None
+    halvings: int = 0
     started: float | None = None
     seconds: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def next_attempt(before: Status, *, started: float) -> Status:
+    """The status of an attempt that starts, the one before it entered into the history.
+
+    Args:
+        before: As it was read by the holder of the lock: still `running` means it was killed.
+        started: Unix time.
+    """
+    history = list(before.history)
+    if before.attempts:
+        state = "killed" if before.state == "running" else before.state
+        reason = before.reason or ("ended without a word" if state == "killed" else None)
+        kept = ("note", "resumed", "epoch", "started", "seconds")
+        ended = {"attempt": before.attempts, "state": state, "reason": reason}
+        history.append(ended | {name: getattr(before, name) for name in kept})
+    return Status(
+        state="running",
+        attempts=before.attempts + 1,
+        halvings=before.halvings,
+        started=started,
+        history=history,
+    )
+
+
+def state_of(folder: Path) -> Status:
+    """The status of a run folder, `killed` where it says `running` and no process holds it."""
+    status = read_status(folder)
+    if status.state == "running" and not is_locked(folder):
+        status = read_status(folder)  # it may have ended between the two looks
+        if status.state == "running":
+            return replace(status, state="killed", reason="ended without a word; see log.txt")
+    return status
 
 
 def read_status(folder: Path) -> Status:
@@ -65,9 +110,32 @@ def write_status(folder: Path, status: Status) -> None:
 
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Write a file so that a reader, or a kill at any moment, sees the old or the new one whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-    temporary.replace(path)
+    with replacing(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write that takes the place of `path` when it is whole and on the disk.
+
+    It lies in the same folder, for only there is a rename one step.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def sweep_up(folder: Path) -> None:
+    """Remove what a killed process was writing; for the holder of the run's lock."""
+    for left in folder.glob(f".*{TEMPORARY}"):
+        left.unlink(missing_ok=True)
 
 
 @contextmanager

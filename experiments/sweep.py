@@ -3,6 +3,7 @@
 import copy
 import itertools
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -15,10 +16,10 @@ from datamodules.splits import Split, load_split
 from datamodules.store import Store
 from evaluation.analysis import Analysis, read_analysis
 from evaluation.errors import EvaluationError
-from experiments.compose import Run, explain, load_yaml, make_run
+from experiments.compose import Run, explain, load_yaml, make_run, what_counts
 from experiments.errors import ConfigError
 from experiments.slurm_script import SlurmSettings
-from experiments.status import is_locked, read_status, write_atomic
+from experiments.status import is_locked, read_status, run_lock, write_atomic
 from experiments.variants import CELL, as_text, axes_of, compose_cell
 from experiments.warm_start import MODALITIES
 
@@ -320,6 +321,19 @@ def freeze(sweep: Sweep, *, extend: bool = False) -> None:
     Raises:
         ConfigError: If the folder holds a sweep of other runs and `extend` is not set.
     """
+    for _ in range(100):  # another sweep that freezes takes an instant
+        with run_lock(sweep.folder) as free:
+            if free:
+                _freeze(sweep, extend=extend)
+                return
+        time.sleep(0.1)
+    raise ConfigError(
+        f"sweep must be frozen by one process at a time, got another that does not end "
+        f"({sweep.folder}). End it, and call again."
+    )
+
+
+def _freeze(sweep: Sweep, *, extend: bool) -> None:
     path = sweep.folder / "sweep.json"
     listed = [_entry(run, sweep.needs.get(run.run_id, ())) for run in sweep.runs]
     analysis = asdict(sweep.analysis)
@@ -368,9 +382,33 @@ def _make_folders(sweep: Sweep) -> None:
     for run in sweep.runs:
         config = run.folder / "config.yaml"
         run.folder.mkdir(parents=True, exist_ok=True)
+        text = OmegaConf.to_yaml(OmegaConf.create(run.config))
+        before = config.read_text() if config.is_file() else None
+        if before not in (None, text):
+            _check_unedited(run, config)
         # Rewritten for a run not yet done: what is not in the id (store path, threads) may change.
-        if not config.is_file() or read_status(run.folder).state != "done":
-            write_atomic(config, OmegaConf.to_yaml(OmegaConf.create(run.config)))
+        if before is None or (before != text and read_status(run.folder).state != "done"):
+            write_atomic(config, text)
+
+
+def _check_unedited(run: Run, path: Path) -> None:
+    """Refuse a config.yaml in a run folder that would be another run by now."""
+    try:
+        found = _counted(load_yaml(path))
+        same = found == _counted(OmegaConf.create(run.config))
+    except (KeyError, TypeError):
+        same = False
+    if not same:
+        raise ConfigError(
+            f"config.yaml must be the one its run was named for, got an edited one ({path}). "
+            "Undo the edit, or set your change on the command line or in the sweep and give it "
+            "another name=."
+        )
+
+
+def _counted(config: Any) -> Any:
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    return what_counts(plain)
 
 
 def _write_cohort(sweep: Sweep) -> None:

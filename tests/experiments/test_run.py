@@ -1,5 +1,6 @@
 """Runs and sweeps as real processes, with a user's own package for networks."""
 
+import contextlib
 import json
 import os
 import random
@@ -16,7 +17,7 @@ import pytest
 from experiments.compose import compose, make_run
 from experiments.errors import ConfigError
 from experiments.run import execute, load_run
-from experiments.status import is_locked, read_status
+from experiments.status import read_status
 from experiments.sweep import Sweep, expand, freeze, read_sweep
 
 OWN = Path(__file__).parent / "own"
@@ -26,11 +27,6 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": str(OWN), "COLUMNS": "80"}
 def ceus(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "experiments", *map(str, arguments)]
     return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
-
-
-@pytest.fixture(autouse=True)
-def own_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(OWN)
 
 
 def cell(store: Path, runs: Path, *overrides: str) -> list[str]:
@@ -153,7 +149,7 @@ def test_status_shows_every_run(finished: tuple[Path, str]) -> None:
     folder, _ = finished
     shown = ceus("status", folder)
     assert shown.returncode == 0, shown.stderr
-    assert shown.stdout.count("done") == 6
+    assert "6 runs: 6 done" in shown.stdout
     assert max(map(len, shown.stdout.splitlines())) <= 80
 
 
@@ -177,51 +173,89 @@ def test_one_fit_with_a_lightning_module_of_the_users(store: Path, tmp_path: Pat
     assert len(pd.read_parquet(run / "predictions.parquet"))
 
 
-def kill_once(sweep: Sweep, command: list[str | Path], *, done: int, seconds: float) -> None:
-    """Start a sweep and end it by SIGKILL, some time after so many of its runs are done."""
-    process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
-    while sum(read_status(run.folder).state == "done" for run in sweep.runs) < done:
-        assert process.poll() is None
-        time.sleep(0.02)
-    time.sleep(seconds)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-
-
-def predictions(sweep: Sweep) -> dict[str, tuple[bytes, int]]:
-    """Content and time of writing of each finished run's predictions."""
+def content(sweep: Sweep) -> dict[Path, tuple[bytes, int]]:
+    """Content and time of writing of every file of the finished runs."""
     return {
-        run.run_id: (
-            (path := run.folder / "predictions.parquet").read_bytes(),
-            path.stat().st_mtime_ns,
-        )
+        path: (path.read_bytes(), path.stat().st_mtime_ns)
         for run in sweep.runs
         if read_status(run.folder).state == "done"
+        for path in run.folder.rglob("*")
+        if path.is_file()
     }
 
 
-def test_a_sweep_killed_at_any_moment_goes_on_and_leaves_finished_runs_untouched(
-    store: Path, tmp_path: Path
+def holder(sweep: Sweep) -> int | None:
+    """The process that has one of the runs under way."""
+    locks = {(run.folder / ".lock") for run in sweep.runs if (run.folder / ".lock").is_file()}
+    inodes = {str(path.stat().st_ino) for path in locks}
+    for line in Path("/proc/locks").read_text().splitlines():
+        fields = line.split()
+        if fields[1] == "FLOCK" and fields[5].split(":")[2] in inodes:
+            return int(fields[4])
+    return None
+
+
+@pytest.mark.timeout(900)  # six times the start of a sweep, each some seconds of imports
+def test_a_sweep_killed_at_any_moment_ends_as_if_undisturbed(
+    finished: tuple[Path, str], store: Path, tmp_path: Path
 ) -> None:
-    narrowed = cell(store, tmp_path, "trainer.max_epochs=6", "launcher.parallel=1")
+    narrowed = cell(store, tmp_path, "launcher.parallel=1")
     sweep = expand(read_sweep(OWN / "tiny_sweep.yaml", narrowed))
     command = [sys.executable, "-m", "experiments", "sweep", OWN / "tiny_sweep.yaml", *narrowed]
     moments = random.Random(0)
-    before = {}
-    for more in (0, 1, 1):  # before anything is done, then in the runs that follow
-        kill_once(sweep, command, done=len(before) + more, seconds=moments.uniform(0, 1.5))
-        deadline = time.monotonic() + 60
-        # No child outlives the sweep: its lock would keep the run from being done again.
-        while any(is_locked(run.folder) for run in sweep.runs):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        now = predictions(sweep)
-        assert now.items() >= before.items()
-        before = now
-    assert 0 < len(before) < len(sweep.runs)
-    result = ceus("sweep", OWN / "tiny_sweep.yaml", *narrowed)
+    before: dict[Path, tuple[bytes, int]] = {}
+    process: subprocess.Popen[bytes] | None = None
+    victims = ["run", "run", "sweep", "run", "run", "sweep"]
+    try:
+        while victims:
+            if process is None or process.poll() is not None:
+                process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+            pid = holder(sweep)
+            if pid is None:
+                time.sleep(0.01)
+                continue
+            time.sleep(moments.uniform(0, 1.0))
+            victim = victims.pop(0)
+            with contextlib.suppress(ProcessLookupError):  # a run may be over before its turn
+                os.kill(process.pid if victim == "sweep" else pid, signal.SIGKILL)
+            if victim == "sweep":
+                process.wait()
+            deadline = time.monotonic() + 60
+            # None outlives its sweep: its lock would keep the run from being done again.
+            while holder(sweep) == pid or (victim == "sweep" and holder(sweep)):
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            now = content(sweep)
+            assert now.items() >= before.items()
+            before = now
+    finally:
+        if process is not None:
+            process.kill()
+            process.wait()
+    result = ceus("sweep", OWN / "tiny_sweep.yaml", *narrowed, "--evaluate")
     assert "6 done, 0 failed, 0 left" in result.stdout, result.stderr
-    assert predictions(sweep).items() >= before.items()
+    assert content(sweep).items() >= before.items()
+    assert tables_of(tmp_path / "tiny") == tables_of(finished[0])
+    assert sum(read_status(run.folder).attempts for run in sweep.runs) > len(sweep.runs)
+
+
+def test_two_sweeps_at_once_share_the_runs(store: Path, tmp_path: Path) -> None:
+    narrowed = cell(store, tmp_path, "wandb=false", "fold=0", "launcher.parallel=1")
+    command = [sys.executable, "-m", "experiments", "sweep", OWN / "tiny_sweep.yaml", *narrowed]
+    both = [
+        subprocess.Popen(
+            command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    told = [process.communicate() for process in both]
+    assert [process.returncode for process in both] == [0, 0], told
+    assert any("left to another process" in errors for _, errors in told)
+    folders = [path.parent for path in (tmp_path / "tiny").glob("*/predictions.parquet")]
+    assert len(folders) == 3
+    for folder in folders:
+        status = read_status(folder)
+        assert (status.state, status.attempts, status.history) == ("done", 1, [])
 
 
 def test_a_run_of_two_processes_ends_as_one_of_one_does(
@@ -259,6 +293,8 @@ def test_an_edited_config_is_refused(store: Path, tmp_path: Path) -> None:
     config.write_text(config.read_text().replace("max_epochs: 2", "max_epochs: 3"))
     with pytest.raises(ConfigError, match=r"config\.yaml must be the one its run was named for"):
         load_run(folder)
+    with pytest.raises(ConfigError, match=r"config\.yaml must be .* got an edited one"):
+        prepared_run(store, tmp_path)
     config.unlink()
     with pytest.raises(ConfigError, match=r"run folder must hold config\.yaml"):
         load_run(folder)

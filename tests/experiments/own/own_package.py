@@ -1,9 +1,14 @@
 """What a user of the framework might bring: encoders and a LightningModule of their own."""
 
+import os
+import signal
+import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
+from lightning import Callback, Trainer
 from torch import Tensor, nn
 
 from lightning_modules import ImageClassifier
@@ -54,3 +59,80 @@ class WrongRows(ImageClassifier):
         self, batch: Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0
     ) -> dict[str, list[Any]]:
         return {"nothing": []}
+
+
+class Kill(Callback):
+    """Ends its own process as a power cut would, once at each of these places.
+
+    Args:
+        at: As `train 2` for the second step since the start, `validate 1` and `between 1` for
+            those epochs, `predict 0`.
+        marks: A folder that remembers which were done.
+    """
+
+    def __init__(self, at: list[str], marks: Path) -> None:
+        self._at, self._marks = at, marks
+
+    def _pass(self, place: str, number: int) -> None:
+        name = f"{place} {number}"
+        mark = self._marks / name
+        if name in self._at and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        self._pass("train", trainer.global_step)
+
+    def on_validation_epoch_end(self, trainer: Trainer, *_: Any) -> None:
+        self._pass("validate", trainer.current_epoch)
+
+    def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
+        self._pass("between", trainer.current_epoch)
+
+    def on_predict_start(self, *_: Any) -> None:
+        self._pass("predict", 0)
+
+
+class Greedy(TinyEncoder):
+    """Wants more memory than there is for more than so many rows.
+
+    Args:
+        most: Rows that fit.
+        norm: Whether it computes with the statistics of the batch.
+    """
+
+    def __init__(self, most: int, norm: bool = False) -> None:
+        super().__init__()
+        self.most = most
+        self.norm = nn.BatchNorm1d(self.num_features) if norm else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > self.most:
+            raise torch.OutOfMemoryError(f"tried to allocate memory for {len(x)} rows")
+        return self.norm(super().forward(x))
+
+
+class Sleeper(TinyEncoder):
+    """Falls asleep for ever in one rank, at a training step."""
+
+    def __init__(self, rank: int = 1, step: int = 3) -> None:
+        super().__init__()
+        self.rank, self.step, self.steps = rank, step, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.steps += self.training
+        while self.steps == self.step and int(os.environ.get("LOCAL_RANK", "0")) == self.rank:
+            time.sleep(0.1)
+        return super().forward(x)
+
+
+class Plateau(ImageClassifier):
+    """An image classifier whose rate falls when inner validation gets no better."""
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer = torch.optim.AdamW(self.parameters(), lr=0.05)
+        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "monitor": "inner_bce", "interval": "epoch"},
+        }

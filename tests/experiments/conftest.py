@@ -1,0 +1,42 @@
+"""Runs in processes of their own, forked from one server: its imports are paid once a file."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from experiments.compose import Run, compose, make_run
+from experiments.launch import launch
+from experiments.sweep import LauncherSettings, Sweep, freeze
+
+OWN = Path(__file__).parent / "own"
+Launch = Callable[[Run], int]
+
+
+@pytest.fixture(autouse=True)
+def own_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(OWN)
+
+
+@pytest.fixture
+def make(store: Path, tmp_path: Path) -> Callable[..., Run]:
+    """A run of the tiny network, its folder made: `make("trainer.max_epochs=3")`."""
+
+    def prepared(*overrides: str) -> Run:
+        common = [f"architecture={OWN / 'tiny.yaml'}", f"store={store}", f"runs={tmp_path}"]
+        run = make_run(compose([*common, "modality=image", "wandb=false", *overrides]))
+        freeze(Sweep("fit", run.folder.parent, (run,), LauncherSettings()), extend=True)
+        return run
+
+    return prepared
+
+
+@pytest.fixture
+def start() -> Launch:
+    """Launch a run once; its exit code."""
+
+    def once(run: Run) -> int:
+        failed = launch([run], 1, LauncherSettings(parallel=1), before=lambda: None, needs={})
+        return failed[0][1] if failed else 0
+
+    return once
