@@ -17,6 +17,7 @@ from datamodules.store import Store
 from evaluation.analysis import Analysis, read_analysis
 from evaluation.errors import EvaluationError
 from experiments.compose import Run, explain, load_yaml, make_run, what_counts
+from experiments.differences import analysis_difference, run_difference
 from experiments.errors import ConfigError
 from experiments.slurm_script import SlurmSettings
 from experiments.status import is_locked, read_status, run_lock, write_atomic
@@ -344,7 +345,7 @@ def _freeze(sweep: Sweep, *, extend: bool) -> None:
         if before != sweep.analysis:
             raise ConfigError(
                 f"analysis must be the one frozen in {path} before training, got "
-                f"{_analysis_difference(asdict(before), analysis)}. Undo the change, or give the "
+                f"{analysis_difference(asdict(before), analysis)}. Undo the change, or give the "
                 "sweep another name=."
             )
         old, new = ({entry["run_id"] for entry in entries} for entries in (frozen, listed))
@@ -352,8 +353,9 @@ def _freeze(sweep: Sweep, *, extend: bool) -> None:
             _make_folders(sweep)
             return
         if not extend:
+            difference = run_difference(sweep.runs, frozen, sweep.folder)
             raise ConfigError(
-                f"sweep must be the one frozen in {path}, got {_difference(sweep, frozen)}. "
+                f"sweep must be the one frozen in {path}, got {difference}. "
                 "Give it another name=, undo the change, or add runs with --extend."
             )
         listed = [*frozen, *(entry for entry in listed if entry["run_id"] not in old)]
@@ -431,48 +433,3 @@ def _write_design(sweep: Sweep, store: Store, split: Split) -> None:
         if path.is_file():
             write_atomic(sweep.folder / path.name, path.read_bytes())
     write_atomic(sweep.folder / "design.json", json.dumps(content, indent=1))
-
-
-def _difference(sweep: Sweep, frozen: Sequence[Mapping[str, Any]]) -> str:
-    """What a differing sweep differs in: cells, or within the first common cell the settings."""
-    by_cell = {tuple(str(entry[k]) for k in CELL): entry for entry in frozen}
-    mine = {tuple(str(getattr(run.study, k)) for k in CELL): run for run in sweep.runs}
-    added, removed = sorted(mine.keys() - by_cell), sorted(by_cell.keys() - mine)
-    told = []
-    for word, cells in (("new", added), ("missing", removed)):
-        if cells:
-            told.append(f"{len(cells)} {word} (first {'-'.join(cells[0])})")
-    for cell, run in mine.items():
-        entry = by_cell.get(cell)
-        if entry and entry["run_id"] != run.run_id:
-            told.append(f"{'-'.join(cell)} changed: {_changes(sweep.folder, entry, run)}")
-            break
-    return "; ".join(told)
-
-
-def _analysis_difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    return ", ".join(f"{k} {before[k]!r} -> {after[k]!r}" for k in before if before[k] != after[k])
-
-
-def _changes(folder: Path, entry: Mapping[str, Any], run: Run) -> str:
-    for name, word in (("store_sha", "the store"), ("split_sha", "the split")):
-        if entry["shas"][name] != run.shas[name]:
-            return word
-    config = folder / entry["run_id"] / "config.yaml"
-    if not config.is_file():
-        return "its settings"
-    before = _flat(OmegaConf.to_container(OmegaConf.load(config)))
-    after = _flat(run.config)
-    keys = [k for k in sorted(before.keys() | after) if before.get(k) != after.get(k)]
-    shown = [f"{k} {before.get(k)!r} -> {after.get(k)!r}" for k in keys if ".sizes." not in k]
-    return ", ".join(shown[:5]) + (f" and {len(shown) - 5} more" if len(shown) > 5 else "")
-
-
-def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(node, dict):
-        return {prefix: node}
-    return {
-        k: v
-        for key, sub in node.items()
-        for k, v in _flat(sub, f"{prefix}.{key}" if prefix else str(key)).items()
-    }

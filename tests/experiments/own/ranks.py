@@ -70,7 +70,7 @@ def _rank(
 def evaluate(configs: dict[str, Any], out: Path) -> None:
     """Validates and predicts with the initial weights of each configuration."""
     from experiments.build import build
-    from experiments.run import predict
+    from experiments.predict import predict
 
     for name, config in configs.items():
         trainer, model, data = build(config, root=out)

@@ -1,0 +1,59 @@
+"""One score a patient and part, from a trained model, on however many processes."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from lightning import LightningDataModule, LightningModule, Trainer
+
+from experiments.errors import ConfigError
+from lightning_modules import gather_rows, patient_scores
+
+
+def predict(
+    trainer: Trainer, model: LightningModule, data: LightningDataModule, checkpoint: Path | None
+) -> pd.DataFrame:
+    """Score every part of the split by patient, each patient once, on however many processes.
+
+    Args:
+        trainer: With the processes that score.
+        model: Gives rows as `lightning_modules.scores.rows_of` in its `predict_step`.
+        data: With `predict_parts` and `patients(part)`.
+        checkpoint: Weights to score with; None for those the model has.
+
+    Returns:
+        `part, patient_id, label, logit, probability, n_items`, sorted by part and patient.
+
+    Raises:
+        ConfigError: If the model's rows are not of the contract, or patients are missing.
+    """
+    outputs: Any = trainer.predict(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    parts: list[str] = data.predict_parts  # type: ignore[attr-defined]
+    outputs = outputs if len(parts) > 1 else [outputs]
+    shift = float(getattr(model, "logit_shift", 0.0))
+    tables = []
+    for part, batches in zip(parts, outputs, strict=True):
+        try:
+            patients = patient_scores(gather_rows(batches))
+        except (TypeError, KeyError) as error:
+            raise ConfigError(
+                f"predict_step of {type(model).__name__} must give the columns row_key, item_id, "
+                f"patient_id, label, logit, got {error!r}. Return lightning_modules.scores.rows_of."
+            ) from error
+        expected = set(data.patients(part))  # type: ignore[attr-defined]
+        if set(patients["patient_id"]) != expected:
+            raise ConfigError(
+                f"patients scored in part {part} must be the {len(expected)} of the split, got "
+                f"{len(patients)}. Check the datamodule {type(data).__name__}."
+            )
+        if not patients["logit"].abs().lt(float("inf")).all():
+            raise ConfigError(
+                f"logits must be finite, got NaN or infinity (part {part}). Lower encoder_lr and "
+                "head_lr, or use precision=32-true."
+            )
+        # Weighting the loss or repeating rows shifts logits (DESIGN §3); calibration undoes it.
+        shifted = torch.tensor(patients["logit"].to_numpy()) - shift
+        tables.append(patients.assign(part=part, probability=shifted.sigmoid().numpy()))
+    columns = ["part", "patient_id", "label", "logit", "probability", "n_items"]
+    return pd.concat(tables, ignore_index=True)[columns]
