@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from datamodules.clips import ClipReader
     from datamodules.combined import CombinedDataModule
     from datamodules.image import ImageDataModule
-    from datamodules.sampling import FrameSampling, RandomWindow, UniformFrames, WindowGrid
+    from datamodules.phases import KeyFrames, PhaseFrames
+    from datamodules.sampling import (
+        ClipTimes,
+        FrameSampling,
+        TimedWindow,
+        UniformFrames,
+        WindowGrid,
+    )
     from datamodules.splits import Split, load_split, make_split
     from datamodules.store import Store
 
@@ -23,13 +30,16 @@ __all__ = [
     "Augment",
     "CeusVideoDataModule",
     "ClipReader",
+    "ClipTimes",
     "CombinedDataModule",
     "DataError",
     "FrameSampling",
     "ImageDataModule",
-    "RandomWindow",
+    "KeyFrames",
+    "PhaseFrames",
     "Split",
     "Store",
+    "TimedWindow",
     "UniformFrames",
     "WindowGrid",
     "load_split",
@@ -40,12 +50,15 @@ _MODULE_OF = {
     "Augment": "augment",
     "CeusVideoDataModule": "ceus_video",
     "ClipReader": "clips",
+    "ClipTimes": "sampling",
     "CombinedDataModule": "combined",
     "FrameSampling": "sampling",
     "ImageDataModule": "image",
-    "RandomWindow": "sampling",
+    "KeyFrames": "phases",
+    "PhaseFrames": "phases",
     "Split": "splits",
     "Store": "store",
+    "TimedWindow": "sampling",
     "UniformFrames": "sampling",
     "WindowGrid": "sampling",
     "load_split": "splits",

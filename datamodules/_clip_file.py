@@ -3,9 +3,10 @@
 A clip is two files. `ITEM.h264` holds one H.264 access unit a frame, each a picture of its own
 (all-intra, parameter sets repeated), one after another. `ITEM.idx` is a header (`_HEADER`: magic,
 format version, number of frames, hash of what follows) and rows of `INDEX_DTYPE`, one a frame:
-where its bytes lie, their hash, its time; all little-endian. A frame is read by taking its bytes
-through the index; the wanted frames are wrapped in memory into a tiny AVI that decord decodes from
-start to end. It never seeks, which is where decord is slow and, on files of hospitals, wrong.
+where its bytes lie, their hash, its time, its mean grey level; all little-endian. A frame is read
+by taking its bytes through the index; the wanted frames are wrapped in memory into a tiny AVI that
+decord decodes from start to end. It never seeks, which is where decord is slow and, on files of
+hospitals, wrong.
 
 No torch here: `ceus prepare` must start quickly.
 """
@@ -35,8 +36,10 @@ from av.video.reformatter import (
 
 from datamodules.errors import DataError
 
-INDEX_FORMAT = 1
-INDEX_DTYPE = np.dtype([("offset", "<u8"), ("size", "<u4"), ("digest", "<u8"), ("pts", "<f8")])
+INDEX_FORMAT = 2
+INDEX_DTYPE = np.dtype(
+    [("offset", "<u8"), ("size", "<u4"), ("digest", "<u8"), ("pts", "<f8"), ("level", "<f4")]
+)
 
 # crf 14 without adaptive quantisation: 38.5 to 45.7 dB on five lung ultrasound clips. The adaptive
 # kind takes bits from speckle, for the eye; without it they gained 0.4 to 0.9 dB for at most 7 %
@@ -69,10 +72,15 @@ class ClipWriter:
 
     Args:
         canvas: height and width of the frames, pixels.
+
+    Attributes:
+        packets: one a frame added, after `finish`.
+        levels: mean grey level of each frame added, all channels and black bars included, 0 to 255.
     """
 
     def __init__(self, *, canvas: int) -> None:
         self.packets: list[bytes] = []
+        self.levels: list[float] = []
         self._frames = 0
         encoder = av.CodecContext.create("libx264", "w")
         assert isinstance(encoder, VideoCodecContext)
@@ -91,6 +99,8 @@ class ClipWriter:
 
     def add(self, frame: Frames) -> None:
         """Encodes one frame, RGB uint8 (canvas, canvas, 3)."""
+        # In whole numbers: exact, and ten times faster than `mean`.
+        self.levels.append(int(frame.sum(dtype=np.uint32)) / frame.size)
         picture = self._reformatter.reformat(
             av.VideoFrame.from_ndarray(frame, format="rgb24"),
             format="yuv420p",
@@ -112,19 +122,26 @@ class ClipWriter:
 
 
 def write_clip(
-    stem: Path, packets: Sequence[bytes], *, order: npt.NDArray[np.int64], fps: float
+    stem: Path,
+    packets: Sequence[bytes],
+    *,
+    levels: Sequence[float],
+    order: npt.NDArray[np.int64],
+    fps: float,
 ) -> None:
     """Writes STEM.h264 and STEM.idx.
 
     Args:
         stem: path without suffix.
         packets: from `ClipWriter`.
+        levels: from `ClipWriter`, one a packet.
         order: (T,) which packet is shown at frame 0, 1, ...; never decreasing. A packet shown
             twice is stored once, one never shown is not stored.
         fps: frames per second of the written clip.
     """
     index = np.zeros(len(order), INDEX_DTYPE)
     index["pts"] = np.arange(len(order)) / fps
+    index["level"] = np.asarray(levels)[order]
     offset, place = 0, {}
     with stem.with_suffix(".h264").open("wb") as file:
         for which in np.unique(order).tolist():

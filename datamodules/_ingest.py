@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
 from multiprocessing import connection, parent_process
@@ -35,6 +35,7 @@ from datamodules._pictures import (
     read_picture,
 )
 from datamodules._view import Clip, View, as_given, view_of_clip, view_of_still
+from datamodules.arrival import NO_ARRIVAL, find_arrival
 from datamodules.dicom import DicomVideo, is_dicom
 from datamodules.media import Video, VideoFacts
 from datamodules.panels import Box
@@ -248,6 +249,7 @@ def _ingest_image(task: Task, stem: Path) -> dict[str, Any]:
         "ssim": None,
         "exact": True,
         "warnings": [],
+        "arrival": asdict(NO_ARRIVAL),
         **view.facts(),
     }
 
@@ -287,7 +289,8 @@ def _ingest_clip(task: Task, stem: Path) -> dict[str, Any]:
     assert view is not None  # facts() refuses a clip without frames
     packets = writer.finish()
     timing = found.timing
-    write_clip(stem, packets, order=timing.order, fps=timing.fps)
+    write_clip(stem, packets, levels=writer.levels, order=timing.order, fps=timing.fps)
+    curve = read_index(stem.with_suffix(".idx"))["level"]
     check_exact(stem, canvas=task.canvas)
     read_back = decode_with_pyav([packets[key] for key in sample])
     source = np.stack([*sample.values()])
@@ -306,6 +309,7 @@ def _ingest_clip(task: Task, stem: Path) -> dict[str, Any]:
         "exact": True,
         "warnings": [*timing.warnings, *view.warnings()],
         "thumbnail": view.thumbnail,
+        "arrival": asdict(find_arrival(curve, fps=timing.fps)),
         **view.facts(),
     }
 

@@ -1,5 +1,6 @@
 """What the three datamodules share: everything but the settings of their inputs."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +26,7 @@ from datamodules.loader import (
     training_batches,
 )
 from datamodules.rows import Row, evaluation_rows, training_rows
-from datamodules.sampling import FrameSampling, Window
+from datamodules.sampling import ClipTimes, FrameSampling, Window
 from datamodules.splits import load_split
 from datamodules.store import Store
 
@@ -82,7 +83,8 @@ class PatientDataModule(L.LightningDataModule):
 
     Raises:
         DataError: If a setting is out of range; from :meth:`setup` if the store, the split or the
-            fold do not exist or do not fit, a part has no rows, or training lacks a class.
+            fold do not exist or do not fit, a part has no rows, training lacks a class, or the
+            sampling of evaluation varies in time.
     """
 
     inputs: dict[str, Input]
@@ -138,8 +140,6 @@ class PatientDataModule(L.LightningDataModule):
         self._store = Store(self._path)
         listed = load_split(self._path, self._split).parts(self._fold)
         table = self._store.items
-        times = zip(table["frames"], table["fps"], strict=True)
-        self._times = dict(zip(table["item_id"], times, strict=True))
         self._items: dict[str, dict[str, list[str]]] = {}
         for key in self.inputs:
             of_modality = table[table["modality"] == _MODALITY[key]].sort_values("item_id")
@@ -167,10 +167,8 @@ class PatientDataModule(L.LightningDataModule):
                 "Use fewer folds, or add patients."
             )
         self._open_reader()
-        # A lost clip is found now, not in the middle of an epoch.
-        for clips in self._items.get("video", {}).values():
-            for clip in clips:
-                self._reader.index(clip)
+        if "video" in self.inputs:
+            self._times = self._read_times()
         self._parts = parts
 
     def teardown(self, stage: str) -> None:
@@ -275,15 +273,29 @@ class PatientDataModule(L.LightningDataModule):
         decoder = choose_decoder("cpu" if self._cache else self._decode, self._device)
         self._reader = ClipReader(self._store, decoder=decoder, cache=self._cache)
 
-    def _windows(
-        self, clip: str, sampling: FrameSampling, rng: np.random.Generator
-    ) -> Sequence[Window]:
-        frames, fps = self._times[clip]
-        return sampling.windows(frames=int(frames), fps=float(fps), rng=rng)
+    def _read_times(self) -> dict[str, ClipTimes]:
+        """By clip. Every index is read: a lost clip is found now, not amid an epoch."""
+        if self.eval_sampling.varies:
+            raise DataError(
+                f"eval_sampling must not vary in time, got {self.eval_sampling!r}. "
+                "Set shift_seconds, speed and jitter_seconds to 0 there."
+            )
+        table = self._store.items.set_index("item_id")
+        table = table.loc[[clip for ids in self._items["video"].values() for clip in ids]]
+        columns = (table[name].tolist() for name in ("fps", "arrival_s", "peak_s"))
+        return {
+            clip: ClipTimes(
+                curve=self._reader.index(clip)["level"],
+                fps=fps,
+                arrival_s=None if math.isnan(arrival) else arrival,
+                peak_s=None if math.isnan(peak) else peak,
+            )
+            for clip, fps, arrival, peak in zip(table.index, *columns, strict=True)
+        }
 
     def _evaluation_windows(self, clip: str) -> Sequence[Window]:
         rng = np.random.default_rng((self._seed, *clip.encode()))
-        return self._windows(clip, self.eval_sampling, rng)
+        return self.eval_sampling.draw(self._times[clip], rng=rng)
 
     def _read(self, rows: Sequence[Row], epoch: int, *, training: bool) -> Batch:
         """A batch before the device: uint8 at the stored size, and what was drawn for its rows."""
@@ -313,7 +325,7 @@ class PatientDataModule(L.LightningDataModule):
         window = row.window
         for key, item in row.items.items():
             if key == "video" and item is not None and window is None:
-                windows = self._windows(item, self.train_sampling, rng)
+                windows = self.train_sampling.draw(self._times[item], rng=rng)
                 window = windows[int(rng.integers(len(windows)))]
             if len(row.items) > 1:
                 sample[f"present_{key}"] = torch.tensor(item is not None)

@@ -22,7 +22,7 @@ class ClipReader:
     """Reads frames of clips at random.
 
     Safe to use from many threads and, on the CPU, in forked processes: a read opens, decodes and
-    closes what it needs (decord releases the interpreter's lock meanwhile); only indices, 28 bytes
+    closes what it needs (decord releases the interpreter's lock meanwhile); only indices, 32 bytes
     a frame, are remembered.
 
     Args:
@@ -57,7 +57,11 @@ class ClipReader:
         return self._decoder.max_threads
 
     def index(self, item_id: str) -> Index:
-        """One row a frame: `offset`, `size` (bytes), `digest`, `pts` (seconds from the first)."""
+        """One row a frame.
+
+        `offset`, `size` (bytes), `digest`, `pts` (seconds from the first), `level` (mean grey
+        level, 0 to 255: the clip's time-intensity curve).
+        """
         if item_id not in self._indices:
             path = self._store.item_path(item_id, ".idx")
             self._indices[item_id] = read_index(path)

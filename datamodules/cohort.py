@@ -16,7 +16,7 @@ _OPTIONAL = ("split", "crop", "panel", "fps", "arrival_s")
 # Columns of the store's own table, which a covariate must not replace.
 _RESERVED = {
     *_REQUIRED, *_OPTIONAL, "item_id", "frames", "seconds", "width", "height",
-    "source_sha", "item_sha", "warnings",
+    "source_sha", "item_sha", "warnings", "peak_s", "arrival_confidence",
 }  # fmt: skip
 
 
@@ -33,7 +33,7 @@ class Row:
         panel: which panel to keep, of `PANELS`, or "".
         fps: frames per second to take in place of the file's own.
         split: "train", "test" or "".
-        arrival_s: seconds from the first frame to the arrival of contrast.
+        arrival_s: seconds from the first frame to the arrival of contrast, as a person saw it.
         covariates: the named columns, as text.
     """
 
@@ -69,14 +69,13 @@ class Cohort:
     rows: tuple[Row, ...]
     problems: tuple[Problem, ...]
     has_split: bool
-    has_arrival: bool
 
     def without(self, problems: Iterable[Problem]) -> "Cohort":
         """The cohort with further rows found bad."""
         found = tuple(sorted((*self.problems, *problems), key=lambda problem: problem.line))
         bad = {problem.line for problem in found}
         rows = tuple(row for row in self.rows if row.line not in bad)
-        return Cohort(self.path, rows, found, self.has_split, self.has_arrival)
+        return Cohort(self.path, rows, found, self.has_split)
 
     def describe_problems(self) -> str:
         """Every problem in a line of its own, then the patients with nothing left."""
@@ -126,7 +125,7 @@ def read_cohort(path: Path, *, covariates: Sequence[str] = ()) -> Cohort:
             patient, name = record.get("patient_id") or "", record.get("path") or ""
             problems.append(Problem(line, patient.strip(), name.strip(), str(bad)))
     problems += _conflicts(rows, "label") + _conflicts(rows, "split") + _duplicates(rows)
-    cohort = Cohort(path, tuple(rows), (), "split" in columns, "arrival_s" in columns)
+    cohort = Cohort(path, tuple(rows), (), "split" in columns)
     return cohort.without(problems)
 
 

@@ -29,18 +29,12 @@ from datamodules._ingest import (
     running_marker,
     start_worker,
 )
+from datamodules._tables import make_tables
 from datamodules.cohort import Cohort, Problem, Row, find_repeats, read_cohort
 from datamodules.errors import DataError
 from datamodules.pseudonyms import make_key
 from datamodules.review import LEAST_CONFIDENCE, read_approvals, review_path, write_review
 from datamodules.store import STORE_FORMAT, Store
-
-_FACTS = ["frames", "fps", "seconds", "width", "height", "source_sha", "item_sha", "warnings"]
-_QUALITY = [
-    "frames", "fps", "seconds", "width", "height", "codec", "colours", "resampled", "concealed",
-    "bytes", "psnr", "ssim", "exact", "crop", "crop_method", "crop_confidence", "masked",
-    "mask_confidence", "warnings",
-]  # fmt: skip
 
 
 def prepare(
@@ -370,11 +364,8 @@ def _commit(
         "sources": {key: sha for key, sha in sorted(known.sources.items()) if sha in shas},
         "items": {key: facts for key, facts in sorted(known.items.items()) if key in present},
     }
-    table = _cohort_table(cohort, outcomes, known)
-    columns = ["item_id", "modality", *_QUALITY]
-    quality = table[["item_id", "modality"]].join(
-        pd.DataFrame([_flat(known.items[item_id], _QUALITY) for item_id in table["item_id"]])
-    )
+    item_ids = {line: outcome.item_id for line, outcome in outcomes.items()}
+    table, quality = make_tables(cohort.rows, item_ids, known.items, items, split=cohort.has_split)
     # Only the rule that a row breaks: what it has instead might name somebody.
     skipped = pd.DataFrame(
         [(p.line, p.reason.partition(", got")[0]) for p in cohort.problems],
@@ -382,42 +373,13 @@ def _commit(
     )
     buffer = io.BytesIO()
     table.to_parquet(buffer, index=False)
-    _replace(store / "quality.csv", quality[columns].to_csv(index=False).encode())
+    _replace(store / "quality.csv", quality.to_csv(index=False).encode())
     _replace(store / "skipped.csv", skipped.to_csv(index=False).encode())
     _replace(store / "prepared.json", json.dumps(prepared).encode())
     _replace(store / "cohort.parquet", buffer.getvalue())
     for path in items.iterdir():
         if path.name not in wanted:
             path.unlink()
-
-
-def _cohort_table(cohort: Cohort, outcomes: dict[int, Outcome], known: _Known) -> pd.DataFrame:
-    records = []
-    for row in cohort.rows:
-        item_id = outcomes[row.line].item_id
-        record = {
-            "item_id": item_id,
-            "patient_id": row.patient_id,
-            "label": row.label,
-            "modality": row.modality,
-            **_flat(known.items[item_id], _FACTS),
-        }
-        if cohort.has_split:
-            record["split"] = row.split
-        if cohort.has_arrival:
-            record["arrival_s"] = row.arrival_s
-        records.append({**record, **row.covariates})
-    table = pd.DataFrame(records)
-    table = table.astype(dict.fromkeys({"fps", "seconds", "arrival_s"} & {*table}, "float64"))
-    for name in cohort.rows[0].covariates:
-        numbers = pd.to_numeric(table[name].replace("", None), errors="coerce")
-        if numbers.notna().eq(table[name] != "").all():
-            table[name] = numbers
-    return table.sort_values(["patient_id", "modality", "item_id"], ignore_index=True)
-
-
-def _flat(facts: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    return {name: facts[name] for name in names} | {"warnings": "; ".join(facts["warnings"])}
 
 
 def _replace(path: Path, content: bytes) -> None:
@@ -438,6 +400,14 @@ def _tell(cohort: Cohort, store: Path, *, new: int) -> None:
     console.print(
         f"{store}: {len(cohort.rows)} items of {patients} patients, {new} of them new", markup=False
     )
+    items = Store(store).items
+    clips = items[items["modality"] == "ceus"]
+    if clips["arrival_s"].isna().any():
+        console.print(
+            f"{clips['arrival_s'].isna().sum()} of {len(clips)} clips show no arrival of contrast; "
+            "quality.csv says why, a column arrival_s of the cohort table sets it",
+            markup=False,
+        )
     if cohort.problems:
         bad = len({problem.line for problem in cohort.problems})
         console.print(f"{bad} rows left out:\n{cohort.describe_problems()}", markup=False)

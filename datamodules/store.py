@@ -1,6 +1,6 @@
 """The store: what `ceus prepare` leaves and everything else reads.
 
-    store.json        {"format": 2, "canvas": 256}
+    store.json        {"format": 3, "canvas": 256}
     cohort.parquet    one row an item
     items/            ITEM.h264 and ITEM.idx for a clip, ITEM.png for an image
     quality.csv       one row an item: what it was, what was found, how well it was kept
@@ -24,7 +24,7 @@ from PIL import Image
 
 from datamodules.errors import DataError
 
-STORE_FORMAT = 2
+STORE_FORMAT = 3
 
 
 class Store:
@@ -75,9 +75,19 @@ class Store:
 
     @cached_property
     def sha(self) -> str:
-        """Hash of what the store means to a study: items, patients, labels, hold-out, bytes."""
-        table = self.items.assign(split=self.items.get("split", ""))
-        columns = ["item_id", "patient_id", "label", "modality", "split", "item_sha"]
+        """Hash of what the store means to a study.
+
+        Items, patients, labels, hold-out, bytes, and when contrast arrives and peaks.
+        """
+        table = self.items.assign(
+            split=self.items.get("split", ""),
+            arrival_s=self.items.get("arrival_s", float("nan")),
+            peak_s=self.items.get("peak_s", float("nan")),
+        )
+        columns = [
+            "item_id", "patient_id", "label", "modality", "split", "item_sha", "arrival_s",
+            "peak_s",
+        ]  # fmt: skip
         rows = sorted(table[columns].astype(str).itertuples(index=False, name=None))
         text = json.dumps([self.format, self.canvas, rows])
         return hashlib.sha256(text.encode()).hexdigest()

@@ -93,9 +93,86 @@ def test_a_time_intensity_curve_is_scaled_and_not_bent() -> None:
     torch.testing.assert_close(out[1, :, 20, 20], 1.4 * curve)
 
 
+UNEVEN = [{"tgc": 0.3}, {"shadow": 1.0}, {"speckle": 0.2}]
+EVERYTHING = {"tgc": 0.3, "shadow": 1.0, "speckle": 0.2, "degrees": 20.0, "gain": 0.3}
+
+
+def brightened(settings: dict[str, float], *, rows: int = 40, size: int = 112) -> torch.Tensor:
+    """Planes of grey level 100 as they come out, (rows, size, size), nothing else changed."""
+    augment = Augment(**STILL | settings)
+    drawn = torch.stack([augment.draw(np.random.default_rng(seed)) for seed in range(rows)])
+    return augment(torch.full((rows, 1, size, size), 100.0), drawn)[:, 0]
+
+
+def test_depth_gain_differs_over_depth_alone() -> None:
+    planes = brightened({"tgc": 0.3})
+    assert (planes == planes[:, :, :1]).all()
+    assert 69 < planes.min() < 75
+    assert 125 < planes.max() < 131
+    steps = planes[:, 1:, 0] - planes[:, :-1, 0]
+    assert steps.abs().max() < 60 / (112 / 5) + 0.1, "straight lines between six depths"
+    assert planes[:, :, 0].std(dim=1).min() > 1
+
+
+def test_a_shadow_is_a_beam_that_begins_at_a_depth() -> None:
+    planes = brightened({"shadow": 1.0})
+    assert 39 < planes.min() < 50, "what lies in it is still seen"
+    assert planes.max() <= 100
+    deep = planes[:, -1]
+    assert (planes[:, 0] >= deep - 1e-3).all()
+    assert (deep.argmin(dim=1).float().std() > 20).item(), "at another place in each row"
+    assert deep.amax(dim=1).min() > 99, "and not everywhere"
+    half = brightened({"shadow": 0.5}, rows=200)
+    assert 0.35 < (half[:, -1].amin(dim=1) > 99.9).float().mean() < 0.65
+
+
+def test_speckle_is_multiplicative_and_correlated_over_some_pixels() -> None:
+    planes = brightened({"speckle": 0.2}, size=224)
+    assert planes.mean() == pytest.approx(100, abs=0.5)
+    assert planes.std() == pytest.approx(20, rel=0.05)
+    noise = planes - planes.mean()
+
+    def alike(distance: int) -> float:
+        return float((noise[..., distance:] * noise[..., :-distance]).mean() / noise.var())
+
+    assert alike(1) > 0.8
+    assert abs(alike(8)) < 0.05
+    augment = Augment(**STILL | {"speckle": 0.9})
+    drawn = augment.draw(np.random.default_rng(0))[None]
+    out = augment(torch.tensor([0.0, 10.0]).view(1, 2, 1, 1).expand(1, 2, 50, 50).clone(), drawn)
+    assert (out[0, 0] == 0).all(), "black stays black"
+    assert out.min() == 0, "and nothing is darker"
+
+
+@pytest.mark.parametrize("settings", [*UNEVEN, EVERYTHING])
+def test_uneven_brightness_is_drawn_by_row_and_the_same_in_all_frames(
+    settings: dict[str, float],
+) -> None:
+    augment = Augment(**STILL | settings)
+    seeds = [np.random.default_rng(seed) for seed in (1, 2, 1)]
+    drawn = torch.stack([augment.draw(rng) for rng in seeds])
+    out = augment(torch.full((3, 6, 24, 24), 100.0), drawn)
+    assert (out == out[:, :1]).all()
+    assert (out[0] == out[2]).all()
+    assert (out[0] - out[1]).abs().max() > 5
+    alone = augment(torch.full((1, 6, 24, 24), 100.0), drawn[1:2])
+    torch.testing.assert_close(out[1:2], alone)
+
+
+def test_what_is_off_draws_nothing_and_leaves_the_others_as_they_were() -> None:
+    plain = Augment().draw(np.random.default_rng(5))
+    more = Augment(tgc=0.2, shadow=0.5, speckle=0.1).draw(np.random.default_rng(5))
+    assert (more[:6] == plain).all()
+    assert len(more) > len(plain) == 6
+
+
 @pytest.mark.parametrize(
-    "setting", [{"flip": 1.1}, {"degrees": -1.0}, {"scale": 1.0}, {"shift": 2.0}, {"gain": 1.0}]
-)
+    "setting",
+    [
+        {"flip": 1.1}, {"degrees": -1.0}, {"scale": 1.0}, {"shift": 2.0}, {"gain": 1.0},
+        {"tgc": 1.0}, {"shadow": 1.1}, {"speckle": -0.1},
+    ],
+)  # fmt: skip
 def test_settings_out_of_range(setting: dict[str, float]) -> None:
     name = next(iter(setting))
     with pytest.raises(DataError, match=rf"augment\.{name} must be 0 to .*Set 0 to leave it out"):

@@ -81,7 +81,7 @@ def test_a_frame_that_does_not_decode_is_named(clip: tuple) -> None:
         stem.with_suffix(".h264"), read_index(stem.with_suffix(".idx")), frames=range(FRAMES)
     )
     packets[7] = b"\0\0\0\1" + bytes(300)  # written so: its hash is right
-    write_clip(stem, packets, order=np.arange(FRAMES), fps=25)
+    write_clip(stem, packets, levels=np.arange(FRAMES), order=np.arange(FRAMES), fps=25)
     reader = ClipReader(stem.parents[1])
     reader.read(item_id, [6, 8])
     with pytest.raises(DataError, match=rf"frame must decode, got .*{item_id}.h264, frame 7; dec"):
@@ -168,9 +168,9 @@ def test_index_is_refused_unless_it_is_what_was_written(clip: tuple, tmp_path: P
     _, _, stem = clip
     good, path = stem.with_suffix(".idx").read_bytes(), tmp_path / "bad.idx"
     for damaged, match in (
-        (b"", "must be of format 1, got another kind of file"),
-        (b"\x93NUMPY" + good, "must be of format 1, got another kind of file"),
-        (good[:8] + b"\2" + good[9:], r"must be of format 1, got 2 \(.*bad.idx\)"),
+        (b"", "must be of format 2, got another kind of file"),
+        (b"\x93NUMPY" + good, "must be of format 2, got another kind of file"),
+        (good[:8] + b"\1" + good[9:], r"must be of format 2, got 1 \(.*bad.idx\)"),
         (good[:-1], f"must hold the {FRAMES} rows that were written, got others"),
         (good[:-1] + b"\x55", f"must hold the {FRAMES} rows that were written, got others"),
     ):
@@ -275,12 +275,14 @@ def test_frames_shown_twice_are_stored_once(tmp_path: Path, colourful: list[np.n
     for frame in colourful:
         writer.add(frame)
     packets = writer.finish()
-    write_clip(tmp_path / "clip", packets, order=np.array([0, 0, 3, 3, 4]), fps=10)
+    order = np.array([0, 0, 3, 3, 4])
+    write_clip(tmp_path / "clip", packets, levels=writer.levels, order=order, fps=10)
     stored = (tmp_path / "clip.h264").read_bytes()
     assert stored == packets[0] + packets[3] + packets[4]
     index = read_index(tmp_path / "clip.idx")
     assert index["offset"].tolist() == [0, 0, *[len(packets[0])] * 2, len(packets[0] + packets[3])]
     np.testing.assert_allclose(index["pts"], [0, 0.1, 0.2, 0.3, 0.4])
+    np.testing.assert_allclose(index["level"], [colourful[i].mean() for i in order])
     check_exact(tmp_path / "clip", canvas=64)
 
 
@@ -290,7 +292,8 @@ def test_clip_that_does_not_read_back_is_refused(
     writer = ClipWriter(canvas=64)
     for frame in colourful:
         writer.add(frame)
-    write_clip(tmp_path / "clip", writer.finish(), order=np.arange(12), fps=10)
+    packets = writer.finish()
+    write_clip(tmp_path / "clip", packets, levels=writer.levels, order=np.arange(12), fps=10)
     # A decoder that is a frame late, as decord is on files of hospitals.
     monkeypatch.setattr(
         "datamodules._ingest.decode_packets",

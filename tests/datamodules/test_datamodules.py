@@ -24,7 +24,7 @@ from datamodules import (
     CombinedDataModule,
     DataError,
     ImageDataModule,
-    RandomWindow,
+    TimedWindow,
     UniformFrames,
     WindowGrid,
     load_split,
@@ -41,7 +41,7 @@ VIDEO: dict[str, Any] = {
     "video_size": 16,
     "video_mean": (0.0, 0.0, 0.0),
     "video_std": (1.0, 1.0, 1.0),
-    "train_sampling": RandomWindow(num_frames=4, clip_seconds=1.0),
+    "train_sampling": TimedWindow(num_frames=4, clip_seconds=1.0, start="random"),
     "eval_sampling": WindowGrid(num_frames=4, clip_seconds=1.0, num_windows=2),
 }
 KINDS: dict[str, tuple[type[PatientDataModule], dict[str, Any]]] = {
@@ -440,8 +440,8 @@ def test_the_settings_are_the_schema_of_the_yaml(kind: str, stream_store: Path) 
     needed = {key: value for key, value in KINDS[kind][1].items() if "sampling" not in key}
     if kind != "image":
         needed["train_sampling"] = {
-            "class_path": "datamodules.RandomWindow",
-            "init_args": {"num_frames": 4, "clip_seconds": 1.0},
+            "class_path": "datamodules.TimedWindow",
+            "init_args": {"num_frames": 4, "clip_seconds": 1.0, "start": "random"},
         }
         needed["eval_sampling"] = {
             "class_path": "datamodules.UniformFrames",
@@ -493,12 +493,13 @@ def table_store(tmp_path: Path) -> Callable[[dict[str, bool]], Path]:
     def write(clips: dict[str, bool]) -> Path:
         (tmp_path / "store.json").write_text(json.dumps({"format": STORE_FORMAT, "canvas": CANVAS}))
         rows = [
-            (f"{patient}-{modality}", patient, label, modality, 10, 8.0)
+            (f"{patient}-{modality}", patient, label, modality, 10, 8.0, math.nan, math.nan)
             for patient, label in PATIENTS.items()
             for modality in ("image", "ceus")
             if modality == "image" or clips.get(patient)
         ]
-        columns = ["item_id", "patient_id", "label", "modality", "frames", "fps"]
+        columns = ["item_id", "patient_id", "label", "modality", "frames", "fps", "arrival_s"]
+        columns.append("peak_s")
         pd.DataFrame(rows, columns=columns).to_parquet(tmp_path / "cohort.parquet")
         make_split(tmp_path, num_folds=3)
         return tmp_path
@@ -513,6 +514,41 @@ def test_decoding_on_the_device_and_a_cache_exclude_each_other(stream_store: Pat
         make("video", stream_store, decode="cuda").setup()
     with pytest.raises(DataError, match=r"cache_gb must be 0 or more, got -1"):
         make("video", stream_store, cache="ram", cache_gb=-1)
+
+
+@pytest.mark.parametrize("kind", ["video", "combined"])
+def test_strategies_are_told_arrival_peak_and_curve(
+    kind: str, stream_store: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(stream_store, store)
+    table = pd.read_parquet(store / "cohort.parquet")
+    given = table["modality"].eq("ceus") & (np.arange(len(table)) % 2 == 0)
+    table.loc[given, ["arrival_s", "peak_s"]] = (1.0, 2.0)
+    table.to_parquet(store / "cohort.parquet")
+    window = TimedWindow(num_frames=4, clip_seconds=0.5, start="arrival")
+    module = make(kind, store, train_sampling=window, eval_sampling=window)
+    seen = set()
+    for loader in (module.train_dataloader(), *module.predict_dataloader()):
+        for row in rows_of(loader):
+            clip = row["item_id"].rpartition("+")[2]
+            if clip:
+                first = 8 if given[table["item_id"] == clip].item() else 0
+                expected = [frame_level(number) for number in range(first, first + 4)]
+                assert levels(row["video"]) == expected
+                seen.add(first)
+    assert seen == {0, 8}
+    clip = table["item_id"][given].iloc[0]
+    shown = [frame_level(number) for number in range(FRAMES)]
+    assert np.abs(module._times[clip].curve - shown).max() < 2
+    assert (module._times[clip].arrival_s, module._times[clip].peak_s) == (1.0, 2.0)
+
+
+def test_evaluation_does_not_vary_in_time(stream_store: Path) -> None:
+    varied = UniformFrames(num_frames=4, speed=0.1)
+    make("video", stream_store, train_sampling=varied).setup()
+    with pytest.raises(DataError, match=r"eval_sampling must not vary in time, got Uniform"):
+        make("video", stream_store, eval_sampling=varied).setup()
 
 
 @pytest.mark.parametrize("cache", ["disk", "ram", False])

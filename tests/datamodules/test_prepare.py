@@ -76,7 +76,8 @@ def test_tables(cohort: Callable[..., Path], tmp_path: Path) -> None:
     items = Store(store).items
     assert list(items.columns) == [
         "item_id", "patient_id", "label", "modality", "frames", "fps", "seconds", "width",
-        "height", "source_sha", "item_sha", "warnings", "split", "arrival_s", "age", "centre",
+        "height", "source_sha", "item_sha", "warnings", "split", "arrival_s", "peak_s",
+        "arrival_confidence", "age", "centre",
     ]  # fmt: skip
     assert items["patient_id"].tolist() == ["p1", "p1", "p2"]
     assert items["modality"].tolist() == ["ceus", "image", "ceus"]
@@ -87,7 +88,11 @@ def test_tables(cohort: Callable[..., Path], tmp_path: Path) -> None:
     assert items["split"].tolist() == ["train", "train", "test"]
     assert items["age"].dropna().tolist() == [40, 61]
     assert items["arrival_s"].dropna().tolist() == [0.5]
-    assert not items["warnings"].any()
+    assert items["arrival_confidence"].tolist() == [0, 0, 1]
+    assert items["warnings"].tolist() == [
+        "no arrival of contrast found: clip of 0.8 s is too short to see it", "",
+        "clip ends before the peak of contrast",
+    ]  # fmt: skip
     quality = pd.read_csv(store / "quality.csv")
     assert quality["item_id"].tolist() == items["item_id"].tolist()
     assert quality["exact"].all()
@@ -219,6 +224,7 @@ def test_skip_bad_says_so(
     store = run(table, tmp_path / "store", skip_bad=True)
     said = capsys.readouterr().err
     assert "1 items of 1 patients, 1 of them new" in said
+    assert "1 of 1 clips show no arrival of contrast; quality.csv says why" in said
     assert "2 rows left out" in said
     assert "line 3: none.avi: file must exist" in said
     assert "patients with no item left: p2" in said

@@ -45,6 +45,7 @@ def test_sha_follows_what_matters(store: Path) -> None:
     before = Store(store).sha
     for change in (
         {"label": 0}, {"patient_id": "c"}, {"item_sha": "f" * 64}, {"split": "test"},
+        {"arrival_s": 0.2}, {"peak_s": 0.3},
     ):  # fmt: skip
         table.assign(**change).to_parquet(store / "cohort.parquet")
         assert Store(store).sha != before, change
@@ -73,7 +74,7 @@ def test_not_a_store(store: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"store must hold a store.json"):
         Store(tmp_path)
     (store / "store.json").write_text(json.dumps({"format": 99, "canvas": 64}))
-    with pytest.raises(DataError, match=r"format of the store must be 2, got 99"):
+    with pytest.raises(DataError, match=r"format of the store must be 3, got 99"):
         Store(store)
     (store / "store.json").write_text("[]")
     with pytest.raises(DataError, match=r"store must hold a store.json, got TypeError"):

@@ -1,5 +1,6 @@
 """Composition of the shipped YAML files, overrides, ids, and what is refused."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,42 @@ def test_decoding_and_caching_are_set_from_yaml(store: Path, cache: str) -> None
     assert (settings["decode"], settings["cache_gb"]) == ("cpu", 50)
     with pytest.raises(ConfigError, match="cache"):
         make_run(compose([*CELL, f"store={store}", "cache=tape"]))
+
+
+SAMPLINGS = {
+    "UniformFrames": {},
+    "TimedWindow": {"clip_seconds": 20, "start": "arrival", "lead_seconds": 2},
+    "WindowGrid": {"clip_seconds": 20, "num_windows": 3},
+    "PhaseFrames": {"shares": [1, 2, 2, 3], "after_seconds": 40},
+    "KeyFrames": {"quantiles": [0.2, 1]},
+}
+
+
+def test_every_sampling_and_augmentation_is_set_from_yaml() -> None:
+    varied = {"num_frames": 8, "shift_seconds": 0.5, "speed": 0.1, "jitter_seconds": 0.2}
+    settings = [{"class_path": f"datamodules.{n}", "init_args": s} for n, s in SAMPLINGS.items()]
+    settings += [
+        {"class_path": "datamodules.TimedWindow", "init_args": {"clip_seconds": 9.5, "start": s}}
+        for s in ("peak", "random", 0, 2.5)
+    ]
+    configs = []
+    for train, evaluation in pairwise(settings):
+        config = compose(CELL)
+        data = config["data"]["init_args"]
+        data["train_sampling"] = {**train, "init_args": {**varied, **train["init_args"]}}
+        still = {"num_frames": 8, **evaluation["init_args"]}
+        data["eval_sampling"] = {**evaluation, "init_args": still}
+        data["augment"]["init_args"] = {"tgc": 0.1, "shadow": 0.1, "speckle": 0.1}
+        configs.append(config)
+    check(configs[::2] + configs[-1:])
+    for key, value in (("start", "soon"), ("clip_second", 3)):
+        bad = compose(CELL)
+        bad["data"]["init_args"]["train_sampling"] = {
+            "class_path": "datamodules.TimedWindow",
+            "init_args": {"num_frames": 8, "clip_seconds": 9.0, key: value},
+        }
+        with pytest.raises(ConfigError, match=key):
+            check([bad])
 
 
 def test_pretrained_weights_count_by_content(store: Path, tmp_path: Path) -> None:
