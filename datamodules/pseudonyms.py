@@ -96,8 +96,8 @@ def make_key(store: Path) -> bytes:
     try:
         if not path.exists():
             _make_once(path)
-        key = bytes.fromhex(path.read_text())
-    except (OSError, ValueError) as error:
+        key = path.read_bytes()
+    except OSError as error:
         raise DataError(
             f"key of the patient hashes must be readable, got {type(error).__name__} ({path}). "
             "Make the store's folder writable, or bring the file back from a backup; deleted, it "
@@ -116,8 +116,8 @@ def _make_once(path: Path) -> None:
     """Write a new key; of processes that do so at once, the first one's stays."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(fd, "w") as file:
-        file.write(secrets.token_hex(_KEY_BYTES))
+    with os.fdopen(fd, "wb") as file:
+        file.write(secrets.token_bytes(_KEY_BYTES))
     try:
         os.link(temporary, path)
     except FileExistsError:

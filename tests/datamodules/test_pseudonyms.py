@@ -33,7 +33,7 @@ def patients(store: Path) -> list[str]:
 def test_preparing_makes_a_key_for_its_owner_only(store: Path) -> None:
     path = store / KEY_FILE
     assert path.stat().st_mode & 0o777 == 0o600
-    key = bytes.fromhex(path.read_text())
+    key = path.read_bytes()
     assert len(key) == 32
     patient = patients(store)[0]
     expected = hmac.new(key, patient.encode(), hashlib.sha256).hexdigest()[:16]
@@ -82,9 +82,10 @@ def test_a_text_is_withheld_where_no_hash_can_be_made(own: Path, tmp_path: Path)
 
 
 def test_a_damaged_key_is_named(own: Path) -> None:
-    (own / KEY_FILE).write_text("no hex")
-    with pytest.raises(DataError, match=r"must be readable, got ValueError .*patient\.key"):
+    (own / KEY_FILE).mkdir()
+    with pytest.raises(DataError, match=r"must be readable, got IsADirectory.*patient\.key"):
         Pseudonyms(own)
-    (own / KEY_FILE).write_text("00ff")
+    (own / KEY_FILE).rmdir()
+    (own / KEY_FILE).write_text("00")
     with pytest.raises(DataError, match="must have 32 bytes, got 2"):
         Pseudonyms(own)
