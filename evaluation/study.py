@@ -105,13 +105,14 @@ def _curves(sweep: Sweep) -> pd.DataFrame:
 
 
 def _curve(path: Path, run: Run) -> list[dict[str, Any]]:
-    """One row an epoch; Lightning writes training and validation figures in rows of their own."""
+    """One row an epoch; training, validation and learning rates have rows of their own."""
     epochs: dict[int, dict[str, float]] = {}
     # Not pandas: hundreds of small files are read ten times as fast by csv.
     with path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             figures = {name: float(row[name]) for name in _CURVES if row.get(name)}
-            epochs.setdefault(int(row["epoch"]), {}).update(figures)
+            if figures:  # learning rates are logged without an epoch
+                epochs.setdefault(int(row["epoch"]), {}).update(figures)
     names = {name: getattr(run, name) for name in ("run_id", "architecture", "modality")}
     names |= {"fold": run.fold, "seed": run.seed}
     undefined = dict.fromkeys(_CURVES, np.nan)
