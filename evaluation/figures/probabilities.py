@@ -228,9 +228,10 @@ def confusion_figure(evaluation: "Evaluation", part: str) -> Figure:
             row = mine.iloc[0]
             counts = np.array([[row["tn"], row["fp"]], [row["fn"], row["tp"]]], dtype=float)
             shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-            edges = [-0.5, 0.5, 1.5]
+            # Not imshow: that is a bitmap inside the vector files.
+            edges = (-0.5, 0.5, 1.5)
             axes.pcolormesh(edges, edges, shares, cmap="Blues", vmin=0, vmax=1.4)
-            axes.set_ylim(1.5, -0.5)
+            axes.set(xlim=(-0.5, 1.5), ylim=(1.5, -0.5))
             for (y, x), count in np.ndenumerate(counts):
                 axes.text(x, y, f"{count:.0f}", ha="center", va="center", fontsize=7.5)
     return figure

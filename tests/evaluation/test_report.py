@@ -226,6 +226,7 @@ def test_figures_are_of_a_journals_width_with_their_fonts(result):
     assert {"flow", "roc", "forest", "training", "confusion_test"} <= names
     for name in names:
         svg = (folder / f"{name}.svg").read_text()
+        assert "<image" not in svg, "a bitmap in a vector file"
         points = float(re.search(r'<svg [^>]*?width="([\d.]+)pt"', svg)[1])
         assert points * 25.4 / 72 == pytest.approx(180, abs=0.1)
         with Image.open(folder / f"{name}.png") as image:

@@ -15,6 +15,7 @@ from evaluation import (
     unseal,
     youden_threshold,
 )
+from evaluation.summary import said
 
 FIRST = "alpha-image-fold0-seed0-01234567"
 
@@ -119,7 +120,7 @@ def test_what_is_done_after_opening_shows_in_report_terminal_and_exit_code(sweep
     result = compute(sweep.path)
     assert result.exit_code == 3
     assert named in " ".join(result.render().split())
-    assert named in result.report.read_text()
+    assert named in " ".join(said(result))
 
 
 def test_a_prediction_changed_after_an_opening_shows_for_good(sweep):
