@@ -200,6 +200,7 @@ def holder(sweep: Sweep) -> int | None:
     return None
 
 
+@pytest.mark.chaos
 @pytest.mark.timeout(900)  # six times the start of a sweep, each some seconds of imports
 def test_a_sweep_killed_at_any_moment_ends_as_if_undisturbed(
     finished: tuple[Path, str], store: Path, tmp_path: Path

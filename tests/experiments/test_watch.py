@@ -167,6 +167,7 @@ def rank_one_of(first: int) -> int:
     return next(int(pid) for pid, command in commands.items() if "experiments.run" in command)
 
 
+@pytest.mark.chaos
 @pytest.mark.timeout(900)  # four times the start of two processes
 def test_a_run_of_two_processes_survives_the_death_of_either(
     make: Callable[..., Run], tmp_path: Path
