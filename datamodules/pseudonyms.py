@@ -10,6 +10,7 @@ import hmac
 import os
 import re
 import secrets
+import tempfile
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -114,8 +115,7 @@ def make_key(store: Path) -> bytes:
 
 def _make_once(path: Path) -> None:
     """Write a new key; of processes that do so at once, the first one's stays."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     with os.fdopen(fd, "wb") as file:
         file.write(secrets.token_bytes(_KEY_BYTES))
     try:
@@ -123,7 +123,7 @@ def _make_once(path: Path) -> None:
     except FileExistsError:
         pass
     finally:
-        temporary.unlink()
+        Path(temporary).unlink()
 
 
 def _any_of(names: Iterable[str]) -> str:

@@ -90,8 +90,9 @@ def test_a_sweep_goes_through_the_queue_and_what_was_lost_is_done_again(
         (made.folder / "slurm" / "jobs.json").read_text().replace(f'"{jobs[0].job_id}"', "null")
     )
     assert queued(made.folder) == tasks, "found by the script, for the answer of sbatch was lost"
-    shown = ceus("status", made.folder).stdout
-    assert shown.count("queued") + shown.count("running") == 3
+    told, grid = ceus("status", made.folder).stdout.split("\n\n")
+    assert "queued" in told
+    assert grid.count("queued") + grid.count("running") == 3
 
     until(lambda: read_status(second.folder).epoch, second.folder)
     task = tasks[second.run_id]
