@@ -1,13 +1,12 @@
 """One picture of arrivals and peaks as `ceus prepare` finds them, against the phantom's truth."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from datamodules._clip_file import read_index
-from datamodules.errors import DataError
+from datamodules.phantom_figure import phantom_patients, save
 from datamodules.store import Store
 
 _PANELS = 6
@@ -29,14 +28,8 @@ def draw_arrivals(cohort_dir: Path, store: Path, out_png: Path) -> Path:
     """
     from matplotlib.figure import Figure
 
-    truth_path = Path(cohort_dir) / "truth.json"
-    if not truth_path.is_file():
-        raise DataError(
-            f"cohort_dir must be a folder made by `ceus phantom`, got {str(cohort_dir)!r}. "
-            "Make the phantom first."
-        )
     opened = Store(store)
-    patients = json.loads(truth_path.read_text())["patients"]
+    patients = phantom_patients(cohort_dir)
     single = {p["patient_id"]: p["clips"][0]["boluses"] for p in patients if len(p["clips"]) == 1}
     items = opened.items[opened.items["modality"] == "ceus"]
     items = items[items["patient_id"].isin(single)].sort_values("arrival_s")
@@ -53,9 +46,7 @@ def draw_arrivals(cohort_dir: Path, store: Path, out_png: Path) -> Path:
         axes.set_xlabel("time (s)")
     handles, labels = grid.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False)
-    out_png.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out_png, dpi=150, metadata={"Software": None})
-    return out_png
+    return save(figure, out_png)
 
 
 def _draw_clip(axes: Any, index: Any, row: Any, boluses: dict[str, dict[str, float]]) -> None:

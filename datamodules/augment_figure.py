@@ -1,6 +1,5 @@
 """One picture of every augmentation, at the far end of its range, on a phantom patient."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import torch
 
 from datamodules.augment import Augment, resize
 from datamodules.clips import ClipReader
-from datamodules.errors import DataError
+from datamodules.phantom_figure import phantom_patients, save
 from datamodules.phases import PhaseFrames
 from datamodules.sampling import ClipTimes, FrameSampling
 from datamodules.store import Store
@@ -52,13 +51,7 @@ def draw_augmentations(cohort_dir: Path, store: Path, out_png: Path) -> Path:
     """
     from matplotlib.figure import Figure
 
-    truth_path = Path(cohort_dir) / "truth.json"
-    if not truth_path.is_file():
-        raise DataError(
-            f"cohort_dir must be a folder made by `ceus phantom`, got {str(cohort_dir)!r}. "
-            "Make the phantom first."
-        )
-    patients = json.loads(truth_path.read_text())["patients"]
+    patients = phantom_patients(cohort_dir)
     patient: str = max(patients, key=lambda p: p["z_image"] + p["z_video"])["patient_id"]
     opened = Store(store)
     items = opened.items[opened.items["patient_id"] == patient].set_index("modality")
@@ -85,9 +78,7 @@ def draw_augmentations(cohort_dir: Path, store: Path, out_png: Path) -> Path:
             if column == 0:
                 axes.set_ylabel(name)
     _draw_times(figure.add_subplot(grid[2, :]), times)
-    out_png.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out_png, dpi=150, metadata={"Software": None})
-    return out_png
+    return save(figure, out_png)
 
 
 def _augmented(picture: torch.Tensor, settings: dict[str, float]) -> torch.Tensor:

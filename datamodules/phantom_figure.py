@@ -31,13 +31,7 @@ def draw_phantom(cohort_dir: Path, out_png: Path) -> Path:
     from matplotlib.figure import Figure
     from PIL import Image
 
-    truth_path = Path(cohort_dir) / "truth.json"
-    if not truth_path.is_file():
-        raise DataError(
-            f"cohort_dir must be a folder made by `ceus phantom`, got {str(cohort_dir)!r}. "
-            "Make the phantom first."
-        )
-    patients = json.loads(truth_path.read_text())["patients"]
+    patients = phantom_patients(cohort_dir)
     patient: dict[str, Any] = max(patients, key=lambda p: p["z_image"] + p["z_video"])
     clip = patient["clips"][0]
     boluses = {region: Bolus(**values) for region, values in clip["boluses"].items()}
@@ -71,6 +65,27 @@ def draw_phantom(cohort_dir: Path, out_png: Path) -> Path:
         title="time-intensity curves",
     )
     curves.legend(frameon=False, loc="lower right")
+    return save(figure, out_png)
+
+
+def phantom_patients(cohort_dir: Path) -> list[dict[str, Any]]:
+    """What is true of each patient of a phantom cohort.
+
+    Raises:
+        DataError: `cohort_dir` holds no phantom.
+    """
+    path = Path(cohort_dir) / "truth.json"
+    if not path.is_file():
+        raise DataError(
+            f"cohort_dir must be a folder made by `ceus phantom`, got {str(cohort_dir)!r}. "
+            "Make the phantom first."
+        )
+    patients: list[dict[str, Any]] = json.loads(path.read_text())["patients"]
+    return patients
+
+
+def save(figure: Any, out_png: Path) -> Path:
+    """Write a figure as PNG, the same bytes whenever it is the same; give the path."""
     out_png.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out_png, dpi=150, metadata={"Software": None})
     return out_png

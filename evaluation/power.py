@@ -14,6 +14,8 @@ from evaluation.auc import placements, variance_of
 from evaluation.checks import Floats, checked, normal_quantile
 from evaluation.errors import EvaluationError
 
+Placed = tuple[Floats, Floats]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Simulated:
@@ -102,7 +104,8 @@ def simulate_power(
         EvaluationError: a value out of its range.
     """
     draw = _Pairs(positives, negatives, correlation, draws=draws, seed=seed)
-    return draw.power(separation(auc_a), separation(auc_b), normal_quantile(level))
+    placed = draw.placed(0, auc_a), draw.placed(1, auc_b)
+    return draw.power(*placed, normal_quantile(level))
 
 
 def minimum_detectable_difference(
@@ -134,19 +137,22 @@ def minimum_detectable_difference(
         EvaluationError: a value out of its range.
     """
     _check_share("power", power)
-    d, z = separation(auc), normal_quantile(level)
+    z = normal_quantile(level)
     draw = _Pairs(positives, negatives, correlation, draws=draws, seed=seed)
+    worse = draw.placed(1, auc)
+
+    def reached(better: float) -> float:
+        return draw.power(draw.placed(0, better), worse, z).value
+
     low, high = auc, 1 - 1e-4
-    if high <= low or draw.power(separation(high), d, z).value < power:
+    if high <= low or reached(high) < power:
         reason = f"no AUC up to {high} is told from {auc:.3f} with a power of {power:g}"
         return Simulated(value=nan, error=nan, draws=draws, reason=reason)
     while high - low > 5e-4:  # finer than the Monte Carlo error
         middle = (low + high) / 2
-        found = draw.power(separation(middle), d, z).value >= power
-        low, high = (low, middle) if found else (middle, high)
+        low, high = (low, middle) if reached(middle) >= power else (middle, high)
     step = min(0.01, (high - auc) / 2, (1 - high) / 2)
-    upper, lower = (draw.power(separation(high + s), d, z).value for s in (step, -step))
-    slope = (upper - lower) / (2 * step)
+    slope = (reached(high + step) - reached(high - step)) / (2 * step)
     error = sqrt(power * (1 - power) / draws) / slope if slope > 0 else nan
     return Simulated(value=high - auc, error=error, draws=draws)
 
@@ -253,10 +259,13 @@ class _Pairs:
         self.up = _correlated(rng, 2, draws, positives, correlation)
         self.down = _correlated(rng, 2, draws, negatives, correlation)
 
-    def power(self, d_a: float, d_b: float, z: float) -> Simulated:
-        (up_a, down_a), (up_b, down_b) = (
-            placements(self.up[i] + d, self.down[i]) for i, d in ((0, d_a), (1, d_b))
-        )
+    def placed(self, model: int, auc: float) -> Placed:
+        """Placements of one of the models, if that is its true AUC."""
+        return placements(self.up[model] + separation(auc), self.down[model])
+
+    def power(self, a: Placed, b: Placed, z: float) -> Simulated:
+        """Of the paired test between the placements of the first and of the second model."""
+        (up_a, down_a), (up_b, down_b) = a, b
         difference = (up_a - up_b).mean(axis=-1)
         se = np.sqrt(variance_of(up_a - up_b, down_a - down_b))
         share = float(np.mean(np.abs(difference) > z * se))

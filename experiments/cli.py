@@ -268,7 +268,14 @@ def _sweep(options: Namespace) -> int:
         return 0
     # Evaluation needs the ends.
     code = _go(sweep, extend=options.extend, wait=options.wait or options.evaluate)
-    return max(code, _print_evaluation(sweep.folder)) if options.evaluate else code
+    if not options.evaluate:
+        return code
+    from evaluation.latest import remembered
+
+    if text := remembered(sweep.folder):
+        print(text)
+        return code
+    return max(code, _print_evaluation(sweep.folder))
 
 
 def _go(sweep: Sweep, *, extend: bool, wait: bool = True) -> int:
@@ -402,7 +409,10 @@ def _store_of(folder: Path) -> Path:
 
 def _print_evaluation(folder: Path) -> int:
     import evaluation
+    from evaluation.latest import remember
 
     result = evaluation.evaluate(folder)
-    print(result.render())
+    text = result.render()
+    remember(result, text)
+    print(text)
     return result.exit_code

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from evaluation.comparisons import PAIRED, PRIMARY
+from evaluation.figures.cells import PARTS, architectures_of, modalities_of, of_cell, parts_of
 from evaluation.figures.style import (
     COLOURS,
     FAINT,
@@ -23,19 +24,7 @@ from evaluation.figures.style import (
 from evaluation.formatting import interval, number, p_value
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from evaluation.evaluate import Evaluation
-
-
-def architectures_of(evaluation: "Evaluation") -> list[str]:
-    """In the order of the list of runs."""
-    return list(dict.fromkeys(evaluation.tables.cells["architecture"]))
-
-
-def modalities_of(evaluation: "Evaluation") -> list[str]:
-    """In the order of the list of runs."""
-    return list(evaluation.tables.modalities["modality"])
 
 
 def comparison(evaluation: "Evaluation") -> Drawing:
@@ -120,7 +109,7 @@ def roc(evaluation: "Evaluation") -> Drawing:
         f"{cell['modality']} {cell['architecture']} {number(cell['pooled_auc'])}"
         for cell in picked.to_dict("records")
     )
-    parts = _parts(evaluation)
+    parts = parts_of(evaluation)
     return Drawing(
         name="roc",
         title="ROC curves",
@@ -136,7 +125,7 @@ def roc(evaluation: "Evaluation") -> Drawing:
 
 def roc_figure(evaluation: "Evaluation") -> Figure:
     """One column a modality; a row out-of-fold, and a row test once it is open."""
-    tables, parts = evaluation.tables, _parts(evaluation)
+    tables, parts = evaluation.tables, parts_of(evaluation)
     modalities = modalities_of(evaluation)
     figure, grid = panels(modalities, rows=len(parts), height_mm=12 + 58 * len(parts))
     oof = tables.cells.set_index(["architecture", "modality"])["pooled_auc"]
@@ -217,7 +206,7 @@ def forest(evaluation: "Evaluation") -> Drawing:
     below_5 = int((secondary["p_holm"] < 0.05).sum())
     first = paired[paired["family"] == PRIMARY].to_dict("records")
     told = "; ".join(
-        f"primary contrast, {_PART[row['part']]}: {pair(row)} "
+        f"primary contrast, {PARTS[row['part']]}: {pair(row)} "
         f"{number(row['difference'])} ({number(row['low'])} to {number(row['high'])})"
         for row in first
     )
@@ -236,7 +225,7 @@ def forest(evaluation: "Evaluation") -> Drawing:
 
 def forest_figure(evaluation: "Evaluation") -> Figure:
     """A row a pair, families below each other; a panel out-of-fold, and one test once open."""
-    table, parts = evaluation.tables.comparisons, _parts(evaluation)
+    table, parts = evaluation.tables.comparisons, parts_of(evaluation)
     paired = table[table["patients_used"] == PAIRED]
     listed = [
         (family, [pair(row) for row in mine[mine["part"] == "oof"].to_dict("records")])
@@ -289,7 +278,6 @@ def forest_figure(evaluation: "Evaluation") -> Figure:
     return figure
 
 
-_PART = {"oof": "out-of-fold", "test": "test"}
 _PRIMARY = "primary contrast"
 
 
@@ -301,17 +289,3 @@ def pair(row: Mapping[Any, Any]) -> str:
     if row["modality_a"] == row["modality_b"]:
         return f"{row['modality_a']}: {row['architecture_a']} − {row['architecture_b']}"
     return f"{a} − {b}"
-
-
-def _parts(evaluation: "Evaluation") -> dict[str, str]:
-    """Parts with labels, and what they are called."""
-    opened = evaluation.seal.labels is not None
-    return {part: name for part, name in _PART.items() if part == "oof" or opened}
-
-
-def of_cell(
-    table: "pd.DataFrame", architecture: str, modality: str, *, part: str | None = None
-) -> "pd.DataFrame":
-    """The rows of a cell, and of a part."""
-    mine = (table["architecture"] == architecture) & (table["modality"] == modality)
-    return table[mine if part is None else mine & (table["part"] == part)]

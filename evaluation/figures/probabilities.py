@@ -5,12 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
-from evaluation.figures.discrimination import (
-    _parts,
-    architectures_of,
-    modalities_of,
-    of_cell,
-)  # fmt: skip
+from evaluation.figures.cells import PARTS, architectures_of, modalities_of, of_cell, parts_of
 from evaluation.figures.style import (
     COLOURS,
     FAINT,
@@ -54,7 +49,7 @@ def calibration(evaluation: "Evaluation") -> Drawing:
 
 def calibration_figure(evaluation: "Evaluation") -> Figure:
     """One column a modality; a row out-of-fold, and a row test once it is open."""
-    parts, modalities = _parts(evaluation), modalities_of(evaluation)
+    parts, modalities = parts_of(evaluation), modalities_of(evaluation)
     figure, grid = panels(modalities, rows=len(parts), height_mm=16 + 54 * len(parts))
     curves = evaluation.tables.calibration_curves
     for row, (part, name) in zip(grid, parts.items(), strict=True):
@@ -98,7 +93,7 @@ def decision(evaluation: "Evaluation") -> Drawing:
 
 def decision_figure(evaluation: "Evaluation") -> Figure:
     """One column a modality; a row out-of-fold, and a row test once it is open."""
-    parts, modalities = _parts(evaluation), modalities_of(evaluation)
+    parts, modalities = parts_of(evaluation), modalities_of(evaluation)
     figure, grid = panels(modalities, rows=len(parts), height_mm=16 + 48 * len(parts))
     table = evaluation.tables.net_benefit
     top = max(0.05, float(np.nanmax([0.0, *table["model"], *table["treat_all"]])))
@@ -178,7 +173,7 @@ def confusion(evaluation: "Evaluation", part: str) -> Drawing:
     """2 × 2 tables at Youden's threshold."""
     table = evaluation.tables.operating
     mine = table[(table["part"] == part) & (table["rule"] == YOUDEN) & table["sensitivity"].notna()]
-    name = {"oof": "out-of-fold", "test": "test"}[part]
+    name = PARTS[part]
     told = (
         f"Sensitivity lies between {number(mine['sensitivity'].min(), 2)} and "
         f"{number(mine['sensitivity'].max(), 2)}, specificity between "

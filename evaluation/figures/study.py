@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from evaluation.cohort import DEVELOPMENT, HOLDOUT
-from evaluation.figures.discrimination import architectures_of, modalities_of, of_cell
+from evaluation.figures.cells import architectures_of, modalities_of, of_cell
 from evaluation.figures.style import (
     FAINT,
     INK,

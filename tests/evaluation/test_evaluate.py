@@ -12,6 +12,7 @@ import pytest
 from evaluation import Tables, compute, evaluate, unseal
 from evaluation.checklists import fill
 from evaluation.figures import comparison_figure, drawings
+from evaluation.latest import remember, remembered
 from evaluation.report import report_html
 from evaluation.report.provenance import provenance
 
@@ -67,6 +68,20 @@ def test_twice_gives_the_same_bytes_wherever_they_are_written(sweep, tmp_path):
     assert set(first) == FILES
     assert contents(evaluate(sweep.path, out=tmp_path / "other")) == first
     assert not (sweep.path / "evaluation").exists()
+
+
+def test_what_was_printed_is_kept_until_something_that_is_read_changes(sweep):
+    made = evaluate(sweep.path)
+    assert remembered(sweep.path) is None
+    remember(made, "as printed")
+    assert remembered(sweep.path) == "as printed"
+    (sweep.path / FIRST / "log.txt").write_text("not read")
+    assert remembered(sweep.path) == "as printed"
+    sweep.status(FIRST, "pending")
+    assert remembered(sweep.path) is None
+    remember(made, "as printed")
+    made.report.unlink()
+    assert remembered(sweep.path) is None
 
 
 def test_terminal_table_fits_and_says_what_is_lacking(result):
