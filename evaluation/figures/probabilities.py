@@ -162,8 +162,8 @@ def scale_figure(evaluation: "Evaluation") -> Figure:
         axes.set_ylim(len(architectures) - 0.5, -0.5)
     row[0].set_yticks(range(len(architectures)), architectures)
     names = {"train": "training patients", "oof": "out-of-fold", "test": "hold-out"}
-    for part, name in names.items():
-        shape, colour, _ = looks[part]
+    for part in sorted(set(evaluation.tables.scales["part"]), key=list(names).index):
+        name, (shape, colour, _) = names[part], looks[part]
         row[0].plot([], [], shape, ms=3.8, ls="-", mfc="white", color=colour, label=name)
     below(figure, row[0])
     return figure

@@ -104,6 +104,7 @@ def test_a_sweep_goes_through_the_queue_and_what_was_lost_is_done_again(
     assert follow(made) == []
     assert {read_status(run.folder).state for run in made.runs} == {"done"}
     assert [read_status(run.folder).attempts for run in made.runs] == [1, 2, 1]
+    assert read_status(second.folder).resumed > 0
     ended = (first.folder / "predictions.parquet").stat().st_mtime
     assert float(read_status(third.folder).started or 0) >= ended
     assert submit(made, pending(made)) == []
@@ -132,7 +133,9 @@ def test_a_run_on_two_nodes_goes_back_into_the_queue_near_its_time_limit(
     assert again.returncode == 0, again.stderr
     assert "0 runs submitted, 1 were in the queue" in again.stdout
     assert "1 done, 0 failed, 0 left" in again.stdout
-    assert read_status(run).attempts == 2
+    status = read_status(run)
+    assert status.attempts == 2
+    assert status.resumed > 0, "what was trained before the limit was trained again"
     assert pd.read_json(run / "environment.json", typ="series")["processes"] == 2
     assert "goes back into the queue" in next((run.parent / "slurm").glob("*_0.log")).read_text()
     assert (run / "log-node1.txt").is_file()
