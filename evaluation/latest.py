@@ -13,7 +13,7 @@ from evaluation.evaluate import Evaluation
 from evaluation.files import write_atomic
 
 _FILE = "latest.json"
-_LIBRARIES = ("matplotlib", "numpy", "pandas", "scikit-learn", "scipy", "statsmodels")
+_LIBRARIES = ("matplotlib", "numpy", "pandas", "scipy")
 _NOT_READ = {"log.txt"}
 
 
