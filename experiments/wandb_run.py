@@ -57,16 +57,12 @@ def begin(**arguments: Any) -> Any:
     wandb = quiet_wandb()
     mode = os.environ.get("WANDB_MODE", "offline")
     call = {key: value for key, value in arguments.items() if key != "anonymous"}
-    before = _folders(call["dir"])
     try:
         run = _init(wandb, call, mode)
     except Exception as error:  # no account, no network, a failing server
         if mode != "online":
             raise
         _log.warning("W&B cannot be reached, the run is tracked offline: %s", first_line(error))
-        _end_service(wandb)
-        for stillborn in _folders(call["dir"]) - before:
-            shutil.rmtree(stillborn, ignore_errors=True)
         run = _init(wandb, call, "offline")
     run.define_metric("trainer/global_step")
     run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
@@ -74,8 +70,16 @@ def begin(**arguments: Any) -> Any:
 
 
 def _init(wandb: Any, call: dict[str, Any], mode: str) -> Any:
+    """A run; where none comes about, nothing is left of it, neither process nor folder."""
     seconds = _seconds("WANDB_INIT_TIMEOUT", INIT_SECONDS) + GRACE_SECONDS
-    return _within(lambda: wandb.init(**call, mode=mode, settings=_settings()), seconds)
+    before = _folders(call["dir"])
+    try:
+        return _within(lambda: wandb.init(**call, mode=mode, settings=_settings()), seconds)
+    except Exception:
+        _end_service(wandb)
+        for stillborn in _folders(call["dir"]) - before:
+            shutil.rmtree(stillborn, ignore_errors=True)
+        raise
 
 
 def quiet_wandb() -> Any:

@@ -42,6 +42,10 @@ def test_help_lists_the_commands_without_torch() -> None:
         (["sweep", "store=nowhere", DEMO, "--evaluate"], "store must be a folder, got none"),
         (["sweep", DEMO, "--evaluate", "store=nowhere"], "store must be a folder, got none"),
         (["sweep", DEMO, "storr=x"], "Did you mean store"),
+        (
+            ["sweep", DEMO, "store={store}", "architecture=resnet", "model.init_args.encodr_lr=1"],
+            "encodr_lr",
+        ),
         (["fit", "architecture=resnet", "modality=image", "store={store}", "seed=x"], "seed"),
         (["sweep", "nothing.yaml"], "sweep must be a YAML file"),
         (["prepare", "nothing.csv", "out"], "nothing.csv"),
@@ -74,24 +78,15 @@ def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Traceback" in err
 
 
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("trainer.max_epochs=many", "max_epochs"),
-        ("model.init_args.encodr_lr=1", "encodr_lr"),
-    ],
-)
-def test_a_wrong_key_or_type_is_found_before_anything_starts(
-    store: Path, tmp_path: Path, override: str, message: str
-) -> None:
+def test_a_wrong_type_is_found_before_anything_starts(store: Path, tmp_path: Path) -> None:
     begun = time.monotonic()
     command = [sys.executable, "-m", "experiments", "sweep", str(DEMO)]
     common = [f"store={store}", f"runs={tmp_path / 'runs'}", "architecture=resnet"]
     result = subprocess.run(
-        [*command, *common, override], capture_output=True, text=True, check=False
+        [*command, *common, "trainer.max_epochs=many"], capture_output=True, text=True, check=False
     )
     assert result.returncode == 2, result.stderr
-    assert message in result.stderr
+    assert "max_epochs" in result.stderr
     assert "Traceback" not in result.stderr
     assert len(result.stderr.splitlines()) < 12
     assert not (tmp_path / "runs").exists()

@@ -1,6 +1,7 @@
 """Runs and sweeps as real processes, with a user's own package for networks."""
 
 import contextlib
+import io
 import json
 import os
 import random
@@ -15,6 +16,7 @@ import pandas as pd
 import pytest
 
 from evaluation import compute
+from experiments.cli import main
 from experiments.compose import compose, make_run
 from experiments.errors import ConfigError
 from experiments.run import execute, load_run
@@ -25,9 +27,27 @@ OWN = Path(__file__).parent / "own"
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(OWN), "COLUMNS": "80"}
 
 
-def ceus(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def ceus_process(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "experiments", *map(str, arguments)]
     return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+
+
+def ceus(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """The command in this process, which has paid its imports; runs are processes all the same."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as ended,
+    ):
+        main([str(argument) for argument in arguments])
+    code = int(str(ended.value.code))
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(autouse=True)
+def narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
 
 
 def cell(store: Path, runs: Path, *overrides: str) -> list[str]:
@@ -44,7 +64,7 @@ def cell(store: Path, runs: Path, *overrides: str) -> list[str]:
 def finished(store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A sweep of six tiny runs, done by the command line, and what that printed."""
     runs = tmp_path_factory.mktemp("runs")
-    result = ceus("sweep", OWN / "tiny_sweep.yaml", *cell(store, runs), "--evaluate")
+    result = ceus_process("sweep", OWN / "tiny_sweep.yaml", *cell(store, runs), "--evaluate")
     assert result.returncode == 0, result.stderr
     return runs / "tiny", result.stdout
 
@@ -145,7 +165,7 @@ def test_a_finished_sweep_does_nothing_again(finished: tuple[Path, str], store: 
 
     before = stamps()
     begun = time.monotonic()
-    again = ceus("sweep", OWN / "tiny_sweep.yaml", *cell(store, folder.parent))
+    again = ceus_process("sweep", OWN / "tiny_sweep.yaml", *cell(store, folder.parent))
     assert again.returncode == 0, again.stderr
     assert time.monotonic() - begun < 25
     assert stamps() == before
@@ -206,7 +226,7 @@ def holder(sweep: Sweep) -> int | None:
 def test_a_sweep_killed_at_any_moment_ends_as_if_undisturbed(store: Path, tmp_path: Path) -> None:
     # One run at a time in both: with other threads for each, the last digits are others.
     calm = cell(store, tmp_path / "calm", "launcher.parallel=1")
-    assert ceus("sweep", OWN / "tiny_sweep.yaml", *calm, "--evaluate").returncode == 0
+    assert ceus_process("sweep", OWN / "tiny_sweep.yaml", *calm, "--evaluate").returncode == 0
     narrowed = cell(store, tmp_path, "launcher.parallel=1")
     sweep = expand(read_sweep(OWN / "tiny_sweep.yaml", narrowed))
     command = [sys.executable, "-m", "experiments", "sweep", OWN / "tiny_sweep.yaml", *narrowed]
@@ -240,7 +260,7 @@ def test_a_sweep_killed_at_any_moment_ends_as_if_undisturbed(store: Path, tmp_pa
         if process is not None:
             process.kill()
             process.wait()
-    result = ceus("sweep", OWN / "tiny_sweep.yaml", *narrowed, "--evaluate")
+    result = ceus_process("sweep", OWN / "tiny_sweep.yaml", *narrowed, "--evaluate")
     assert "6 done, 0 failed, 0 left" in result.stdout, result.stderr
     assert content(sweep).items() >= before.items()
     assert tables_of(tmp_path / "tiny") == tables_of(tmp_path / "calm" / "tiny")
