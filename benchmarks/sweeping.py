@@ -78,13 +78,12 @@ def run(folder: Path) -> Section:
     gap = statistics.median(gap for _, gaps, _ in rounds for gap in gaps)
     rows.append(("from `ceus sweep` to the first step", f"{start:.1f} s"))
     rows.append(("from one run's last prediction to the next run's first step", f"{gap:.2f} s"))
-    speeds = [
-        [_sweep(store, devices=devices, modality="video")[2] for devices in (1, 2)]
+    pairs = [
+        [_sweep(store, devices=devices, modality="video") for devices in (1, 2)]
         for _ in range(_ROUNDS)
     ]
-    wide = [_sweep(store, devices=2, modality="image")[1] for _ in range(_ROUNDS)]
-    wide_gap = statistics.median(gap for gaps in wide for gap in gaps)
-    scaling = statistics.median(two / one for one, two in speeds)
+    wide_gap = statistics.median(gap for _, (_, gaps, _) in pairs for gap in gaps)
+    scaling = statistics.median(two / one for (_, _, one), (_, _, two) in pairs)
     rows.append(("the same where each run has two processes", f"{wide_gap:.1f} s"))
     rows.append(("rows a second of two processes / of one", f"{scaling:.2f}"))
     targets = [

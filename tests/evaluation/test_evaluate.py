@@ -71,7 +71,9 @@ def test_twice_gives_the_same_bytes_wherever_they_are_written(sweep, tmp_path):
 
 
 def test_what_was_printed_is_kept_until_something_that_is_read_changes(sweep):
-    made = evaluate(sweep.path)
+    made = compute(sweep.path)
+    made.folder.mkdir()
+    made.report.write_text("as `evaluate` writes it")
     assert remembered(sweep.path) is None
     remember(made, "as printed")
     assert remembered(sweep.path) == "as printed"

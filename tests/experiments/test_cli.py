@@ -33,6 +33,9 @@ def test_help_lists_the_commands_without_torch() -> None:
     assert shown.stdout.rstrip().endswith("False")
 
 
+ONE_RUN = ("architecture=resnet", "modality=image", "fold=0")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -43,7 +46,7 @@ def test_help_lists_the_commands_without_torch() -> None:
         (["sweep", DEMO, "--evaluate", "store=nowhere"], "store must be a folder, got none"),
         (["sweep", DEMO, "storr=x"], "Did you mean store"),
         (
-            ["sweep", DEMO, "store={store}", "architecture=resnet", "model.init_args.encodr_lr=1"],
+            ["sweep", DEMO, "store={store}", *ONE_RUN, "model.init_args.encodr_lr=1"],
             "encodr_lr",
         ),
         (["fit", "architecture=resnet", "modality=image", "store={store}", "seed=x"], "seed"),
@@ -81,7 +84,7 @@ def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_wrong_type_is_found_before_anything_starts(store: Path, tmp_path: Path) -> None:
     begun = time.monotonic()
     command = [sys.executable, "-m", "experiments", "sweep", str(DEMO)]
-    common = [f"store={store}", f"runs={tmp_path / 'runs'}", "architecture=resnet"]
+    common = [f"store={store}", f"runs={tmp_path / 'runs'}", *ONE_RUN]
     result = subprocess.run(
         [*command, *common, "trainer.max_epochs=many"], capture_output=True, text=True, check=False
     )

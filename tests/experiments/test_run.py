@@ -290,7 +290,7 @@ def test_a_run_of_two_processes_ends_as_one_of_one_does(
     finished: tuple[Path, str], store: Path, tmp_path: Path
 ) -> None:
     two = ["trainer.devices=2", "trainer.accelerator=cpu", "batch_size=4", "wandb=false"]
-    result = ceus("fit", *cell(store, tmp_path, "modality=image", *two))
+    result = ceus_process("fit", *cell(store, tmp_path, "modality=image", *two))
     assert result.returncode == 0, result.stderr
     (run,) = (tmp_path / "fit").glob("tiny-image-fold0-seed0-*")
     (alone,) = finished[0].glob("tiny-image-fold0-seed0-*")  # of batches of 8

@@ -22,7 +22,7 @@ import wandb
 from datamodules.prepare import prepare
 from datamodules.pseudonyms import KEY_FILE, Pseudonyms
 from datamodules.splits import load_split, make_split
-from evaluation import evaluate, unseal
+from evaluation import compute, unseal
 from experiments.cli import main
 from experiments.compose import compose, make_run
 from experiments.dashboard import make_dashboard, sweep_figures
@@ -139,8 +139,8 @@ def tracked(store: Path) -> Iterator[dict[str, Tracked]]:
                 "WANDB_MODE": "offline" if offline else "online",
                 "WANDB_BASE_URL": servers[kind].url,
                 "WANDB_API_KEY": "" if kind == "keyless" else KEY,
-                # Where an answer comes it may take its time: all of these share two cores.
-                "WANDB_INIT_TIMEOUT": str(INIT if kind == "hangs" else 60),
+                # Where the server answers it may take its time: all of these share two cores.
+                "WANDB_INIT_TIMEOUT": str(INIT if kind not in {"good", "dies", "full"} else 60),
                 "WANDB_FINISH_TIMEOUT": str(60 if kind == "good" else FINISH),
             }
             process = context.Process(target=_child, args=(folder, 1, environment))
@@ -431,9 +431,9 @@ def test_a_dashboard_that_wandb_refuses_is_an_error(
 
 
 def test_the_hold_out_is_not_shown_after_it_was_opened_either(sweep: Path, store: Path) -> None:
-    before = sweep_figures(evaluate(sweep))
+    before = sweep_figures(compute(sweep))
     unseal(sweep, store, reason="to see that W&B does not")
-    opened = evaluate(sweep)
+    opened = compute(sweep)
     assert opened.tables.test["auc"].notna().all()
     after = sweep_figures(opened)
     assert after.summary == before.summary
