@@ -28,6 +28,10 @@ GRACE_SECONDS = 10.0
 _log = logging.getLogger(__name__)
 
 
+OFFLINE_SECONDS = 60.0
+"""Most that the start of W&B's own service may take."""
+
+
 def identity(sweep: str, job_type: str, run_id: str) -> dict[str, Any]:
     """Where W&B finds a run of a sweep; entity and project are by environment."""
     return {
@@ -72,6 +76,8 @@ def begin(**arguments: Any) -> Any:
 def _init(wandb: Any, call: dict[str, Any], mode: str) -> Any:
     """A run; where none comes about, nothing is left of it, neither process nor folder."""
     seconds = _seconds("WANDB_INIT_TIMEOUT", INIT_SECONDS) + GRACE_SECONDS
+    if mode == "offline":  # no server is waited for, only this machine, however busy it is
+        seconds = OFFLINE_SECONDS
     before = _folders(call["dir"])
     try:
         return _within(lambda: wandb.init(**call, mode=mode, settings=_settings()), seconds)
