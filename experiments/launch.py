@@ -6,15 +6,15 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal, NoReturn, Protocol
+from typing import Any, Literal, NoReturn
 
 from experiments.compose import Run
 from experiments.errors import ConfigError
@@ -42,13 +42,7 @@ class Slot:
     threads: int
 
 
-class _Process(Protocol):
-    def poll(self) -> int | None: ...
-    def terminate(self) -> None: ...
-    def kill(self) -> None: ...
-
-
-_Active = dict[str, tuple[Run, Slot, _Process]]
+_Active = dict[str, tuple[Run, Slot, BaseProcess]]
 
 
 def slots(settings: LauncherSettings) -> list[Slot]:
@@ -116,7 +110,7 @@ def launch(
                         progress.elsewhere(ready)
                         continue
                     slot = free.pop(0)
-                    active[ready.run_id] = (ready, slot, _start(context, ready, slot, settings))
+                    active[ready.run_id] = (ready, slot, _start(context, ready, slot))
                 if not active:
                     break
                 time.sleep(_POLL_SECONDS)
@@ -154,7 +148,7 @@ def _collect(
     """Take note of the runs that ended since; those that failed, with their exit codes."""
     failed = []
     for name, (run, slot, process) in list(active.items()):
-        code = process.poll()
+        code = process.exitcode
         if code is None:
             continue
         del active[name]
@@ -204,8 +198,7 @@ def _stop(active: _Active, progress: Progress) -> None:
         progress.say("Ending them.")
     for run, _, process in active.values():
         process.kill()
-        while process.poll() is None:
-            time.sleep(0.01)
+        process.join()
         status = read_status(run.folder)
         if status.state == "running" and not is_locked(run.folder):
             with contextlib.suppress(OSError):
@@ -216,7 +209,7 @@ def _ask(active: _Active) -> None:
     for _, _, process in active.values():
         process.terminate()
     deadline = time.monotonic() + _STOP_SECONDS
-    while time.monotonic() < deadline and any(p.poll() is None for _, _, p in active.values()):
+    while time.monotonic() < deadline and any(p.is_alive() for _, _, p in active.values()):
         time.sleep(0.05)
 
 
@@ -274,20 +267,13 @@ def _check_child(answer: Connection, configs: list[dict[str, Any]]) -> None:
         answer.send(str(error))
 
 
-def _start(
-    context: ForkServerContext, run: Run, slot: Slot, settings: LauncherSettings
-) -> _Process:
+def _start(context: ForkServerContext, run: Run, slot: Slot) -> BaseProcess:
     environment = {"CUDA_VISIBLE_DEVICES": ",".join(slot.gpus)} if slot.gpus else {}
     # Inside of a SLURM job Lightning would take that job's tasks for the run's ranks.
     environment["SLURM_JOB_NAME"] = "interactive"
-    if settings.devices_per_run > 1:
-        # Lightning starts the further ranks by calling the command line again: it needs one.
-        command = [sys.executable, "-m", "experiments.run", str(run.folder)]
-        command += ["--threads", str(slot.threads), "--launcher", str(os.getpid())]
-        return subprocess.Popen(command, env=os.environ | environment, stdin=subprocess.DEVNULL)
     process = context.Process(target=_child, args=(run.folder, slot.threads, environment))
     process.start()
-    return _Forked(process)
+    return process
 
 
 def _child(folder: Path, threads: int, environment: dict[str, str]) -> None:
@@ -296,22 +282,6 @@ def _child(folder: Path, threads: int, environment: dict[str, str]) -> None:
 
     die_with_parent()
     run_and_exit(folder, threads)
-
-
-class _Forked:
-    """A multiprocessing process with the verbs of Popen that are needed."""
-
-    def __init__(self, process: multiprocessing.process.BaseProcess) -> None:
-        self._process = process
-
-    def poll(self) -> int | None:
-        return self._process.exitcode
-
-    def terminate(self) -> None:
-        self._process.terminate()
-
-    def kill(self) -> None:
-        self._process.kill()
 
 
 def _gpus() -> list[str]:

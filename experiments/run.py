@@ -1,7 +1,7 @@
 """One run in its own process: `python -m experiments.run RUN_DIR`.
 
 Everything comes from the run folder's `config.yaml` and everything goes into the run folder. With
-several devices Lightning starts this same command again for each further rank.
+several devices the process forks itself, once for each further rank.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,6 @@ from experiments.failures import (
     is_echo,
     leave_note,
     one_line,
-    reason_of_signal,
     storage_complaint,
     take_notes,
 )
@@ -59,6 +59,7 @@ from experiments.needs import check_needs
 from experiments.pace import Pace
 from experiments.predict import predict
 from experiments.pulse import Pulse
+from experiments.ranks import fork_ranks
 from experiments.resume import (
     LastCheckpoint,
     epoch_of,
@@ -70,7 +71,6 @@ from experiments.tracking import TolerantWandbLogger
 from experiments.watch import INTERRUPTED, Steps, StopRequestedError, Watch
 
 USER_ERRORS = (ConfigError, DataError, EncoderError, EvaluationError)
-_RANK_ZERO = "CEUS_RANK_ZERO"  # its process id, for the ranks that it starts
 
 
 def load_run(folder: Path) -> Run:
@@ -155,6 +155,8 @@ def _record(folder: Path, pulse: Pulse, watch: Watch | None, error: BaseExceptio
         asked = watch.asked if watch else None
         pulse.end("interrupted", f"stopped by {asked or 'Ctrl-C'}")
         return
+    if is_echo(error) and watch and watch.ranks:
+        watch.ranks.note_killed()
     if is_echo(error) and (note := take_notes(folder)):
         reason, halve = f"rank {note['rank']}: {note['reason']}", note["halve"]
     if halve:
@@ -203,7 +205,7 @@ def _work(run: Run, pulse: Pulse, watch: Watch | None) -> None:
     if wandb:
         wandb.log_environment(made_with)
     checkpoint = run.folder / "checkpoints" / BEST
-    with _own_ranks(trainer), _short_of_memory(config, model):
+    with _short_of_memory(config, model):
         if any(parameter.requires_grad for parameter in model.parameters()):
             trainer.fit(model, datamodule=data, ckpt_path=point, weights_only=True)
         else:
@@ -242,25 +244,6 @@ def _score_untrained(
         )
     trainer.validate(model, datamodule=data, verbose=False)
     trainer.save_checkpoint(checkpoint)
-
-
-@contextmanager
-def _own_ranks(trainer: Trainer) -> Iterator[None]:
-    """End the ranks that this one started when its work fails, and say if one was killed."""
-    try:
-        yield
-    except BaseException as error:
-        started = getattr(trainer.strategy.launcher, "procs", [])
-        if is_echo(error):
-            time.sleep(1.0)  # the one that is gone may be about to be seen as gone
-        codes = {i: process.poll() for i, process in enumerate(started, start=1)}
-        for process in started:
-            process.kill()
-            process.wait()
-        for rank, code in codes.items():
-            if is_echo(error) and code is not None and code < 0:
-                raise ConfigError(f"rank {rank} was {reason_of_signal(-code)}") from error
-        raise
 
 
 @contextmanager
@@ -364,8 +347,6 @@ def run_and_exit(
             process is told by the exit code.
     """
     before = dict(os.environ)
-    if threads:
-        torch.set_num_threads(threads)
     # Processes of one machine can append to one file; those of several cannot on every file system.
     node = os.environ.get("SLURM_NODEID", "0")
     name = "log.txt" if node == "0" else f"log-node{node}.txt"
@@ -374,7 +355,26 @@ def run_and_exit(
     os.dup2(log, 2)
     os.close(log)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    watch = Watch(has_terminal=has_terminal, is_first=_rank() == 0)
+    # Before this process has threads and devices.
+    ranks = fork_ranks(folder, partial(_further_rank, folder, threads))
+    code = _attempt(folder, threads, Watch(has_terminal=has_terminal, ranks=ranks))
+    ranks.end()
+    if code == AGAIN and again:
+        # The same process, so that who waits for it goes on waiting; without what was set here.
+        os.execve(sys.executable, [sys.executable, "-m", "experiments.run", *sys.argv[1:]], before)
+    # Not sys.exit: threads of decoders and of W&B may outlive the work and would be waited for.
+    os._exit(code)
+
+
+def _further_rank(folder: Path, threads: int | None) -> None:
+    die_with_parent()
+    os._exit(_attempt(folder, threads, Watch(has_terminal=False)))
+
+
+def _attempt(folder: Path, threads: int | None, watch: Watch) -> int:
+    """Run once, watched; the exit code."""
+    if threads:
+        torch.set_num_threads(threads)
     watch.begin()
     code = 0
     try:
@@ -386,11 +386,7 @@ def run_and_exit(
     with contextlib.suppress(OSError):
         sys.stdout.flush()
         sys.stderr.flush()
-    if code == AGAIN and again:
-        # The same process, so that who waits for it goes on waiting; without what Lightning set.
-        os.execve(sys.executable, [sys.executable, "-m", "experiments.run", *sys.argv[1:]], before)
-    # Not sys.exit: threads of decoders and of W&B may outlive the work and would be waited for.
-    os._exit(code)
+    return code
 
 
 def _exit_code(error: BaseException, watch: Watch) -> int:
@@ -412,17 +408,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--launcher", type=int, default=None, help="process to end with")
     options = parser.parse_args(arguments)
-    # Further ranks are started by the first, with the same command line.
-    first = os.environ.get(_RANK_ZERO) if "LOCAL_RANK" in os.environ else None
-    if "LOCAL_RANK" not in os.environ:
-        os.environ[_RANK_ZERO] = str(os.getpid())
-    parent = int(first) if first else options.launcher
-    if parent:
-        die_with_parent(parent)
-    alone = "LOCAL_RANK" not in os.environ and options.launcher is None
+    if options.launcher:
+        die_with_parent(options.launcher)
     # Ranks that SLURM started are started again by it, all together, when the sweep is called.
-    again = not first and os.environ.get("SLURM_NTASKS", "1") == "1"
-    run_and_exit(options.folder, options.threads, has_terminal=alone, again=again)
+    again = os.environ.get("SLURM_NTASKS", "1") == "1"
+    run_and_exit(options.folder, options.threads, has_terminal=not options.launcher, again=again)
 
 
 if __name__ == "__main__":

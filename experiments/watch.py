@@ -14,6 +14,7 @@ from typing import Any, Literal
 from lightning import Callback
 
 from experiments.progress import duration
+from experiments.ranks import Ranks
 
 GRACE_SECONDS = 5.0
 """How long a training run that is asked to stop waits for the end of its epoch, to save it."""
@@ -44,15 +45,15 @@ class Watch(threading.Thread):
     Args:
         has_terminal: Whether Ctrl-C is meant for this process; one that a sweep or a first rank
             started leaves it to that.
-        is_first: Whether this is the first rank, whose end ends the others.
+        ranks: Those that end with this one; None in one of them.
     """
 
-    def __init__(self, *, has_terminal: bool, is_first: bool) -> None:
+    def __init__(self, *, has_terminal: bool, ranks: Ranks | None = None) -> None:
         super().__init__(name="ceus-watch", daemon=True)
         self.stall_seconds: float | None = None
         self.on_end: Callable[[Literal["interrupted", "failed"], str], None] = _nothing
         self._has_terminal = has_terminal
-        self._is_first = is_first
+        self.ranks = ranks
         self._asked_for = 0.0  # seconds since it was asked to stop
         self._asked: str | None = None
         self._idle = 0.0  # seconds since the last step
@@ -106,6 +107,9 @@ class Watch(threading.Thread):
                 self._asked_for += passed
                 if asked_again or not self._is_training or self._asked_for > GRACE_SECONDS:
                     self._end("interrupted", f"stopped by {self._asked}", INTERRUPTED)
+            if self.ranks and self.ranks.are_lost():
+                self.ranks.note_killed()
+                os._exit(1)  # a state that says "running" has the sweep read what they left
             self._idle += passed
             limit = self._limit()
             if limit is not None and self._idle > limit:
@@ -136,7 +140,7 @@ class Watch(threading.Thread):
             print(f"process {os.getpid()} {reason}", file=sys.stderr, flush=True)
             faulthandler.dump_traceback(all_threads=True)
         # The others stalled with this one. They leave it to the first to end them.
-        time.sleep(_DUMP_SECONDS if self._is_first else 10 * _DUMP_SECONDS)
+        time.sleep(_DUMP_SECONDS if self.ranks else 10 * _DUMP_SECONDS)
         self._end("failed", reason, 1)
 
     def _end(self, state: Literal["interrupted", "failed"], reason: str, code: int) -> None:

@@ -24,6 +24,7 @@ from experiments.watch import GRACE_SECONDS
 
 OWN = Path(__file__).parent / "own"
 SLEEPER = "study.image_encoder={class_path: own_package.Sleeper, init_args: {rank: %d, step: %d}}"
+TWO = ["trainer.devices=2", "trainer.accelerator=cpu"]
 LONG = ["trainer.max_epochs=100000", "patience=100000", "batch_size=4"]
 
 
@@ -114,11 +115,11 @@ def test_a_second_ctrl_c_ends_at_once(make: Callable[..., Run]) -> None:
     assert (status.state, status.reason) == ("interrupted", "stopped by Ctrl-C")
 
 
-def test_a_stalled_run_is_stopped_with_the_stacks_of_all_ranks(make: Callable[..., Run]) -> None:
-    two = ["trainer.devices=2", "trainer.accelerator=cpu", "stall_minutes=0.05"]
-    run = make(*LONG, *two, SLEEPER % (1, 3))
-    settings = LauncherSettings(parallel=1, devices_per_run=2)
-    assert launch([run], 1, settings, before=lambda: None, needs={}) == [(run, 1)]
+def test_a_stalled_run_is_stopped_with_the_stacks_of_all_ranks(
+    make: Callable[..., Run], start: Callable[[Run], int]
+) -> None:
+    run = make(*LONG, *TWO, "stall_minutes=0.05", SLEEPER % (1, 3))
+    assert start(run) == 1
     status = read_status(run.folder)
     assert status.state == "failed"
     assert str(status.reason).startswith("stalled: no step in ")
@@ -167,13 +168,21 @@ def rank_one_of(first: int) -> int:
     return next(int(pid) for pid, command in commands.items() if "experiments.run" in command)
 
 
-@pytest.mark.chaos
-@pytest.mark.timeout(900)  # four times the start of two processes
+def test_a_rank_that_is_killed_ends_the_run_that_waits_for_it(
+    make: Callable[..., Run], start: Callable[[Run], int]
+) -> None:
+    run = make(*LONG, *TWO, (SLEEPER % (1, 3)).replace("Sleeper", "Deserter"))
+    assert start(run) == 1
+    status = read_status(run.folder)
+    assert status.state == "failed"
+    assert str(status.reason).startswith("rank 1: killed by SIGKILL, most likely by the system")
+    assert not is_locked(run.folder)
+
+
 def test_a_run_of_two_processes_survives_the_death_of_either(
     make: Callable[..., Run], tmp_path: Path
 ) -> None:
-    settings = ["trainer.devices=2", "trainer.accelerator=cpu", "trainer.max_epochs=12"]
-    settings += ["modality=combined", "batch_size=2", "patience=12"]
+    settings = [*TWO, "trainer.max_epochs=12", "modality=combined", "batch_size=2", "patience=12"]
     calm, torn = make(*settings), make(*settings, f"runs={tmp_path / 'torn'}")
     assert calm.run_id == torn.run_id
     launched = LauncherSettings(parallel=1, devices_per_run=2)

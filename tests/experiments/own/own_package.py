@@ -126,6 +126,17 @@ class Sleeper(TinyEncoder):
         return super().forward(x)
 
 
+class Deserter(Sleeper):
+    """Is killed in its rank, while the first one sleeps and cannot notice."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.steps + self.training == self.step:
+            if int(os.environ["LOCAL_RANK"]) == self.rank:
+                os.kill(os.getpid(), signal.SIGKILL)
+            self.rank = 0
+        return super().forward(x)
+
+
 class Plateau(ImageClassifier):
     """An image classifier whose rate falls when inner validation gets no better."""
 
