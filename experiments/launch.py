@@ -9,7 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -113,7 +113,7 @@ def launch(
                     active[ready.run_id] = (ready, slot, _start(context, ready, slot))
                 if not active:
                     break
-                time.sleep(_POLL_SECONDS)
+                wait([process.sentinel for _, _, process in active.values()], _POLL_SECONDS)
                 failed += _collect(queue, free, active, progress)
                 progress.show([run for run, _, _ in active.values()])
         except KeyboardInterrupt:
@@ -235,7 +235,9 @@ def _server() -> ForkServerContext:
     """
     context = multiprocessing.get_context("forkserver")
     # wandb.init imports its launch package, half of what a small run costs.
-    context.set_forkserver_preload(["experiments.run", "wandb.sdk.launch"])
+    context.set_forkserver_preload(
+        ["experiments.run", "datamodules.combined", "decord", "av", "wandb.sdk.launch"]
+    )
     return context
 
 

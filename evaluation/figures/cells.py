@@ -1,6 +1,13 @@
 """What the figures take from the tables: cells, in which order, and which parts have labels."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from evaluation.figures.style import of_style, panels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,3 +40,36 @@ def of_cell(
     """The rows of a cell, and of a part."""
     mine = (table["architecture"] == architecture) & (table["modality"] == modality)
     return table[mine if part is None else mine & (table["part"] == part)]
+
+
+def part_panels(
+    evaluation: "Evaluation", *, height_mm: float, row_mm: float, x: str, y: str
+) -> tuple[Figure, list[tuple[Axes, str, str]]]:
+    """One column a modality; a row out-of-fold, and a row test once it is open.
+
+    Args:
+        evaluation: What is shown.
+        height_mm: Of what is not rows.
+        row_mm: Of each row.
+        x: Label under the last row.
+        y: Label before each row, completed by the part's name.
+
+    Returns:
+        The figure, and each panel with its part and modality.
+    """
+    parts, modalities = parts_of(evaluation), modalities_of(evaluation)
+    figure, grid = panels(modalities, rows=len(parts), height_mm=height_mm + row_mm * len(parts))
+    for row, name in zip(grid, parts.values(), strict=True):
+        row[0].set_ylabel(f"{y}, {name}")
+    for axes in grid[-1]:
+        axes.set_xlabel(x)
+    pairs = [(part, modality) for part in parts for modality in modalities]
+    return figure, [(axes, *pair) for axes, pair in zip(chain(*grid), pairs, strict=True)]
+
+
+def curves_of(
+    evaluation: "Evaluation", table: "pd.DataFrame", part: str, modality: str
+) -> "Iterator[tuple[str, pd.DataFrame, dict[str, Any]]]":
+    """Each architecture with the points of its curve in a panel, or none, and how it is drawn."""
+    for index, architecture in enumerate(architectures_of(evaluation)):
+        yield architecture, of_cell(table, architecture, modality, part=part), of_style(index)

@@ -8,7 +8,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from evaluation.comparisons import PAIRED, PRIMARY
-from evaluation.figures.cells import PARTS, architectures_of, modalities_of, of_cell, parts_of
+from evaluation.figures.cells import (
+    PARTS,
+    architectures_of,
+    curves_of,
+    modalities_of,
+    of_cell,
+    part_panels,
+    parts_of,
+)  # fmt: skip
 from evaluation.figures.style import (
     COLOURS,
     FAINT,
@@ -18,7 +26,6 @@ from evaluation.figures.style import (
     Drawing,
     below,
     marker,
-    of_style,
     panels,
 )  # fmt: skip
 from evaluation.formatting import interval, number, p_value
@@ -125,37 +132,34 @@ def roc(evaluation: "Evaluation") -> Drawing:
 
 def roc_figure(evaluation: "Evaluation") -> Figure:
     """One column a modality; a row out-of-fold, and a row test once it is open."""
-    tables, parts = evaluation.tables, parts_of(evaluation)
-    modalities = modalities_of(evaluation)
-    figure, grid = panels(modalities, rows=len(parts), height_mm=12 + 58 * len(parts))
-    oof = tables.cells.set_index(["architecture", "modality"])["pooled_auc"]
-    test = tables.test.set_index(["architecture", "modality"])["auc"]
+    tables = evaluation.tables
+    figure, shown = part_panels(
+        evaluation, height_mm=12, row_mm=58, x="1 − specificity", y="sensitivity"
+    )
+    areas = {
+        "oof": tables.cells.set_index(["architecture", "modality"])["pooled_auc"],
+        "test": tables.test.set_index(["architecture", "modality"])["auc"],
+    }
     chosen = tables.cells[tables.cells["selected"]].set_index("modality")["architecture"]
-    for row, (part, name) in zip(grid, parts.items(), strict=True):
-        for axes, modality in zip(row, modalities, strict=True):
-            axes.plot([0, 1], [0, 1], color=LINE, lw=0.8)
-            for index, architecture in enumerate(architectures_of(evaluation)):
-                curve = of_cell(tables.roc, architecture, modality, part=part)
-                if curve.empty:
-                    continue
-                style = of_style(index)
-                area = (oof if part == "oof" else test)[architecture, modality]
-                axes.plot(
-                    1 - curve["specificity"], curve["sensitivity"], **style,  # type: ignore[arg-type]
-                    label=f"{architecture} {number(area)}",
+    for axes, part, modality in shown:
+        axes.plot([0, 1], [0, 1], color=LINE, lw=0.8)
+        for architecture, curve, style in curves_of(evaluation, tables.roc, part, modality):
+            if curve.empty:
+                continue
+            area = number(areas[part][architecture, modality])
+            axes.plot(
+                1 - curve["specificity"], curve["sensitivity"], **style,
+                label=f"{architecture} {area}",
+            )  # fmt: skip
+            if chosen.get(modality) == architecture:
+                band = of_cell(tables.roc_bands, architecture, modality, part=part)
+                axes.fill_between(
+                    1 - band["specificity"], band["low"], band["high"],
+                    color=style["color"], alpha=0.14, lw=0,
                 )  # fmt: skip
-                if chosen.get(modality) == architecture:
-                    band = of_cell(tables.roc_bands, architecture, modality, part=part)
-                    axes.fill_between(
-                        1 - band["specificity"], band["low"], band["high"],
-                        color=style["color"], alpha=0.14, lw=0,
-                    )  # fmt: skip
-            axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-            if axes.get_legend_handles_labels()[0]:
-                axes.legend(loc="lower right", frameon=False, handlelength=2.8, borderpad=0)
-        row[0].set_ylabel(f"sensitivity, {name}")
-    for axes in grid[-1]:
-        axes.set_xlabel("1 − specificity")
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(loc="lower right", frameon=False, handlelength=2.8, borderpad=0)
     return figure
 
 

@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
-from evaluation.figures.cells import PARTS, architectures_of, modalities_of, of_cell, parts_of
+from evaluation.figures.cells import (
+    PARTS,
+    architectures_of,
+    curves_of,
+    modalities_of,
+    of_cell,
+    part_panels,
+)  # fmt: skip
 from evaluation.figures.style import (
     COLOURS,
     FAINT,
@@ -14,7 +21,6 @@ from evaluation.figures.style import (
     TWO_COLUMNS,
     Drawing,
     below,
-    of_style,
     panels,
 )  # fmt: skip
 from evaluation.formatting import number
@@ -49,23 +55,17 @@ def calibration(evaluation: "Evaluation") -> Drawing:
 
 def calibration_figure(evaluation: "Evaluation") -> Figure:
     """One column a modality; a row out-of-fold, and a row test once it is open."""
-    parts, modalities = parts_of(evaluation), modalities_of(evaluation)
-    figure, grid = panels(modalities, rows=len(parts), height_mm=16 + 54 * len(parts))
+    figure, shown = part_panels(
+        evaluation, height_mm=16, row_mm=54, x="predicted probability", y="observed rate"
+    )
     curves = evaluation.tables.calibration_curves
-    for row, (part, name) in zip(grid, parts.items(), strict=True):
-        for axes, modality in zip(row, modalities, strict=True):
-            axes.plot([0, 1], [0, 1], color=LINE, lw=0.8)
-            for index, architecture in enumerate(architectures_of(evaluation)):
-                curve = of_cell(curves, architecture, modality, part=part)
-                axes.plot(
-                    curve["probability"], curve["observed"].clip(0, 1),
-                    **of_style(index), label=architecture,  # type: ignore[arg-type]
-                )  # fmt: skip
-            axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-        row[0].set_ylabel(f"observed rate, {name}")
-    for axes in grid[-1]:
-        axes.set_xlabel("predicted probability")
-    below(figure, grid[0][0])
+    for axes, part, modality in shown:
+        axes.plot([0, 1], [0, 1], color=LINE, lw=0.8)
+        for architecture, curve, style in curves_of(evaluation, curves, part, modality):
+            observed = curve["observed"].clip(0, 1)
+            axes.plot(curve["probability"], observed, **style, label=architecture)
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    below(figure, shown[0][0])
     return figure
 
 
@@ -93,26 +93,20 @@ def decision(evaluation: "Evaluation") -> Drawing:
 
 def decision_figure(evaluation: "Evaluation") -> Figure:
     """One column a modality; a row out-of-fold, and a row test once it is open."""
-    parts, modalities = parts_of(evaluation), modalities_of(evaluation)
-    figure, grid = panels(modalities, rows=len(parts), height_mm=16 + 48 * len(parts))
+    figure, shown = part_panels(
+        evaluation, height_mm=16, row_mm=48, x="risk at which one would act", y="net benefit"
+    )
     table = evaluation.tables.net_benefit
     top = max(0.05, float(np.nanmax([0.0, *table["model"], *table["treat_all"]])))
-    for row, (part, name) in zip(grid, parts.items(), strict=True):
-        for axes, modality in zip(row, modalities, strict=True):
-            axes.axhline(0, color=FAINT, lw=0.9)
-            for index, architecture in enumerate(architectures_of(evaluation)):
-                curve = of_cell(table, architecture, modality, part=part)
-                if index == 0:
-                    axes.plot(curve["threshold"], curve["treat_all"], color=FAINT, lw=0.9)
-                axes.plot(
-                    curve["threshold"], curve["model"],
-                    **of_style(index), label=architecture,  # type: ignore[arg-type]
-                )  # fmt: skip
-            axes.set(xlim=(0, 1), ylim=(-0.3 * top, 1.1 * top))
-        row[0].set_ylabel(f"net benefit, {name}")
-    for axes in grid[-1]:
-        axes.set_xlabel("risk at which one would act")
-    below(figure, grid[0][0])
+    for axes, part, modality in shown:
+        axes.axhline(0, color=FAINT, lw=0.9)
+        everyone = table[(table["part"] == part) & (table["modality"] == modality)]
+        everyone = everyone.drop_duplicates("threshold")
+        axes.plot(everyone["threshold"], everyone["treat_all"], color=FAINT, lw=0.9)
+        for architecture, curve, style in curves_of(evaluation, table, part, modality):
+            axes.plot(curve["threshold"], curve["model"], **style, label=architecture)
+        axes.set(xlim=(0, 1), ylim=(-0.3 * top, 1.1 * top))
+    below(figure, shown[0][0])
     return figure
 
 
