@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -98,16 +97,16 @@ def prepare(
         keys = {task.line: _source_key(task.path) for task in tasks}
         outcomes = {task.line: known.find(task, keys[task.line]) for task in tasks}
         new = [task for task in tasks if not outcomes[task.line].item_id]
-        pool = partial(_run_all, workers=workers or len(os.sched_getaffinity(0)))
-        for outcome in pool(inspect, new, label="inspect" if progress else ""):
-            outcomes[outcome.line] = outcome
-        cohort = cohort.without(_problems(cohort, outcomes, known))
-        if not skip_bad:
-            cohort.raise_problems()  # now: hours of decoding would not make them good
-        usable = {row.line for row in cohort.rows}
-        new = [task for task in new if task.line in usable]
-        for outcome in pool(ingest, new, label="prepare" if progress else ""):
-            outcomes[outcome.line] = outcome
+        with _Workers(workers or len(os.sched_getaffinity(0))) as pool:
+            for outcome in _run_all(inspect, new, pool, label="inspect" if progress else ""):
+                outcomes[outcome.line] = outcome
+            cohort = cohort.without(_problems(cohort, outcomes, known))
+            if not skip_bad:
+                cohort.raise_problems()  # now: hours of decoding would not make them good
+            usable = {row.line for row in cohort.rows}
+            new = [task for task in new if task.line in usable]
+            for outcome in _run_all(ingest, new, pool, label="prepare" if progress else ""):
+                outcomes[outcome.line] = outcome
         problems = _problems(cohort, outcomes, known)
         _show_panels(store, outcomes)
         if require_review:
@@ -224,8 +223,43 @@ def _staging(store: Path) -> Iterator[Path]:
         os.close(fd)
 
 
+class _Workers:
+    """Processes that do tasks: started when needed, kept for the next call, anew after a crash."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> "_Workers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool:
+            self._pool.shutdown(cancel_futures=True)
+        self._pool = None
+
+    def run(self, work: Callable[[Task], Outcome], tasks: Sequence[Task]) -> Iterator[Outcome]:
+        """What comes of the tasks, as it comes.
+
+        Raises:
+            BrokenProcessPool: If a process ended.
+        """
+        if self._pool is None:
+            # Not fork: it might inherit threads mid-lock. Not forkserver: a process has one, and
+            # the sweep that prepares first needs it to have imported torch.
+            self._pool = ProcessPoolExecutor(
+                self._count, mp_context=get_context("spawn"), initializer=start_worker
+            )
+        try:
+            for future in as_completed([self._pool.submit(work, task) for task in tasks]):
+                yield future.result()
+        except BrokenProcessPool:
+            self.__exit__()
+            raise
+
+
 def _run_all(
-    work: Callable[[Task], Outcome], tasks: Sequence[Task], *, workers: int, label: str
+    work: Callable[[Task], Outcome], tasks: Sequence[Task], pool: _Workers, *, label: str
 ) -> Iterator[Outcome]:
     """Runs tasks in worker processes; a decoder that crashes or hangs costs its own row only.
 
@@ -246,7 +280,7 @@ def _run_all(
             alone = suspects.pop() if suspects else None
             batch = list(pending.values()) if alone is None else [pending[alone]]
             try:
-                for outcome in _run_pool(work, batch, workers=workers):
+                for outcome in pool.run(work, batch):
                     del pending[outcome.line]
                     display.advance(bar)
                     yield outcome
@@ -263,22 +297,6 @@ def _run_all(
                     yield Outcome(
                         alone, reason="file must decode, got a crash or a standstill of the decoder"
                     )
-
-
-def _run_pool(
-    work: Callable[[Task], Outcome], tasks: Sequence[Task], *, workers: int
-) -> Iterator[Outcome]:
-    # Not fork: it might inherit threads mid-lock. Not forkserver: a process has one, and the sweep
-    # that prepares first needs it to have imported torch.
-    context = get_context("spawn")
-    pool = ProcessPoolExecutor(
-        min(workers, len(tasks)), mp_context=context, initializer=start_worker
-    )
-    try:
-        for future in as_completed([pool.submit(work, task) for task in tasks]):
-            yield future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _problems(cohort: Cohort, outcomes: dict[int, Outcome], known: _Known) -> list[Problem]:

@@ -19,7 +19,7 @@ from PIL import Image
 from datamodules._ingest import Outcome, Task, ingest
 from datamodules.clips import ClipReader
 from datamodules.errors import DataError
-from datamodules.prepare import _run_all, _staging, prepare
+from datamodules.prepare import _run_all, _staging, _Workers, prepare
 from datamodules.store import Store
 
 # As is: the numbers drawn into these frames look like no ultrasound.
@@ -304,7 +304,8 @@ def test_a_decoder_that_crashes_or_hangs_costs_one_row(
         stat=partial(os.stat, "/"),
     )
     tasks = [task(2, sources / "b.avi"), task(3, bad), task(4, sources / "jane-doe.avi")]
-    outcomes = {out.line: out for out in _run_all(ingest, tasks, workers=2, label="")}
+    with _Workers(2) as pool:
+        outcomes = {out.line: out for out in _run_all(ingest, tasks, pool, label="")}
     reason = "file must decode, got a crash or a standstill of the decoder"
     assert outcomes[3] == Outcome(3, reason=reason)
     assert [outcomes[line].facts["frames"] for line in (2, 4)] == [20, 20]
