@@ -34,7 +34,11 @@ TINY = PhantomPreset(
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """cohort.csv of 26 phantom patients, clips of 2 to 3 s."""
     return make_phantom(
-        tmp_path_factory.mktemp("phantom") / "cohort", seed=3, preset=TINY, progress=False
+        tmp_path_factory.mktemp("phantom") / "cohort",
+        seed=3,
+        preset=TINY,
+        workers=1,
+        progress=False,
     )
 
 
@@ -42,6 +46,6 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def store(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The cohort prepared at 64 px, split into two folds; read only."""
     path = tmp_path_factory.mktemp("stores") / "store"
-    prepare(cohort, path, canvas=64, as_is=True, progress=False)
+    prepare(cohort, path, canvas=64, as_is=True, progress=False, workers=1)
     make_split(path, num_folds=2)
     return path

@@ -32,7 +32,9 @@ def made(tmp_path_factory: pytest.TempPathFactory, media: ModuleType) -> Path:
         file = media.write_video(folder / f"{i}", kind, numbers=range(i, i + FRAMES))
         lines.append(f"p{i},{i % 2},ceus,{file.name}")
     (folder / "cohort.csv").write_text("\n".join(lines))
-    return prepare(folder / "cohort.csv", folder / "store", canvas=64, as_is=True, progress=False)
+    return prepare(
+        folder / "cohort.csv", folder / "store", canvas=64, as_is=True, progress=False, workers=1
+    )
 
 
 @pytest.fixture

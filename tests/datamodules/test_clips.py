@@ -39,7 +39,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, media: ModuleType) -> Path:
     media.write_video(folder / "other", media.KINDS["h264-mp4"], numbers=OTHER)
     table = folder / "cohort.csv"
     table.write_text("patient_id,label,modality,path\np,1,ceus,clip.mp4\nq,0,ceus,other.mp4\n")
-    return prepare(table, folder / "store", canvas=64, as_is=True, progress=False)
+    return prepare(table, folder / "store", canvas=64, as_is=True, progress=False, workers=1)
 
 
 @pytest.fixture

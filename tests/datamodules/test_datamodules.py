@@ -90,7 +90,12 @@ def stream_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     columns = ["patient_id", "label", "modality", "path"]
     pd.DataFrame(rows, columns=columns).to_csv(folder / "cohort.csv", index=False)
     store = prepare(
-        folder / "cohort.csv", folder / "store", canvas=CANVAS, as_is=True, progress=False
+        folder / "cohort.csv",
+        folder / "store",
+        canvas=CANVAS,
+        as_is=True,
+        progress=False,
+        workers=1,
     )
     make_split(store, num_folds=3, holdout_fraction=0.2)
     return store

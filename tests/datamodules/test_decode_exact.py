@@ -74,7 +74,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, media: ModuleType) -> dic
         writer = csv.writer(file)
         writer.writerow(["patient_id", "label", "modality", "path"])
         writer.writerows([name, 0, "ceus", path.name] for name, path in files.items())
-    store = Store(prepare(table, folder / "store", canvas=CANVAS, as_is=True, progress=False))
+    store = Store(
+        prepare(table, folder / "store", canvas=CANVAS, as_is=True, progress=False, workers=1)
+    )
     items = dict(zip(store.items["patient_id"], store.items["item_id"], strict=True))
     return {"reader": ClipReader(store), "store": store, "items": items, "files": files}
 
@@ -131,7 +133,9 @@ def test_real_files_are_exact(tmp_path: Path) -> None:
     table = tmp_path / "cohort.csv"
     lines = [f'{number},0,ceus,"{file.name}"' for number, file in enumerate(files)]
     table.write_text("\n".join(["patient_id,label,modality,path", *lines]))
-    store = Store(prepare(table, tmp_path / "store", canvas=96, as_is=True, progress=False))
+    store = Store(
+        prepare(table, tmp_path / "store", canvas=96, as_is=True, progress=False, workers=1)
+    )
     reader = ClipReader(store)
     for row in store.items.itertuples():
         with Video(files[int(row.patient_id)]) as video:

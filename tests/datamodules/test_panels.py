@@ -32,7 +32,7 @@ SCREENS = 100 if os.environ.get("CEUS_ALL_SCREENS") else 8
 def films(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[np.ndarray, np.ndarray]]:
     """Clip (T, h, w, 3) and B-mode picture of a few patients of the demo phantom."""
     folder = tmp_path_factory.mktemp("films") / "phantom"
-    table = make_phantom(folder, patients=5, preset=PRESETS["demo"], progress=False)
+    table = make_phantom(folder, patients=5, preset=PRESETS["demo"], workers=1, progress=False)
     rows = pd.read_csv(table).drop_duplicates(["patient_id", "modality"])
     films = []
     for _, mine in rows.groupby("patient_id"):

@@ -22,7 +22,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, media: ModuleType) -> Path:
     Image.fromarray(media.numbered_frame(7)).save(folder / "still.png")
     table = folder / "cohort.csv"
     table.write_text("patient_id,label,modality,path\nb,1,ceus,clip.avi\na,0,image,still.png\n")
-    return prepare(table, folder / "store", canvas=64, as_is=True, progress=False)
+    return prepare(table, folder / "store", canvas=64, as_is=True, progress=False, workers=1)
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ import sys
 from dataclasses import fields
 from html.parser import HTMLParser
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from evaluation import Tables, compute, evaluate, unseal
@@ -63,11 +65,36 @@ def contents(result):
     return {path.relative_to(result.folder).as_posix(): path.read_bytes() for path in paths}
 
 
-def test_twice_gives_the_same_bytes_wherever_they_are_written(sweep, tmp_path):
-    first = contents(evaluate(sweep.path, out=tmp_path / "deep" / "out"))
-    assert set(first) == FILES
-    assert contents(evaluate(sweep.path, out=tmp_path / "other")) == first
-    assert not (sweep.path / "evaluation").exists()
+@pytest.fixture(scope="module")
+def written(sweep_maker, tmp_path_factory):
+    """A small sweep, and its evaluation as written elsewhere."""
+    made = sweep_maker(tmp_path_factory.mktemp("written") / "trial").write()
+    return made, evaluate(made.path, out=tmp_path_factory.mktemp("out") / "deep" / "out")
+
+
+def test_twice_gives_the_same_bytes_wherever_they_are_written(written):
+    made, first = written
+    files = contents(first)
+    assert set(files) == FILES
+    assert not (made.path / "evaluation").exists()
+    again = compute(made.path)
+    drawn = drawings(again)
+    assert report_html(again, drawn, fill(again)).encode() == files["report.html"]
+    for name, content in drawn["calibration"].files().items():
+        assert content == files[f"figures/{name}"]
+
+
+def test_csv_files_hold_the_tables_to_the_last_digit(written):
+    made, result = written
+    again = compute(made.path)
+    for name in ("cells", "folds", "modalities", "roc", "test"):
+        table = getattr(again.tables, name)
+        read = pd.read_csv(result.folder / f"{name}.csv", keep_default_na=True)
+        assert list(read) == list(table)
+        for column in table.select_dtypes("float"):
+            np.testing.assert_allclose(read[column], table[column], rtol=1e-15)
+    runs = pd.read_csv(result.folder / "runs.csv")
+    assert list(runs["run_id"]) == made.run_ids()
 
 
 def test_what_was_printed_is_kept_until_something_that_is_read_changes(sweep):

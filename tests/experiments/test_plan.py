@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from evaluation import compute
 from experiments.cli import main
 from experiments.launch import launch
 from experiments.status import Status, read_status, write_status
@@ -61,13 +62,12 @@ def test_a_further_axis_is_planned_run_and_evaluated_as_cells_of_their_own(
     failing = ceus(capsys, *command, "study.image_encoder.init_args.fail=true", "--plan")
     assert "RuntimeError: this encoder was told to fail" in " ".join(failing.split())
 
-    printed = ceus(capsys, *command, "--evaluate")
+    printed = ceus(capsys, *command)
     folder = tmp_path / "runs" / "axes"
     assert "2 done, 0 failed, 0 left" in printed
     tables = [pd.read_parquet(p) for p in folder.glob("*/predictions.parquet")]
     assert sorted(table["architecture"].iloc[0] for table in tables) == cells
-    evaluated = pd.read_csv(folder / "evaluation" / "cells.csv")
-    assert list(evaluated["architecture"]) == cells
+    assert list(compute(folder).tables.cells["architecture"]) == cells
     assert ceus(capsys, "status", folder).count("pos_weight") == 2  # a row a cell
     again = ceus(capsys, *command, "--plan")
     assert "2 done ✓" in again

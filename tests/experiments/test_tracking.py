@@ -83,7 +83,7 @@ def store(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         csv.writer(file).writerows([["patient_id", "label", "modality", "path", "town"], *named])
     path = root / "CANARYstore"
     prepare(root / "raw" / "cohort.csv", path, canvas=64, as_is=True, covariates=["town"],
-            progress=False)  # fmt: skip
+            progress=False, workers=1)  # fmt: skip
     make_split(path, num_folds=2)
     return path
 

@@ -179,6 +179,7 @@ def test_a_rank_that_is_killed_ends_the_run_that_waits_for_it(
     assert not is_locked(run.folder)
 
 
+@pytest.mark.chaos
 def test_a_run_of_two_processes_survives_the_death_of_either(
     make: Callable[..., Run], tmp_path: Path
 ) -> None:

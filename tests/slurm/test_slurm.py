@@ -1,9 +1,10 @@
 """Sweeps through a real SLURM: a cluster of two nodes on this machine."""
 
+import contextlib
+import io
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from experiments.cli import main
 from experiments.errors import ConfigError
 from experiments.follow import follow
 from experiments.slurm import queued, submit
@@ -49,9 +51,18 @@ def sweep(store: Path, runs: Path, *overrides: str) -> Sweep:
 
 
 def ceus(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "experiments", *map(str, arguments)]
-    environment = os.environ | {"COLUMNS": "80"}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    """The command in this process; what it submits are jobs all the same."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        patch.setenv("COLUMNS", "80")
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+    code = int(str(ended.value.code))
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 
 def scontrol(*arguments: str) -> str:
