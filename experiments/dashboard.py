@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
-from evaluation import Evaluation, evaluate
+from evaluation import Evaluation, compute
 from evaluation.figures import comparison_figure
 from experiments.charts import BARS, Chart, Figures, roc_chart, show
 from experiments.dashboard_views import EVALUATION, Place, make_report, make_workspace
@@ -50,7 +50,7 @@ def make_dashboard(folder: Path, *, online: bool = False, entity: str = "") -> D
         entity: User or team at W&B; by default WANDB_ENTITY, then the account's own.
 
     Raises:
-        EvaluationError: As `evaluation.evaluate`.
+        EvaluationError: As `evaluation.compute`.
         ConfigError: If W&B does not accept the account or the dashboard.
     """
     entity = entity or os.environ.get("WANDB_ENTITY", "")
@@ -58,7 +58,7 @@ def make_dashboard(folder: Path, *, online: bool = False, entity: str = "") -> D
         entity = entity or str(require_account().default_entity)
         os.environ["WANDB_MODE"] = "online"
         os.environ["WANDB_ENTITY"] = entity
-    evaluation = evaluate(folder)
+    evaluation = compute(folder)
     _track(evaluation)
     sweep = evaluation.sweep.name
     where = Place(entity, project())
