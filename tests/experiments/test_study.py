@@ -35,7 +35,7 @@ def matmul_precision() -> Iterator[None]:
 
 def step(store: Path, folder: Path, *overrides: str) -> L.Trainer:
     config = compose([f"profile={STUDY.profile}", *SMALL, f"store={store}", *overrides])
-    config["trainer"] |= {"max_steps": 1, "limit_val_batches": 0}
+    config["trainer"] |= {"max_steps": 1, "limit_val_batches": 0, "enable_checkpointing": False}
     trainer, model, data = build(config, root=folder)
     before = [p.detach().clone() for p in model.parameters()]
     trainer.fit(model, datamodule=data)
