@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -264,14 +264,19 @@ def _sha(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
+@cache
+def _study_parser() -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Study, "study", skip=_CONSTRUCTORS)
+    return parser
+
+
 def _check_study(settings: Mapping[str, Any]) -> Study:
     # Constructors named inside are not looked at here: that would import them, and torch.
     named: dict[str, Any] = {name: settings.get(name) for name in _CONSTRUCTORS}
     plain = {name: value for name, value in settings.items() if name not in named}
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(Study, "study", skip=_CONSTRUCTORS)
     try:
-        parsed = parser.parse_object({"study": copy.deepcopy(plain)})
+        parsed = _study_parser().parse_object({"study": copy.deepcopy(plain)})
     except ArgumentError as error:
         raise ConfigError(explain(error)) from error
     study = Study(**parsed.study.as_dict(), **named)
