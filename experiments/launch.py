@@ -136,7 +136,7 @@ def check_runs(runs: Sequence[Run]) -> ForkServerContext:
     Raises:
         ConfigError: For the first that does not fit.
     """
-    context = _server()
+    context = warm_server()
     if runs:
         _check_all(context, runs)
     return context
@@ -227,7 +227,7 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _server() -> ForkServerContext:
+def warm_server() -> ForkServerContext:
     """A process that has imported torch and all else once, from which runs are forked.
 
     The imports cost a fresh interpreter about ten seconds of CPU, as much as a small run. The

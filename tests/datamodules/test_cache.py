@@ -1,6 +1,5 @@
 """The cache of decoded frames: the same frames, once a machine, bounded, never stale."""
 
-import multiprocessing
 import os
 import shutil
 import signal
@@ -19,6 +18,7 @@ from datamodules.decode import DecordCpu
 from datamodules.errors import DataError
 from datamodules.prepare import prepare
 from datamodules.store import Store
+from experiments.launch import warm_server
 
 FRAMES, SIZE = 30, 48
 
@@ -87,7 +87,7 @@ def _read_all(path: Path, start: int, out: Any) -> None:
 
 
 def test_processes_share_one_copy(store: Store) -> None:
-    context = multiprocessing.get_context("spawn")
+    context = warm_server()
     out = context.Queue()
     children = [context.Process(target=_read_all, args=(store.path, i, out)) for i in range(2)]
     for child in children:
@@ -110,7 +110,7 @@ def _fill_and_die(path: Path) -> None:
 
 
 def test_what_a_killed_process_left_is_used_and_goes(store: Store) -> None:
-    child = multiprocessing.get_context("spawn").Process(target=_fill_and_die, args=(store.path,))
+    child = warm_server().Process(target=_fill_and_die, args=(store.path,))
     child.start()
     child.join(120)
     reader, decoder, cache = cached(store, where="ram")

@@ -27,7 +27,7 @@ from experiments.cli import main
 from experiments.compose import compose, make_run
 from experiments.dashboard import make_dashboard, sweep_figures
 from experiments.errors import ConfigError
-from experiments.launch import _child, _server
+from experiments.launch import _child, warm_server
 from experiments.status import read_status
 from experiments.sweep import LauncherSettings, Sweep, freeze
 from experiments.tracking import without_paths
@@ -120,7 +120,7 @@ def tracked(store: Path) -> Iterator[dict[str, Tracked]]:
     oof = load_split(damaged, "default").folds[0].oof[0]
     items = pd.read_parquet(damaged / "cohort.parquet").set_index("patient_id")["item_id"]
     (damaged / "items" / f"{items[oof]}.png").write_bytes(b"not a picture")
-    context = _server()
+    context = warm_server()
     with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(OWN)
         patch.setenv("PYTHONPATH", str(OWN))

@@ -16,8 +16,9 @@ import pandas as pd
 import pytest
 
 from experiments.compose import Run
-from experiments.launch import launch
+from experiments.launch import launch, warm_server
 from experiments.progress import duration
+from experiments.run import run_and_exit
 from experiments.status import Status, is_locked, read_status
 from experiments.sweep import LauncherSettings
 from experiments.watch import GRACE_SECONDS
@@ -99,18 +100,26 @@ def test_ctrl_c_saves_the_epoch_and_leaves_nothing_behind(
     assert not is_locked(run.folder)
 
 
+def _in_a_terminal(folder: Path) -> None:
+    """`python -m experiments.run` of a person, but for the imports."""
+    os.setsid()
+    run_and_exit(folder, 1, has_terminal=True)
+
+
 def test_a_second_ctrl_c_ends_at_once(make: Callable[..., Run]) -> None:
     run = make(*LONG, SLEEPER % (0, 2))
-    with begun("experiments.run", run.folder) as process:
-        wait_for(run.folder, lambda status: status.max_epochs is not None)
-        time.sleep(2.0)  # asleep in its second step by now; not yet there it ends all the same
-        os.killpg(process.pid, signal.SIGINT)
-        asked = time.monotonic()
-        time.sleep(0.7)
-        os.killpg(process.pid, signal.SIGINT)
-        assert process.wait(timeout=30) == 130
-        assert time.monotonic() - asked < GRACE_SECONDS - 1
-        none_left(process.pid)
+    process = warm_server().Process(target=_in_a_terminal, args=(run.folder,))
+    process.start()
+    wait_for(run.folder, lambda status: status.max_epochs is not None)
+    time.sleep(2.0)  # asleep in its second step by now; not yet there it ends all the same
+    os.killpg(process.pid, signal.SIGINT)
+    asked = time.monotonic()
+    time.sleep(0.7)
+    os.killpg(process.pid, signal.SIGINT)
+    process.join(timeout=30)
+    assert process.exitcode == 130
+    assert time.monotonic() - asked < GRACE_SECONDS - 1
+    none_left(process.pid)
     status = read_status(run.folder)
     assert (status.state, status.reason) == ("interrupted", "stopped by Ctrl-C")
 
