@@ -18,10 +18,10 @@ sweep: setup ## run the demo study; yours: make sweep COHORT=path/cohort.csv SWE
 	$(CEUS) sweep experiments/sweep/$(SWEEP).yaml --cohort $(COHORT) --evaluate
 
 test: setup ## run the tests
-	.venv/bin/python -m pytest -n 2 --dist loadfile
+	.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: setup ## lint, types and tests
-	.venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy && .venv/bin/python -m pytest -n 2 --dist loadfile
+	.venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy && .venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 format: setup ## format the code and mend what the linter can
 	.venv/bin/ruff format && .venv/bin/ruff check --fix
