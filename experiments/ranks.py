@@ -86,9 +86,10 @@ def fork_ranks(folder: Path, work: Callable[[], None]) -> Ranks:
     if count == 1 or _is_started_from_outside():
         return Ranks(folder)
     nodes = trainer.get("num_nodes", 1)
-    first = int(os.environ.setdefault("NODE_RANK", "0")) * count
-    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-    os.environ.setdefault("MASTER_PORT", str(_free_port()))
+    if nodes == 1:  # else whoever starts the first process on each node says where they meet
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+        os.environ["NODE_RANK"] = "0"
+    first = int(os.environ.get("NODE_RANK", "0")) * count
     os.environ |= {"WORLD_SIZE": str(count * nodes), "LOCAL_RANK": "0"}
     rank_zero_only.rank = first  # type: ignore[attr-defined]
     context = multiprocessing.get_context("fork")

@@ -109,6 +109,7 @@ class Watch(threading.Thread):
                     self._end("interrupted", f"stopped by {self._asked}", INTERRUPTED)
             if self.ranks and self.ranks.are_lost():
                 self.ranks.note_killed()
+                self.ranks.end()
                 os._exit(1)  # a state that says "running" has the sweep read what they left
             self._idle += passed
             limit = self._limit()
