@@ -244,7 +244,10 @@ def warm_server() -> ForkServerContext:
 def _check_all(context: ForkServerContext, runs: Sequence[Run]) -> None:
     """Hold every configuration against the constructors, in a child: this process has no torch."""
     ours, theirs = context.Pipe(duplex=False)
-    configs = [run.config for run in runs]
+    # One of each cell: the name of a cell holds all but fold and seed, which are checked already.
+    configs = list(
+        {(run.study.architecture, run.study.modality): run.config for run in runs}.values()
+    )
     # A daemon: after Ctrl-C nobody waits for it.
     process = context.Process(target=_check_child, args=(theirs, configs), daemon=True)
     process.start()
