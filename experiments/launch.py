@@ -231,7 +231,7 @@ def warm_server() -> ForkServerContext:
     """A process that has imported torch and all else once, from which runs are forked.
 
     The imports cost a fresh interpreter about ten seconds of CPU, as much as a small run. The
-    server starts no thread and opens no device, so its children are as good as fresh.
+    server runs none of our threads and opens no device, so its children are as good as fresh.
     """
     context = multiprocessing.get_context("forkserver")
     # wandb.init imports its launch package, half of what a small run costs.

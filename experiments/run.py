@@ -317,17 +317,16 @@ def _print_traceback(folder: Path) -> None:
     print(concealed, file=sys.stderr)
 
 
-def die_with_parent(launcher: int | None = None) -> None:
+def die_with_parent() -> None:
     """Ask Linux to end this process when its parent dies, so that a killed sweep leaves none.
 
-    A parent that died before the asking sends no signal: a forked run then finds the sweep's end
-    of its pipe closed, one started by command finds another parent than `launcher`.
+    A parent that died before the asking sends no signal: its end of the pipe is then closed.
     """
     if sys.platform == "linux":
         pr_set_pdeathsig = 1  # linux/prctl.h
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-    sweep = multiprocessing.parent_process()
-    if (sweep and not sweep.is_alive()) or (launcher and os.getppid() != launcher):
+    parent = multiprocessing.parent_process()
+    if parent and not parent.is_alive():
         os._exit(1)
 
 
@@ -355,9 +354,11 @@ def run_and_exit(
     os.dup2(log, 2)
     os.close(log)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    # Before this process has threads and devices.
+    # Before this process has threads of its own, and devices.
     ranks = fork_ranks(folder, partial(_further_rank, folder, threads))
-    code = _attempt(folder, threads, Watch(has_terminal=has_terminal, ranks=ranks))
+    code = _attempt(
+        folder, threads, Watch(has_terminal=has_terminal, is_first=_rank() == 0, ranks=ranks)
+    )
     ranks.end()
     if code == AGAIN and again:
         # The same process, so that who waits for it goes on waiting; without what was set here.
@@ -368,7 +369,7 @@ def run_and_exit(
 
 def _further_rank(folder: Path, threads: int | None) -> None:
     die_with_parent()
-    os._exit(_attempt(folder, threads, Watch(has_terminal=False)))
+    os._exit(_attempt(folder, threads, Watch(has_terminal=False, is_first=False)))
 
 
 def _attempt(folder: Path, threads: int | None, watch: Watch) -> int:
@@ -406,13 +407,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--launcher", type=int, default=None, help="process to end with")
     options = parser.parse_args(arguments)
-    if options.launcher:
-        die_with_parent(options.launcher)
     # Ranks that SLURM started are started again by it, all together, when the sweep is called.
     again = os.environ.get("SLURM_NTASKS", "1") == "1"
-    run_and_exit(options.folder, options.threads, has_terminal=not options.launcher, again=again)
+    run_and_exit(options.folder, options.threads, has_terminal=True, again=again)
 
 
 if __name__ == "__main__":

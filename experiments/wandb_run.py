@@ -25,11 +25,10 @@ FAILED_SECONDS = 5.0
 GRACE_SECONDS = 10.0
 """How much later than promised W&B may come back, before its thread is left to itself."""
 
-_log = logging.getLogger(__name__)
-
-
 OFFLINE_SECONDS = 60.0
 """Most that the start of W&B's own service may take."""
+
+_log = logging.getLogger(__name__)
 
 
 def identity(sweep: str, job_type: str, run_id: str) -> dict[str, Any]:

@@ -45,14 +45,16 @@ class Watch(threading.Thread):
     Args:
         has_terminal: Whether Ctrl-C is meant for this process; one that a sweep or a first rank
             started leaves it to that.
-        ranks: Those that end with this one; None in one of them.
+        is_first: Whether this is the first rank, whose end ends the others.
+        ranks: Those that this process started.
     """
 
-    def __init__(self, *, has_terminal: bool, ranks: Ranks | None = None) -> None:
+    def __init__(self, *, has_terminal: bool, is_first: bool, ranks: Ranks | None = None) -> None:
         super().__init__(name="ceus-watch", daemon=True)
         self.stall_seconds: float | None = None
         self.on_end: Callable[[Literal["interrupted", "failed"], str], None] = _nothing
         self._has_terminal = has_terminal
+        self._is_first = is_first
         self.ranks = ranks
         self._asked_for = 0.0  # seconds since it was asked to stop
         self._asked: str | None = None
@@ -141,7 +143,7 @@ class Watch(threading.Thread):
             print(f"process {os.getpid()} {reason}", file=sys.stderr, flush=True)
             faulthandler.dump_traceback(all_threads=True)
         # The others stalled with this one. They leave it to the first to end them.
-        time.sleep(_DUMP_SECONDS if self.ranks else 10 * _DUMP_SECONDS)
+        time.sleep(_DUMP_SECONDS if self._is_first else 10 * _DUMP_SECONDS)
         self._end("failed", reason, 1)
 
     def _end(self, state: Literal["interrupted", "failed"], reason: str, code: int) -> None:

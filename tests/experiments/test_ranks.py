@@ -12,6 +12,7 @@ from datamodules.splits import load_split
 from experiments.build import build
 from experiments.compose import compose
 from experiments.errors import ConfigError
+from experiments.ranks import _processes
 
 OWN = Path(__file__).parent / "own"
 CUDA = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -109,6 +110,11 @@ def test_two_processes_of_four_follow_one_of_eight(
     assert two["losses"] == pytest.approx(one["losses"], abs=1e-5)
     assert two["drift"] < 1e-9
     assert two["weights"] == pytest.approx(one["weights"], abs=1e-5)
+
+
+@pytest.mark.parametrize(("devices", "count"), [(2, 2), ("3", 3), ("auto", 1)])
+def test_as_many_processes_are_forked_as_lightning_counts(devices: int | str, count: int) -> None:
+    assert _processes({"accelerator": "cpu", "devices": devices}) == count
 
 
 def test_batch_norm_over_processes_is_refused_on_a_cpu(store: Path, tmp_path: Path) -> None:
