@@ -99,6 +99,7 @@ def run(folder: Path) -> Section:
     rows.append(("rows a second of two processes / of one", f"{scaling:.2f}"))
     targets = [
         verdict("The stack's overhead a step of the study's ResNet, %", overheads[_STUDY], most=5),
+        verdict("The same, the worst of all, %", max(overheads.values()), most=5),
         verdict("Idle between runs of one device, s", gap, most=2),
         verdict("Idle between runs of several devices, s", wide_gap, most=10),
     ]
@@ -106,9 +107,7 @@ def run(folder: Path) -> Section:
         title="Sweeps",
         about="Steps of video runs through DataModule, LightningModule and Trainer, reading, "
         "decoding and augmenting clips included, against a plain loop over the very same tensors, "
-        "epoch by epoch in turn. What a step costs beside the network is the same for all: where "
-        "no core is free to read ahead it is a large share of the demo's light networks' and a "
-        "small one of the study's. And sweeps of four short runs one after another: start, gaps, "
+        "epoch by epoch in turn. And sweeps of four short runs one after another: start, gaps, "
         "and DDP with two processes of one thread each against one.",
         columns=("what", "found"),
         rows=rows,
