@@ -80,6 +80,9 @@ def test_twice_gives_the_same_bytes_wherever_they_are_written(written):
     again = compute(made.path)
     drawn = drawings(again)
     assert report_html(again, drawn, fill(again)).encode() == files["report.html"]
+    for field in fields(Tables):
+        table = getattr(again.tables, field.name).to_csv(index=False, lineterminator="\n")
+        assert table.encode() == files[f"{field.name}.csv"]
     for name, content in drawn["calibration"].files().items():
         assert content == files[f"figures/{name}"]
 

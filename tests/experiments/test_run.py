@@ -1,7 +1,6 @@
 """Runs and sweeps as real processes, with a user's own package for networks."""
 
 import contextlib
-import io
 import json
 import os
 import random
@@ -17,12 +16,12 @@ import pandas as pd
 import pytest
 
 from evaluation import compute, unseal
-from experiments.cli import main
 from experiments.compose import compose, make_run
 from experiments.errors import ConfigError
 from experiments.run import execute, load_run
 from experiments.status import read_status
 from experiments.sweep import Sweep, expand, freeze, read_sweep
+from tests import command
 
 OWN = Path(__file__).parent / "own"
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(OWN), "COLUMNS": "80"}
@@ -35,25 +34,13 @@ def ceus_process(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def begun(*arguments: str | Path) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "experiments", *map(str, arguments)]
+    called = [sys.executable, "-m", "experiments", *map(str, arguments)]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, env=ENVIRONMENT, stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen(called, env=ENVIRONMENT, stdout=pipe, stderr=pipe, text=True)
 
 
 def ceus(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """The command in this process, which has paid its imports; runs are processes all the same."""
-    out, err = io.StringIO(), io.StringIO()
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-    ):
-        patch.setenv("COLUMNS", "80")
-        patch.syspath_prepend(OWN)
-        with pytest.raises(SystemExit) as ended:
-            main([str(argument) for argument in arguments])
-    code = int(str(ended.value.code))
-    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
+    return command.ceus(*arguments, packages=OWN)
 
 
 def cell(store: Path, runs: Path, *overrides: str) -> list[str]:
@@ -111,7 +98,9 @@ def test_opening_the_test_set_again_shows_in_the_exit_code(
     assert without.returncode == 2
     assert "reason must be a sentence" in without.stderr
     unseal(folder, store, reason="final analysis")
-    assert compute(folder).exit_code == 0
+    first = compute(folder)
+    assert first.exit_code == 0
+    assert "opened 1 time" in first.render()
     again = ceus("evaluate", folder, "--unseal-test", store, "--reason", "another look")
     assert again.returncode == 3
     assert "opened 2 times" in again.stdout
@@ -234,7 +223,7 @@ def test_a_sweep_killed_at_any_moment_ends_as_if_undisturbed(store: Path, tmp_pa
     assert ceus_process("sweep", OWN / "tiny_sweep.yaml", *calm, "--evaluate").returncode == 0
     narrowed = cell(store, tmp_path, "launcher.parallel=1")
     sweep = expand(read_sweep(OWN / "tiny_sweep.yaml", narrowed))
-    command = [sys.executable, "-m", "experiments", "sweep", OWN / "tiny_sweep.yaml", *narrowed]
+    called = [sys.executable, "-m", "experiments", "sweep", OWN / "tiny_sweep.yaml", *narrowed]
     moments = random.Random(0)
     before: dict[Path, tuple[bytes, int]] = {}
     process: subprocess.Popen[bytes] | None = None
@@ -242,7 +231,7 @@ def test_a_sweep_killed_at_any_moment_ends_as_if_undisturbed(store: Path, tmp_pa
     try:
         while victims:
             if process is None or process.poll() is not None:
-                process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+                process = subprocess.Popen(called, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
             pid = holder(sweep)
             if pid is None:
                 time.sleep(0.01)
@@ -274,13 +263,13 @@ def test_a_sweep_killed_at_any_moment_ends_as_if_undisturbed(store: Path, tmp_pa
 
 def test_two_sweeps_at_once_share_the_runs(store: Path, tmp_path: Path) -> None:
     common = cell(store, tmp_path, "wandb=false", "fold=0", "launcher.parallel=1")
-    command = ["sweep", OWN / "tiny_sweep.yaml", *common]
+    called = ["sweep", OWN / "tiny_sweep.yaml", *common]
     sweep = expand(read_sweep(OWN / "tiny_sweep.yaml", common))
-    with begun(*command) as first:
+    with begun(*called) as first:
         while holder(sweep) is None:
             assert first.poll() is None
             time.sleep(0.01)
-        second = ceus(*command)
+        second = ceus(*called)
         told = [first.communicate()[1], second.stderr]
     assert [first.returncode, second.returncode] == [0, 0], told
     assert any("left to another process" in errors for errors in told)

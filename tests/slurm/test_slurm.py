@@ -1,7 +1,5 @@
 """Sweeps through a real SLURM: a cluster of two nodes on this machine."""
 
-import contextlib
-import io
 import os
 import shutil
 import subprocess
@@ -13,12 +11,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from experiments.cli import main
 from experiments.errors import ConfigError
 from experiments.follow import follow
 from experiments.slurm import queued, submit
 from experiments.status import is_locked, read_status
 from experiments.sweep import Sweep, expand, freeze, pending, read_sweep
+from tests.command import ceus
 
 OWN = Path(__file__).parents[1] / "experiments" / "own"
 SWEEP = OWN / "tiny_sweep.yaml"
@@ -48,21 +46,6 @@ def settings(store: Path, runs: Path, *overrides: str) -> list[str]:
 
 def sweep(store: Path, runs: Path, *overrides: str) -> Sweep:
     return expand(read_sweep(SWEEP, settings(store, runs, *overrides)))
-
-
-def ceus(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """The command in this process; what it submits are jobs all the same."""
-    out, err = io.StringIO(), io.StringIO()
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-    ):
-        patch.setenv("COLUMNS", "80")
-        with pytest.raises(SystemExit) as ended:
-            main([str(argument) for argument in arguments])
-    code = int(str(ended.value.code))
-    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 
 def scontrol(*arguments: str) -> str:
