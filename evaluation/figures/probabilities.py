@@ -56,7 +56,7 @@ def calibration(evaluation: "Evaluation") -> Drawing:
 def calibration_figure(evaluation: "Evaluation") -> Figure:
     """One column a modality; a row out-of-fold, and a row test once it is open."""
     figure, shown = part_panels(
-        evaluation, height_mm=16, row_mm=54, x="predicted probability", y="observed rate"
+        evaluation, height_mm=22, row_mm=54, x="predicted probability", y="observed rate"
     )
     curves = evaluation.tables.calibration_curves
     for axes, part, modality in shown:

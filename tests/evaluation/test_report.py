@@ -230,6 +230,8 @@ def test_figures_are_of_a_journals_width_with_their_fonts(result):
         points = float(re.search(r'<svg [^>]*?width="([\d.]+)pt"', svg)[1])
         assert points * 25.4 / 72 == pytest.approx(180, abs=0.1)
         with Image.open(folder / f"{name}.png") as image:
+            ink = np.asarray(image.convert("L")) < 128
+            assert not ink[[0, -1]].any(), f"{name} is cut off"
             assert image.width / (180 / 25.4) >= 300
             assert image.info["dpi"][0] >= 300
         pdf = (folder / f"{name}.pdf").read_bytes()
