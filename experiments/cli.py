@@ -233,6 +233,9 @@ def _split(options: Namespace) -> int:
 
 
 def _fit(options: Namespace) -> int:
+    from experiments.processes import warm_server
+
+    warm_server()
     from experiments.compose import compose, make_run
     from experiments.sweep import LauncherSettings, Sweep
 
@@ -247,6 +250,9 @@ def _fit(options: Namespace) -> int:
 
 
 def _sweep(options: Namespace) -> int:
+    from experiments.processes import warm_server
+
+    warm_server()
     from experiments.errors import ConfigError
     from experiments.sweep import expand, make_data, read_sweep
 

@@ -1,15 +1,15 @@
 """From YAML files and overrides to one resolved configuration with an id.
 
 `base <- modality/* <- architecture/* <- profile/* <- dotted overrides`, merged and resolved by
-OmegaConf to plain values. Nothing here imports torch, so a sweep of hundreds of runs is planned
-in a second; `experiments.build` holds the rest against the constructors.
+OmegaConf to plain values. Nothing here imports torch, so a mistake is told in a second or two;
+`experiments.build` holds the rest against the constructors.
 """
 
 import copy
 import difflib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache, lru_cache
 from pathlib import Path
@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from datamodules.splits import load_split
+from datamodules.splits import Split, load_split
 from datamodules.store import Store
 from experiments.errors import ConfigError
 from experiments.warm_start import resolved
@@ -189,8 +189,20 @@ def compose(overrides: Sequence[str]) -> dict[str, Any]:
     return cast("dict[str, Any]", plain)
 
 
-def make_run(config: Mapping[str, Any]) -> Run:
+def open_cohort(store: Path, split: str) -> tuple[Store, Split]:
+    """A store and a split of it; `DataError` if either is not there or not whole."""
+    return Store(store), load_split(store, split)
+
+
+def make_run(
+    config: Mapping[str, Any],
+    cohort: Callable[[Path, str], tuple[Store, Split]] = open_cohort,
+) -> Run:
     """Check the `study:` keys and give the configuration its id.
+
+    Args:
+        config: As `compose` gives it.
+        cohort: Opens store and split; a sweep gives one that remembers, for its runs share them.
 
     Raises:
         ConfigError: For an unknown or mistyped key under `study:`, an unknown top-level key, or
@@ -206,8 +218,7 @@ def make_run(config: Mapping[str, Any]) -> Run:
     config = resolved(config)
     _check_balance(config)
     study = _check_study(config["study"])
-    store = Store(study.store)
-    split = load_split(study.store, study.split)
+    store, split = cohort(study.store, study.split)
     split.parts(study.fold)  # refuses a fold that is not there, before anything starts
     shas = {
         "config_sha": _sha(what_counts(config)),

@@ -1,7 +1,6 @@
 """The local launcher: each run its own process, as many at a time as there are device groups."""
 
 import contextlib
-import multiprocessing
 import os
 import shutil
 import signal
@@ -20,6 +19,7 @@ from experiments.compose import Run
 from experiments.errors import ConfigError
 from experiments.failures import AGAIN, HELD, STORAGE, reason_of_code, take_notes
 from experiments.needs import leave_waiting, take_ready, unmet
+from experiments.processes import die_with_parent, warm_server
 from experiments.progress import Progress
 from experiments.status import is_locked, read_status, write_status
 from experiments.sweep import LauncherSettings
@@ -227,20 +227,6 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def warm_server() -> ForkServerContext:
-    """A process that has imported torch and all else once, from which runs are forked.
-
-    The imports cost a fresh interpreter about ten seconds of CPU, as much as a small run. The
-    server runs none of our threads and opens no device, so its children are as good as fresh.
-    """
-    context = multiprocessing.get_context("forkserver")
-    # wandb.init imports its launch package, half of what a small run costs.
-    context.set_forkserver_preload(
-        ["experiments.run", "datamodules.combined", "decord", "av", "wandb.sdk.launch"]
-    )
-    return context
-
-
 def _check_all(context: ForkServerContext, runs: Sequence[Run]) -> None:
     """Hold every configuration against the constructors, in a child: this process has no torch."""
     ours, theirs = context.Pipe(duplex=False)
@@ -283,7 +269,7 @@ def _start(context: ForkServerContext, run: Run, slot: Slot) -> BaseProcess:
 
 def _child(folder: Path, threads: int, environment: dict[str, str]) -> None:
     os.environ.update(environment)
-    from experiments.run import die_with_parent, run_and_exit
+    from experiments.run import run_and_exit
 
     die_with_parent()
     run_and_exit(folder, threads)

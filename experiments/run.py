@@ -6,13 +6,10 @@ several devices the process forks itself, once for each further rank.
 
 import argparse
 import contextlib
-import ctypes
 import hashlib
 import json
 import logging
-import multiprocessing
 import os
-import signal
 import sys
 import time
 import traceback
@@ -58,6 +55,7 @@ from experiments.metrics import MetricsCsv
 from experiments.needs import check_needs
 from experiments.pace import Pace
 from experiments.predict import predict
+from experiments.processes import die_with_parent
 from experiments.pulse import Pulse
 from experiments.ranks import fork_ranks
 from experiments.resume import (
@@ -315,19 +313,6 @@ def _print_traceback(folder: Path) -> None:
         store = load_yaml(folder / "config.yaml")["study"]["store"]
         concealed += f"Patients are written as hashes; ceus patient {store} HASH names one."
     print(concealed, file=sys.stderr)
-
-
-def die_with_parent() -> None:
-    """Ask Linux to end this process when its parent dies, so that a killed sweep leaves none.
-
-    A parent that died before the asking sends no signal: its end of the pipe is then closed.
-    """
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1  # linux/prctl.h
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-    parent = multiprocessing.parent_process()
-    if parent and not parent.is_alive():
-        os._exit(1)
 
 
 def run_and_exit(

@@ -6,17 +6,18 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 from jsonargparse import ArgumentError, ArgumentParser
 from omegaconf import OmegaConf
 
-from datamodules.splits import Split, load_split
+from datamodules.splits import Split
 from datamodules.store import Store
 from evaluation.analysis import Analysis, read_analysis
 from evaluation.errors import EvaluationError
-from experiments.compose import Run, explain, load_yaml, make_run, what_counts
+from experiments.compose import Run, explain, load_yaml, make_run, open_cohort, what_counts
 from experiments.differences import analysis_difference, run_difference
 from experiments.errors import ConfigError
 from experiments.slurm_script import SlurmSettings
@@ -208,13 +209,14 @@ def _runs(file: SweepFile) -> tuple[list[Run], dict[str, tuple[str, ...]]]:
     """The runs in the order of the axes, and which of them start from which (`warm_start`)."""
     cells = [tuple(map(as_text, cell)) for cell in itertools.product(*file.axes.values())]
     at = list(file.axes).index("modality") if "modality" in file.axes else -1
+    cohort = cache(open_cohort)
     waiting, made = {}, {}
     for cell, config in zip(cells, _configs(file), strict=True):
         study = config["study"]
         if study["modality"] == "combined" and study["warm_start"] == "sweep":
             waiting[cell] = config
         else:
-            made[cell] = make_run(config)
+            made[cell] = make_run(config, cohort)
     needs = {}
     for cell, config in waiting.items():
         # The same cell but for its modality, whatever further axes there are.
@@ -226,7 +228,7 @@ def _runs(file: SweepFile) -> tuple[list[Run], dict[str, tuple[str, ...]]]:
                 "a finished sweep: warm_start=DIR."
             )
         start = {name: made[of].run_id for name, of in wanted.items()}
-        run = make_run({**config, "study": {**config["study"], "warm_start": start}})
+        run = make_run({**config, "study": {**config["study"], "warm_start": start}}, cohort)
         made[cell], needs[run.run_id] = run, tuple(start.values())
     return [made[cell] for cell in cells], needs
 
@@ -415,7 +417,7 @@ def _counted(config: Any) -> Any:
 
 def _write_cohort(sweep: Sweep) -> None:
     study = sweep.runs[0].study
-    store, split = Store(study.store), load_split(study.store, study.split)
+    store, split = open_cohort(study.store, study.split)
     cohort, holdout = store.items.copy(), split.holdout
     cohort["label"] = cohort["label"].astype("Int8").mask(cohort["patient_id"].isin(holdout))
     write_atomic(sweep.folder / "cohort.parquet", cohort.to_parquet(index=False))

@@ -18,7 +18,7 @@ from datamodules.decode import DecordCpu
 from datamodules.errors import DataError
 from datamodules.prepare import prepare
 from datamodules.store import Store
-from experiments.launch import warm_server
+from experiments.processes import warm_server
 
 FRAMES, SIZE = 30, 48
 

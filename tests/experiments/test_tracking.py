@@ -27,7 +27,8 @@ from experiments.cli import main
 from experiments.compose import compose, make_run
 from experiments.dashboard import make_dashboard, sweep_figures
 from experiments.errors import ConfigError
-from experiments.launch import _child, warm_server
+from experiments.launch import _child
+from experiments.processes import warm_server
 from experiments.status import read_status
 from experiments.sweep import LauncherSettings, Sweep, freeze
 from experiments.tracking import without_paths

@@ -16,7 +16,8 @@ import pandas as pd
 import pytest
 
 from experiments.compose import Run
-from experiments.launch import launch, warm_server
+from experiments.launch import launch
+from experiments.processes import warm_server
 from experiments.progress import duration
 from experiments.run import run_and_exit
 from experiments.status import Status, is_locked, read_status
@@ -98,6 +99,14 @@ def test_ctrl_c_saves_the_epoch_and_leaves_nothing_behind(
     assert (status.state, status.reason) == ("interrupted", "stopped by SIGTERM")
     assert (run.folder / "checkpoints" / "last.ckpt").is_file()  # before its turn
     assert not is_locked(run.folder)
+
+
+def test_what_imports_ahead_ends_with_the_caller(tmp_path: Path) -> None:
+    settings = ["sweep", "experiments/sweep/demo.yaml", f"store={tmp_path / 'missing'}"]
+    with begun("experiments", *settings) as sweep:
+        assert sweep.wait() == 2
+        time.sleep(0.2)
+        assert not left_of(sweep.pid)  # it has imports of many seconds before it
 
 
 def _in_a_terminal(folder: Path) -> None:

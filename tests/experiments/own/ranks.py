@@ -4,7 +4,6 @@ What `torchrun` does: each process has its rank and the address of the first in 
 """
 
 import json
-import multiprocessing
 import os
 import socket
 import time
@@ -15,6 +14,8 @@ from typing import Any
 
 import torch
 
+from experiments.processes import warm_server
+
 
 def on_ranks(
     work: Callable[..., None], *arguments: Any, world: int, folder: Path, seconds: float = 100
@@ -23,8 +24,7 @@ def on_ranks(
 
     A process that is not done after `seconds` is killed: ranks that wait for each other fail.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["experiments.run"])
+    context = warm_server()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

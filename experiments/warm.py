@@ -1,0 +1,17 @@
+"""What a run imports, imported once: `experiments.processes.warm_server` loads this and no other.
+
+Importing it ties the process to its parent, which may end before the imports do.
+"""
+
+import gc
+from importlib import import_module
+
+from experiments.processes import die_with_parent
+
+die_with_parent()
+gc.disable()  # what is imported stays; looking for garbage takes a sixth of the time
+# wandb.init imports its launch package, half of what a small run costs.
+for _name in ("experiments.run", "datamodules.combined", "decord", "av", "wandb.sdk.launch"):
+    import_module(_name)
+gc.freeze()  # nor need the forked runs look again, and their pages stay shared
+gc.enable()
