@@ -158,6 +158,14 @@ def media() -> ModuleType:
     return sys.modules[__name__]
 
 
+@pytest.fixture(scope="session")
+def stream_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared store of 24 patients, split in 3 folds."""
+    from tests.datamodules.streams import make_stream_store  # torch, which few tests here need
+
+    return make_stream_store(tmp_path_factory.mktemp("stream"))
+
+
 @pytest.fixture
 def write_cohort(tmp_path: Path) -> Callable[..., Path]:
     """Writes rows (dicts) to tmp_path/cohort/cohort.csv; the columns are those of the rows."""

@@ -262,7 +262,9 @@ def test_a_sweep_killed_at_any_moment_ends_as_if_undisturbed(store: Path, tmp_pa
 
 
 def test_two_sweeps_at_once_share_the_runs(store: Path, tmp_path: Path) -> None:
-    common = cell(store, tmp_path, "wandb=false", "fold=0", "launcher.parallel=1")
+    # Longer than it takes the second to find that they are not done.
+    long = ("trainer.max_epochs=30", "patience=30")
+    common = cell(store, tmp_path, "wandb=false", "fold=0", "launcher.parallel=1", *long)
     called = ["sweep", OWN / "tiny_sweep.yaml", *common]
     sweep = expand(read_sweep(OWN / "tiny_sweep.yaml", common))
     with begun(*called) as first:
