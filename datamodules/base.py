@@ -284,11 +284,13 @@ class PatientDataModule(L.LightningDataModule):
         rank, world = (
             (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         )
+        # On a CPU the threads that read finish batches, too: beside the step, not before it.
+        on_cpu = self.trainer is not None and self._device.type == "cpu"
         return RowLoader(
             plan=partial(plan, rank=rank, world=world),
-            read=partial(self._read, training=training),
+            read=partial(self._read_finished if on_cpu else self._read, training=training),
             num_threads=min(self._num_threads, self._reader.max_threads),
-            stage=DeviceStage(self._device, self._finish),
+            stage=DeviceStage(self._device, self._finish) if self._device.type == "cuda" else None,
             epochs=training,
         )
 
@@ -347,6 +349,9 @@ class PatientDataModule(L.LightningDataModule):
             clips = [row.items["video"] for row in rows]
             batch["video"] = self._clips(clips, windows, num_frames=sampling.num_frames)
         return pin(batch)
+
+    def _read_finished(self, rows: Sequence[Row], epoch: int, *, training: bool) -> Batch:
+        return self._finish(self._read(rows, epoch, training=training))
 
     def _draw(self, row: Row, epoch: int, *, training: bool) -> tuple[Sample, Window | None]:
         """A row but for its pixels, and the frames to read."""

@@ -17,20 +17,16 @@ class DeviceStage:
     memory not before the consumer's stream has passed (`record_stream`).
 
     Args:
-        device: Where batches go. On a CPU there is nothing to run beside: batches pass as they are.
+        device: A CUDA device.
         finish: What to do with the batch on the device.
     """
 
     def __init__(self, device: torch.device, finish: Callable[[Batch], Batch]) -> None:
         self._device, self._finish = device, finish
-        self._stream: torch.cuda.Stream | None = None
-        if device.type == "cuda":
-            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def __call__(self, batch: Batch) -> Batch:
         """The batch, in order with what the consumer's current stream does next."""
-        if self._stream is None:
-            return batch
         consumer = torch.cuda.current_stream(self._device)
         with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
             there = {

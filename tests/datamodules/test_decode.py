@@ -175,12 +175,6 @@ def test_a_failed_probe_falls_back_in_one_line(caplog: pytest.LogCaptureFixture)
         choose_decoder("cuda", device)
 
 
-def test_on_a_cpu_the_stage_lets_batches_pass() -> None:
-    batch = {"video": torch.zeros(2, dtype=torch.uint8)}
-    stage = DeviceStage(CPU, finish=lambda _: pytest.fail("Lightning's hook does it there"))
-    assert stage(batch) is batch
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_the_stage_never_waits_and_never_mixes_batches() -> None:

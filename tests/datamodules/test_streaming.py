@@ -12,7 +12,23 @@ import torch
 from datamodules import (
     Augment,
 )
-from tests.datamodules.streams import every_kind, expected_keys, make, rows_of, same
+from tests.datamodules.streams import every_kind, expected_keys, make, of_rank, rows_of, same
+
+
+@every_kind
+def test_on_a_cpu_batches_are_finished_while_they_are_read(kind: str, stream_store: Path) -> None:
+    raw = make(kind, stream_store, augment=Augment())
+    finished = of_rank(make(kind, stream_store, augment=Augment(), num_threads=2), 0, 1)
+    for loader, other in zip(
+        [raw.train_dataloader(), *raw.predict_dataloader()],
+        [finished.train_dataloader(), *finished.predict_dataloader()],
+        strict=True,
+    ):
+        expected = rows_of(raw.on_after_batch_transfer(batch, 0) for batch in loader)
+        assert all(map(same, expected, rows_of(other)))
+        batch = next(iter(other))
+        after = finished.on_after_batch_transfer(batch, 0)  # Lightning calls it all the same
+        assert all(after[key] is value for key, value in batch.items())
 
 
 @every_kind

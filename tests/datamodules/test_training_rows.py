@@ -127,7 +127,7 @@ def test_epochs_and_seeds_change_order_windows_and_augmentation(
 @every_kind
 @pytest.mark.parametrize("world", [2, 3])
 def test_processes_share_every_part(kind: str, stream_store: Path, world: int) -> None:
-    whole = make(kind, stream_store)
+    whole = of_rank(make(kind, stream_store), 0, 1)
     shares = [of_rank(make(kind, stream_store), rank, world) for rank in range(world)]
     for i, loader in enumerate(whole.predict_dataloader()):
         expected = rows_of(loader)
