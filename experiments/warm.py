@@ -4,14 +4,17 @@ Importing it ties the process to its parent, which may end before the imports do
 """
 
 import gc
+import signal
 from importlib import import_module
 
 from experiments.processes import die_with_parent
 
 die_with_parent()
+_on_ctrl_c = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller answers it, in a line
 gc.disable()  # what is imported stays; looking for garbage takes a sixth of the time
 # wandb.init imports its launch package, half of what a small run costs.
 for _name in ("experiments.run", "datamodules.combined", "decord", "av", "wandb.sdk.launch"):
     import_module(_name)
 gc.freeze()  # nor need the forked runs look again, and their pages stay shared
 gc.enable()
+signal.signal(signal.SIGINT, _on_ctrl_c)  # which the forked runs inherit

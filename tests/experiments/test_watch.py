@@ -109,6 +109,16 @@ def test_what_imports_ahead_ends_with_the_caller(tmp_path: Path) -> None:
         assert not left_of(sweep.pid)  # it has imports of many seconds before it
 
 
+def test_ctrl_c_amid_imports_is_told_in_a_line(store: Path, tmp_path: Path) -> None:
+    settings = [f"architecture={OWN / 'tiny.yaml'}", "modality=image", f"store={store}"]
+    with begun("experiments", "fit", *settings, f"runs={tmp_path}", "wandb=false") as sweep:
+        time.sleep(2.5)
+        os.killpg(sweep.pid, signal.SIGINT)
+        told = sweep.communicate()[1]
+    assert sweep.returncode == 130
+    assert told.strip() == "Stopped. Call the same command again to go on."
+
+
 def _in_a_terminal(folder: Path) -> None:
     """`python -m experiments.run` of a person, but for the imports."""
     os.setsid()
