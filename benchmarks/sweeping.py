@@ -185,7 +185,7 @@ def _overhead(store: Path, *cell: str) -> tuple[float, float, float]:
     """Seconds a step, bare and in the full stack, and the ratio: medians over epochs."""
     # Once an epoch, not once a step, and the demo's epochs have five: no part of what is asked.
     off = ["trainer.limit_val_batches=0", "trainer.enable_checkpointing=false"]
-    many = "trainer.max_epochs=20"  # ratios of single epochs differ by a tenth here
+    many = "trainer.max_epochs=20"  # for single epochs tell little on a busy machine
     config = compose(_cell(store, "modality=video", many, *off, *cell))
     bare = Bare()
     with tempfile.TemporaryDirectory() as place:

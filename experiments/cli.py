@@ -235,7 +235,7 @@ def _split(options: Namespace) -> int:
 def _fit(options: Namespace) -> int:
     from experiments.processes import warm_server
 
-    warm_server()
+    warm_server()  # imports while we compose
     from experiments.compose import compose, make_run
     from experiments.sweep import LauncherSettings, Sweep
 
@@ -252,7 +252,7 @@ def _fit(options: Namespace) -> int:
 def _sweep(options: Namespace) -> int:
     from experiments.processes import warm_server
 
-    warm_server()
+    warm_server()  # imports while we compose
     from experiments.errors import ConfigError
     from experiments.sweep import expand, make_data, read_sweep
 

@@ -14,7 +14,8 @@ def warm_server() -> ForkServerContext:
 
     The imports cost a fresh interpreter about ten seconds of CPU, as much as a small run. The
     server runs none of our threads and opens no device, so its children are as good as fresh.
-    It begins to import at once, while the caller goes on, and ends with the caller.
+    It begins to import at once, while the caller goes on, and ends with the caller: with the
+    thread that called first, so call it from the main one.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["experiments.warm"])

@@ -154,7 +154,7 @@ KINDS = {
 
 @pytest.fixture(scope="session")
 def media() -> ModuleType:
-    """This file's helpers: tests are no package, so they cannot import them."""
+    """This file's helpers."""
     return sys.modules[__name__]
 
 
