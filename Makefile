@@ -15,7 +15,7 @@ setup: .venv/installed ## make .venv and install the pinned packages
 	$(PYTHON) -m venv .venv && .venv/bin/pip install --quiet --constraint constraints.txt --editable '.[dev]' && touch $@
 
 sweep: setup ## run the demo study; yours: make sweep COHORT=path/cohort.csv SWEEP=study
-	$(CEUS) sweep experiments/sweep/$(SWEEP).yaml --cohort $(COHORT) --evaluate
+	$(CEUS) sweep $(SWEEP) --cohort $(COHORT) --evaluate
 
 test: setup ## run the tests
 	.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

@@ -13,9 +13,9 @@ import numpy.typing as npt
 import pandas as pd
 from jsonargparse import auto_cli
 
-from datamodules.phantom import make_phantom
-from datamodules.prepare import prepare
-from datamodules.store import Store
+from datamodules.ingest.prepare import prepare
+from datamodules.phantom.make import make_phantom
+from datamodules.store.folder import Store
 
 _TOLERANCE_S = 0.5
 

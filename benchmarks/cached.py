@@ -9,8 +9,8 @@ import torch
 from benchmarks.material import CLIP, SIZE, Material
 from benchmarks.measure import Section, interleave, verdict
 from benchmarks.others import by_decord
-from datamodules.cache import FrameCache
-from datamodules.clips import ClipReader
+from datamodules.store.cache import FrameCache
+from datamodules.store.clips import ClipReader
 
 _CLIPS = 8
 

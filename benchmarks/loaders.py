@@ -10,8 +10,8 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks.material import CLIP, FRAMES, SIZE, Indices, Material, ffmpeg, run_ffmpeg
 from benchmarks.measure import PeakMemory, Section, interleave, verdict
 from benchmarks.others import Read, readers, shrink
-from datamodules.clips import ClipReader
-from datamodules.loader import Batch, RowLoader
+from datamodules.batches.loader import Batch, RowLoader
+from datamodules.store.clips import ClipReader
 
 _BATCH, _CLIPS = 8, 32
 _SLOW = {"decord": 16, "OpenCV, whole clip": 8}

@@ -12,9 +12,9 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.ndimage import gaussian_filter
 
-from datamodules._clip_file import read_index, read_packets, splice
-from datamodules.prepare import prepare
-from datamodules.store import Store
+from datamodules.ingest.prepare import prepare
+from datamodules.store.clip_file import read_index, read_packets, splice
+from datamodules.store.folder import Store
 
 WIDTH, HEIGHT, FRAMES, GOP, CANVAS, SIZE, CLIP = 1024, 768, 1500, 25, 256, 224, 32
 """Sources: pixels, frames, frames between key frames. Store: side. Read: side and frames."""

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from benchmarks.material import CANVAS, ffmpeg, run_ffmpeg, write_source
 from benchmarks.measure import Section, interleave, verdict
-from datamodules._ingest import Task, ingest
+from datamodules.ingest.item import ingest
+from datamodules.ingest.task import Task
 
 _FRAMES = 600
 _TITLE = "Preparing"

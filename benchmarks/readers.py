@@ -9,7 +9,7 @@ import torch
 from benchmarks.material import CLIP, FRAMES, GOP, HEIGHT, SIZE, WIDTH, Indices, Material
 from benchmarks.measure import Section, Timings, interleave, verdict
 from benchmarks.others import Read, readers, shrink
-from datamodules.clips import ClipReader
+from datamodules.store.clips import ClipReader
 
 _BATCH = 8
 _OURS = "ceus, a batch"

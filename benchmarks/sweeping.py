@@ -18,11 +18,11 @@ from lightning import Callback, LightningModule, Trainer
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from benchmarks.measure import Section, verdict
-from datamodules.phantom import make_phantom
-from datamodules.prepare import prepare
-from datamodules.splits import make_split
-from experiments.build import build
-from experiments.compose import compose
+from datamodules.ingest.prepare import prepare
+from datamodules.phantom.make import make_phantom
+from datamodules.store.splits import make_split
+from experiments.config.compose import compose
+from experiments.training.build import build
 
 _PATIENTS, _EPOCHS, _ROUNDS = 120, 8, 3
 _STUDY = "the study's ResNet, small clips"

@@ -8,11 +8,11 @@ from pathlib import Path
 from lightning.pytorch.profilers import SimpleProfiler
 
 from benchmarks.measure import Section, memory_mib, verdict
-from datamodules.phantom import make_phantom
-from datamodules.prepare import prepare
-from datamodules.splits import make_split
-from experiments.build import build
-from experiments.compose import compose
+from datamodules.ingest.prepare import prepare
+from datamodules.phantom.make import make_phantom
+from datamodules.store.splits import make_split
+from experiments.config.compose import compose
+from experiments.training.build import build
 
 _PATIENTS, _EPOCHS, _RUN_EPOCHS = 40, 50, 6
 

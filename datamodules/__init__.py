@@ -1,7 +1,7 @@
 """From files to batches on the device.
 
-Names are imported when first used, so that ``import datamodules.splits`` (and prepare, phantom,
-store) costs neither torch nor lightning: the command line has to start in about a second.
+Names are imported when first used, so that what the command line needs first (splits, store,
+prepare, phantom) costs neither torch nor lightning: it has to start in about a second.
 """
 
 from importlib import import_module
@@ -10,21 +10,23 @@ from typing import TYPE_CHECKING, Any
 from datamodules.errors import DataError
 
 if TYPE_CHECKING:
-    from datamodules.augment import Augment
-    from datamodules.ceus_video import CeusVideoDataModule
-    from datamodules.clips import ClipReader
-    from datamodules.combined import CombinedDataModule
-    from datamodules.image import ImageDataModule
-    from datamodules.phases import KeyFrames, PhaseFrames
-    from datamodules.sampling import (
+    from datamodules.batches.augment import Augment
+    from datamodules.batches.modalities import (
+        CeusVideoDataModule,
+        CombinedDataModule,
+        ImageDataModule,
+    )
+    from datamodules.batches.phases import KeyFrames, PhaseFrames
+    from datamodules.batches.sampling import (
         ClipTimes,
         FrameSampling,
         TimedWindow,
         UniformFrames,
         WindowGrid,
     )
-    from datamodules.splits import Split, load_split, make_split
-    from datamodules.store import Store
+    from datamodules.store.clips import ClipReader
+    from datamodules.store.folder import Store
+    from datamodules.store.splits import Split, load_split, make_split
 
 __all__ = [
     "Augment",
@@ -47,22 +49,22 @@ __all__ = [
 ]
 
 _MODULE_OF = {
-    "Augment": "augment",
-    "CeusVideoDataModule": "ceus_video",
-    "ClipReader": "clips",
-    "ClipTimes": "sampling",
-    "CombinedDataModule": "combined",
-    "FrameSampling": "sampling",
-    "ImageDataModule": "image",
-    "KeyFrames": "phases",
-    "PhaseFrames": "phases",
-    "Split": "splits",
-    "Store": "store",
-    "TimedWindow": "sampling",
-    "UniformFrames": "sampling",
-    "WindowGrid": "sampling",
-    "load_split": "splits",
-    "make_split": "splits",
+    "Augment": "batches.augment",
+    "CeusVideoDataModule": "batches.modalities",
+    "ClipReader": "store.clips",
+    "ClipTimes": "batches.sampling",
+    "CombinedDataModule": "batches.modalities",
+    "FrameSampling": "batches.sampling",
+    "ImageDataModule": "batches.modalities",
+    "KeyFrames": "batches.phases",
+    "PhaseFrames": "batches.phases",
+    "Split": "store.splits",
+    "Store": "store.folder",
+    "TimedWindow": "batches.sampling",
+    "UniformFrames": "batches.sampling",
+    "WindowGrid": "batches.sampling",
+    "load_split": "store.splits",
+    "make_split": "store.splits",
 }
 
 

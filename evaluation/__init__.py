@@ -3,20 +3,27 @@
 Figures are in `evaluation.figures`, which needs matplotlib and is imported only by name.
 """
 
-from evaluation.auc import AucInterval, AucTest, auc_interval, delong_test, overlapping_test
-from evaluation.calibration import (
+from evaluation.errors import EvaluationError
+from evaluation.evaluate import evaluate
+from evaluation.records.runs import Run, Sweep, read_sweep
+from evaluation.result import Evaluation, compute
+from evaluation.statistics.auc import (
+    AucInterval,
+    AucTest,
+    auc_interval,
+    delong_test,
+    overlapping_test,
+)
+from evaluation.statistics.calibration import (
     Calibration,
     CalibrationCurve,
     calibration,
     calibration_curve,
 )
-from evaluation.concordance import Kappa, cohen_kappa, concordance, stratified_spearman
-from evaluation.cross_validated import cv_auc, cv_auc_test
-from evaluation.difficulty import misranked, patient_difficulty
-from evaluation.errors import EvaluationError
-from evaluation.evaluate import Evaluation, compute, evaluate
-from evaluation.net_benefit import DecisionCurve, decision_curve
-from evaluation.power import (
+from evaluation.statistics.cross_validated import cv_auc, cv_auc_test
+from evaluation.statistics.kappa import Kappa, cohen_kappa, stratified_spearman
+from evaluation.statistics.net_benefit import DecisionCurve, decision_curve
+from evaluation.statistics.power import (
     Simulated,
     minimum_detectable_difference,
     optimism_of_best,
@@ -24,13 +31,15 @@ from evaluation.power import (
     single_auc_positives,
     single_auc_power,
 )
-from evaluation.proportions import Interval, McNemar, clopper_pearson, holm, mcnemar, wilson
-from evaluation.ranking import Ranking, rank_cells
-from evaluation.roc_band import RocBand, roc_band
-from evaluation.runs import Run, Sweep, read_sweep
-from evaluation.seal import Seal, read_seal, unseal
-from evaluation.tables import Tables, make_tables
-from evaluation.thresholds import (
+from evaluation.statistics.proportions import (
+    Interval,
+    McNemar,
+    clopper_pearson,
+    holm,
+    mcnemar,
+    wilson,
+)
+from evaluation.statistics.roc import (
     Confusion,
     RocCurve,
     confusion,
@@ -39,7 +48,18 @@ from evaluation.thresholds import (
     sensitivity_threshold,
     youden_threshold,
 )
-from evaluation.variability import auc_spread, run_aucs
+from evaluation.statistics.roc_band import RocBand, roc_band
+from evaluation.tables.make import Tables, make_tables
+from evaluation.tables.patients import (
+    auc_spread,
+    concordance,
+    misranked,
+    patient_difficulty,
+    run_aucs,
+)
+from evaluation.tables.ranking import Ranking, rank_cells
+from evaluation.tables.seal import Seal, read_seal, unseal
+from evaluation.text.terminal import render
 
 __all__ = [
     "AucInterval",
@@ -87,6 +107,7 @@ __all__ = [
     "rank_cells",
     "read_seal",
     "read_sweep",
+    "render",
     "roc_band",
     "roc_curve",
     "run_aucs",

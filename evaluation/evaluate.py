@@ -1,67 +1,59 @@
-"""From a sweep folder to tables, CSV files and the report, using nothing but that folder."""
+"""From a sweep folder to its evaluation folder; what was computed last is remembered."""
 
-from dataclasses import dataclass, fields
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import fields
+from importlib.metadata import version
 from pathlib import Path
 
 from evaluation.files import write_atomic
-from evaluation.runs import Sweep, read_sweep
-from evaluation.seal import Seal, read_seal
-from evaluation.study import Study, read_study
-from evaluation.tables import Tables, make_tables
+from evaluation.result import Evaluation, compute
+from evaluation.tables.make import Tables
+
+_FILE = "latest.json"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """The outcome of `evaluate`.
-
-    Attributes:
-        sweep: What was read.
-        study: What the folder tells of the study besides predictions.
-        seal: State of the hold-out.
-        tables: All numbers.
-        folder: Where the CSV files and the report are.
-    """
-
-    sweep: Sweep
-    study: Study
-    seal: Seal
-    tables: Tables
-    folder: Path
-
-    @property
-    def report(self) -> Path:
-        """The report, one HTML file."""
-        return self.folder / "report.html"
-
-    @property
-    def exit_code(self) -> int:
-        """0, or 3 when the hold-out was opened again or something was changed since."""
-        return 0 if self.seal.sound else 3
-
-    def render(self, width: int = 80) -> str:
-        """The comparison as text, `width` columns wide at most."""
-        from evaluation.terminal import render
-
-        return render(self, width)
+_LIBRARIES = ("matplotlib", "numpy", "pandas", "scipy")
 
 
-def compute(sweep_dir: Path, *, out: Path | None = None) -> Evaluation:
-    """All tables of a sweep, without writing anything.
+_NOT_READ = {"log.txt"}
 
-    Args:
-        sweep_dir: Sweep folder (DESIGN, run directory).
-        out: Where `evaluate` is to write; `SWEEP_DIR/evaluation` if not given.
 
-    Raises:
-        EvaluationError: as `read_sweep`, `read_study` and `read_seal`.
-    """
-    sweep = read_sweep(Path(sweep_dir))
-    study, seal = read_study(sweep), read_seal(sweep)
-    tables = make_tables(
-        sweep, study=study, test_labels=seal.labels, test_thresholds=seal.thresholds
-    )
-    folder = Path(out) if out else sweep.path / "evaluation"
-    return Evaluation(sweep=sweep, study=study, seal=seal, tables=tables, folder=folder)
+def remember(evaluation: Evaluation, text: str) -> None:
+    """Keep what was printed of an evaluation that was written; not of one that must warn."""
+    if evaluation.exit_code == 0:
+        known = {"inputs": _hash(evaluation.sweep.path), "text": text}
+        write_atomic(evaluation.folder / _FILE, json.dumps(known))
+
+
+def remembered(sweep_dir: Path) -> str | None:
+    """The text kept, if the report still is what `evaluate` would write; else None."""
+    folder = sweep_dir / "evaluation"
+    try:
+        known = json.loads((folder / _FILE).read_text())
+        current = (folder / "report.html").is_file() and known["inputs"] == _hash(sweep_dir)
+        return str(known["text"]) if current else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _hash(sweep_dir: Path) -> str:
+    """Of the files of the sweep and its runs, of this package and of what it computes with."""
+    found = hashlib.sha256(" ".join(map(version, _LIBRARIES)).encode())
+    for root in (sweep_dir, Path(__file__).parent):
+        for path in _files(root):
+            content = hashlib.sha256(path.read_bytes())
+            found.update(f"{path.relative_to(root)} {content.hexdigest()}\n".encode())
+    return found.hexdigest()
+
+
+def _files(root: Path) -> Iterator[Path]:
+    apart = root / "evaluation"
+    for path in sorted({*root.glob("*"), *root.glob("*/*")}):
+        of_result = path.is_relative_to(apart) or path.name in _NOT_READ
+        if path.is_file() and path.suffix != ".pyc" and path.name[0] != "." and not of_result:
+            yield path
 
 
 def evaluate(sweep_dir: Path, *, out: Path | None = None) -> Evaluation:
@@ -80,8 +72,8 @@ def evaluate(sweep_dir: Path, *, out: Path | None = None) -> Evaluation:
     """
     from evaluation.checklists import as_csv, fill
     from evaluation.figures import drawings
-    from evaluation.model_card import model_card
     from evaluation.report import report_html
+    from evaluation.text.model_card import model_card
 
     result = compute(sweep_dir, out=out)
     made, checklists = drawings(result), fill(result)

@@ -6,16 +6,14 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
 if TYPE_CHECKING:
-    from experiments.compose import Run
-    from experiments.slurm import Submitted
-    from experiments.sweep import Sweep
+    pass
+from experiments.launchers.go import go
 
 _Presets = Literal["demo", "published"]
 
@@ -41,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"error: {error}", file=sys.stderr)
         code = 2
     except OSError as error:
-        from experiments.failures import storage_complaint
+        from experiments.run_folder.failures import storage_complaint
 
         complaint = storage_complaint(error)
         if complaint is None:
@@ -126,10 +124,10 @@ def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
     sub = command(
         "fit", _fit, "train and score one run: ceus fit architecture=resnet modality=video"
     )
-    settings(sub, "keys of experiments/base.yaml")
+    settings(sub, "keys of experiments/yaml/base.yaml")
 
     sub = command("sweep", _sweep, "train and score all runs of a sweep that are not done")
-    sub.add_argument("file", type=Path, help="as experiments/sweep/demo.yaml")
+    sub.add_argument("file", type=str, help="demo, study, or a YAML file of your own")
     settings(sub, "for every run; an axis is narrowed")
     sub.add_argument(
         "--cohort",
@@ -188,7 +186,7 @@ def _tracking_commands(command: Callable[..., ArgumentParser]) -> None:
 
 
 def _phantom(options: Namespace) -> int:
-    from datamodules.phantom import make_phantom
+    from datamodules.phantom.make import make_phantom
 
     path = make_phantom(
         options.out, patients=options.patients, seed=options.seed, preset=options.preset
@@ -198,7 +196,7 @@ def _phantom(options: Namespace) -> int:
 
 
 def _prepare(options: Namespace) -> int:
-    from datamodules.prepare import prepare
+    from datamodules.ingest.prepare import prepare
 
     prepare(
         options.cohort,
@@ -212,14 +210,14 @@ def _prepare(options: Namespace) -> int:
     )
     print(f"store: {options.store}")
     if options.cache is not None:
-        from datamodules.cache import fill_cache
+        from datamodules.store.clips import fill_cache
 
         print(f"cache: {fill_cache(options.store, size=options.cache)}")
     return 0
 
 
 def _split(options: Namespace) -> int:
-    from datamodules.splits import make_split
+    from datamodules.store.splits import make_split
 
     path = make_split(
         options.store,
@@ -236,15 +234,16 @@ def _fit(options: Namespace) -> int:
     from experiments.processes import warm_server
 
     warm_server()  # imports while we compose
-    from experiments.compose import compose, make_run
-    from experiments.sweep import LauncherSettings, Sweep
+    from experiments.config.compose import compose, make_run
+    from experiments.sweeps.expand import Sweep
+    from experiments.sweeps.file import LauncherSettings
 
     run = make_run(compose(options.set))
     devices = run.config["trainer"]["devices"]
     settings = LauncherSettings(parallel=1, devices_per_run=devices if devices != "auto" else 1)
     # Single runs gather in one folder, listed like a sweep's, so that evaluate reads them too.
     sweep = Sweep(run.study.sweep, run.folder.parent, (run,), settings)
-    code = _go(sweep, extend=True)
+    code = go(sweep, extend=True)
     print(f"run: {run.folder}")
     return code
 
@@ -254,7 +253,8 @@ def _sweep(options: Namespace) -> int:
 
     warm_server()  # imports while we compose
     from experiments.errors import ConfigError
-    from experiments.sweep import expand, make_data, read_sweep
+    from experiments.sweeps.expand import expand, make_data
+    from experiments.sweeps.file import read_sweep
 
     file = read_sweep(options.file, options.set)
     if options.cohort and options.plan:
@@ -268,15 +268,15 @@ def _sweep(options: Namespace) -> int:
     if options.plan:
         from rich.console import Console
 
-        from experiments.plan import plan
+        from experiments.launchers.plan import plan
 
         Console().print(plan(sweep))
         return 0
     # Evaluation needs the ends.
-    code = _go(sweep, extend=options.extend, wait=options.wait or options.evaluate)
+    code = go(sweep, extend=options.extend, wait=options.wait or options.evaluate)
     if not options.evaluate:
         return code
-    from evaluation.latest import remembered
+    from evaluation.evaluate import remembered
 
     if text := remembered(sweep.folder):
         print(text)
@@ -284,74 +284,8 @@ def _sweep(options: Namespace) -> int:
     return max(code, _print_evaluation(sweep.folder))
 
 
-def _go(sweep: Sweep, *, extend: bool, wait: bool = True) -> int:
-    from experiments.failures import STORAGE
-    from experiments.launch import launch
-    from experiments.slurm import queued
-    from experiments.status import read_status
-    from experiments.sweep import freeze, pending
-
-    in_queue = queued(sweep.folder)
-    queue = [run for run in pending(sweep) if run.run_id not in in_queue]
-    before = partial(freeze, sweep, extend=extend)
-    if sweep.launcher.kind == "slurm":
-        from experiments.follow import follow
-        from experiments.launch import check_runs
-        from experiments.slurm import submit
-
-        check_runs(queue)
-        before()
-        _print_jobs(sweep, submit(sweep, queue), len(in_queue))
-        if not wait:
-            return 0
-        failed = [(run, 1) for run in follow(sweep)]
-    else:
-        failed = launch(queue, len(sweep.runs), sweep.launcher, before=before, needs=sweep.needs)
-    _print_ends(sweep, failed)
-    if failed and all(code in (2, STORAGE) for _, code in failed):
-        return 2
-    waiting = any(
-        run.run_id in sweep.needs and read_status(run.folder).state == "pending" for run in queue
-    )
-    return 1 if failed or waiting else 0
-
-
-def _print_jobs(sweep: Sweep, jobs: Sequence[Submitted], queued: int) -> None:
-    count = sum(len(job.runs) for job in jobs)
-    print(f"sweep {sweep.name}: {count} runs submitted, {queued} were in the queue")
-    for job in jobs:
-        print(f"  job {job.job_id}: {len(job.runs)} runs, {sweep.folder / 'slurm' / job.script}")
-    print(
-        f"follow them: ceus status {sweep.folder}; called again, only what is missing is submitted"
-    )
-
-
-def _print_ends(sweep: Sweep, failed: Sequence[tuple[Run, int]]) -> None:
-    from experiments.failures import reason_of_code
-    from experiments.status import is_locked, read_status
-
-    states = {run.run_id: read_status(run.folder) for run in sweep.runs}
-    done = sum(status.state == "done" for status in states.values())
-    held = sum(is_locked(run.folder) for run in sweep.runs)
-    print(
-        f"sweep {sweep.name}: {done} done, {len(failed)} failed, "
-        f"{len(states) - done - len(failed)} left"
-        + (f", {held} of them under way in another process" if held else "")
-        + f" ({sweep.folder})"
-    )
-    for run, code in failed:
-        status = states[run.run_id]
-        reason = reason_of_code(code) if status.state == "running" else status.reason
-        print(f"  {run.run_id}: {reason or status.state} ({run.folder / 'log.txt'})")
-    ended = {run.run_id for run, _ in failed}
-    for run in sweep.runs:
-        status = states[run.run_id]
-        if status.state == "pending" and status.reason and run.run_id not in ended:
-            print(f"  {run.run_id}: {status.reason}")
-
-
 def _status(options: Namespace) -> int:
-    from experiments.overview import print_overview
+    from experiments.launchers.overview import print_overview
 
     print_overview(options.folder, failed=options.failed)
     return 0
@@ -367,7 +301,7 @@ def _evaluate(options: Namespace) -> int:
 
 
 def _wandb_sync(options: Namespace) -> int:
-    from experiments.wandb_sync import upload_sweep
+    from experiments.tracking.sync import upload_sweep
 
     failed = False
     for upload in upload_sweep(options.folder, run_seconds=options.seconds):
@@ -381,7 +315,7 @@ def _dashboard(options: Namespace) -> int:
 
     if options.project:
         os.environ["WANDB_PROJECT"] = options.project
-    from experiments.dashboard import make_dashboard
+    from experiments.tracking.dashboard import make_dashboard
 
     made = make_dashboard(options.folder, online=options.online, entity=options.entity)
     print(f"dashboard: {made.file}")
@@ -391,7 +325,7 @@ def _dashboard(options: Namespace) -> int:
 
 
 def _patient(options: Namespace) -> int:
-    from datamodules.pseudonyms import Pseudonyms
+    from datamodules.store.pseudonyms import Pseudonyms
 
     patients = Pseudonyms(options.store)
     for patient_hash in options.hashes:
@@ -401,7 +335,7 @@ def _patient(options: Namespace) -> int:
 
 def _store_of(folder: Path) -> Path:
     """The store that the runs of a sweep were made from, as their configuration names it."""
-    from experiments.compose import load_yaml
+    from experiments.config.files import load_yaml
     from experiments.errors import ConfigError
 
     configs = sorted(folder.glob("*/config.yaml"))
@@ -415,10 +349,10 @@ def _store_of(folder: Path) -> Path:
 
 def _print_evaluation(folder: Path) -> int:
     import evaluation
-    from evaluation.latest import remember
+    from evaluation.evaluate import remember
 
     result = evaluation.evaluate(folder)
-    text = result.render()
+    text = evaluation.render(result)
     remember(result, text)
     print(text)
     return result.exit_code

@@ -19,6 +19,8 @@ def warm_server() -> ForkServerContext:
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["experiments.warm"])
+    # As `python -P`: an `experiments/` in the user's folder must not be taken for this one.
+    os.environ["PYTHONSAFEPATH"] = "1"
     forkserver.ensure_running()
     return context
 

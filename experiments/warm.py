@@ -13,7 +13,13 @@ die_with_parent()
 _on_ctrl_c = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller answers it, in a line
 gc.disable()  # what is imported stays; looking for garbage takes a sixth of the time
 # wandb.init imports its launch package, half of what a small run costs.
-for _name in ("experiments.run", "datamodules.combined", "decord", "av", "wandb.sdk.launch"):
+for _name in (
+    "experiments.training.process",
+    "datamodules.batches.modalities",
+    "decord",
+    "av",
+    "wandb.sdk.launch",
+):
     import_module(_name)
 gc.freeze()  # nor need the forked runs look again, and their pages stay shared
 gc.enable()

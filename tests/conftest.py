@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from datamodules.phantom import PhantomPreset, make_phantom
-from datamodules.prepare import prepare
-from datamodules.splits import make_split
+from datamodules.ingest.prepare import prepare
+from datamodules.phantom.make import PhantomPreset, make_phantom
+from datamodules.store.splits import make_split
 
 ROOT = Path(__file__).parents[1]
 # Two test processes share two cores.

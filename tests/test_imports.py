@@ -2,19 +2,15 @@
 
 import ast
 import re
+import shutil
 import tomllib
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-ROOMS = {
-    "backbones": set(),
-    "datamodules": set(),
-    "evaluation": set(),
-    "lightning_modules": {"backbones"},
-    "experiments": {"lightning_modules", "backbones", "datamodules", "evaluation"},
-}
+from tools import house
+
+ROOT = house.ROOT
 
 
 def imports(path: Path) -> set[str]:
@@ -27,13 +23,49 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_imports_only_the_rooms_it_may(room: str) -> None:
-    files = list((ROOT / room).rglob("*.py"))
-    assert files
-    for path in files:
-        foreign = (imports(path) & set(ROOMS)) - ROOMS[room] - {room}
-        assert not foreign, f"{path.relative_to(ROOT)} imports {sorted(foreign)}"
+def test_no_import_runs_upward_or_across() -> None:
+    assert house.forbidden(house.arrows()) == []
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    assert house.circles(house.arrows()) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "line", "told"),
+    [
+        ("backbones/errors.py", "import lightning_modules", "imports lightning_modules"),
+        ("datamodules/store/folder.py", "from datamodules.batches import plan", "batches.plan"),
+        ("evaluation/errors.py", "from datamodules import Store", "imports datamodules"),
+        ("experiments/tracking/charts.py", "from experiments.sweeps.file import x", "sweeps.file"),
+        ("experiments/training/pace.py", "from experiments.sweeps.file import x", "sweeps.file"),
+    ],
+)
+def test_a_forbidden_import_is_found(tmp_path: Path, path: str, line: str, told: str) -> None:
+    for room in house.ROOMS:
+        shutil.copytree(ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("*.pyc"))
+    spoilt = tmp_path / path
+    spoilt.write_text(f"{spoilt.read_text()}\n\ndef late() -> None:\n    {line}\n")
+    (found,) = house.forbidden(house.arrows(tmp_path))
+    assert found.startswith(path.removesuffix(".py").replace("/", "."))
+    assert told in found
+
+
+def test_a_circle_within_a_wing_is_found(tmp_path: Path) -> None:
+    for room in house.ROOMS:
+        shutil.copytree(ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("*.pyc"))
+    below = tmp_path / "datamodules" / "store" / "clip_file.py"
+    below.write_text(f"{below.read_text()}\n\nfrom datamodules.store.clips import ClipReader\n")
+    (circle,) = house.circles(house.arrows(tmp_path))
+    assert {"datamodules.store.clip_file", "datamodules.store.clips"} <= set(circle)
+
+
+def test_the_drawing_names_every_wing() -> None:
+    drawn = "\n".join(house.draw())
+    assert "circles: 0; arrows upward or across: 0" in drawn
+    for floors in house.FLOORS.values():
+        for name in (name for floor in floors for name in floor):
+            assert f"  {name} " in drawn
 
 
 def test_evaluation_needs_no_torch() -> None:

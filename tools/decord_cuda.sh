@@ -45,7 +45,7 @@ cp "$work/build/libdecord.so" "$work/decord/python/decord/"
 "$python" -m pip install --quiet --force-reinstall --no-deps "$work/decord/python"
 "$python" -c "
 import torch
-from datamodules.decode import DecordCuda, probe
+from datamodules.store.decode import DecordCuda, probe
 reason = probe(DecordCuda(torch.device('cuda', 0)))
 raise SystemExit(f'error: built, but {reason}' if reason else print('decord decodes on CUDA'))
 "

@@ -16,7 +16,7 @@ import yaml
 from evaluation.checklists.answers import answers
 
 if TYPE_CHECKING:
-    from evaluation.evaluate import Evaluation
+    from evaluation.result import Evaluation
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from evaluation.cohort import DEVELOPMENT
-from evaluation.formatting import is_deployed, number
-from evaluation.operating import YOUDEN, rules
-from evaluation.settings import brief
-from evaluation.summary import findings, headline
+from evaluation.tables.cohort import DEVELOPMENT
+from evaluation.tables.operating import YOUDEN, rules
+from evaluation.text.format import brief, number
+from evaluation.text.sentences import findings, headline, is_deployed
 
 if TYPE_CHECKING:
-    from evaluation.evaluate import Evaluation
+    from evaluation.result import Evaluation
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from evaluation.figures.study import flow, flow_figure, training, training_figur
 from evaluation.figures.style import COLOURS, Drawing, styled
 
 if TYPE_CHECKING:
-    from evaluation.evaluate import Evaluation
+    from evaluation.result import Evaluation
 
 __all__ = [
     "COLOURS",

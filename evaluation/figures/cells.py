@@ -12,7 +12,7 @@ from evaluation.figures.style import of_style, panels
 if TYPE_CHECKING:
     import pandas as pd
 
-    from evaluation.evaluate import Evaluation
+    from evaluation.result import Evaluation
 
 PARTS = {"oof": "out-of-fold", "test": "test"}
 """Parts with labels, and what they are called."""

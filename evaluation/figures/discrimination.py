@@ -1,13 +1,11 @@
 """Figures of discrimination: AUCs of all cells, ROC curves, folds, differences between cells."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from evaluation.comparisons import PAIRED, PRIMARY
 from evaluation.figures.cells import (
     PARTS,
     architectures_of,
@@ -28,10 +26,12 @@ from evaluation.figures.style import (
     marker,
     panels,
 )  # fmt: skip
-from evaluation.formatting import interval, number, p_value
+from evaluation.tables.comparisons import PAIRED, PRIMARY
+from evaluation.text.format import interval, number, p_value
 
 if TYPE_CHECKING:
-    from evaluation.evaluate import Evaluation
+    from evaluation.result import Evaluation
+from evaluation.text.format import _PRIMARY, pair
 
 
 def comparison(evaluation: "Evaluation") -> Drawing:
@@ -280,16 +280,3 @@ def forest_figure(evaluation: "Evaluation") -> Figure:
         tick.set_fontweight("bold" if is_heading else "normal")
     grid[0].set_ylim(y, -1)
     return figure
-
-
-_PRIMARY = "primary contrast"
-
-
-def pair(row: Mapping[Any, Any]) -> str:
-    """`resnet: video − image` within an architecture, else `video: swin − resnet`."""
-    a, b = (f"{row[f'architecture_{s}']} {row[f'modality_{s}']}" for s in "ab")
-    if row["architecture_a"] == row["architecture_b"]:
-        return f"{row['architecture_a']}: {row['modality_a']} − {row['modality_b']}"
-    if row["modality_a"] == row["modality_b"]:
-        return f"{row['modality_a']}: {row['architecture_a']} − {row['architecture_b']}"
-    return f"{a} − {b}"

@@ -23,11 +23,11 @@ from evaluation.figures.style import (
     below,
     panels,
 )  # fmt: skip
-from evaluation.formatting import number
-from evaluation.operating import YOUDEN
+from evaluation.tables.operating import YOUDEN
+from evaluation.text.format import number
 
 if TYPE_CHECKING:
-    from evaluation.evaluate import Evaluation
+    from evaluation.result import Evaluation
 
 
 def calibration(evaluation: "Evaluation") -> Drawing:

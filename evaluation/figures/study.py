@@ -8,7 +8,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from evaluation.cohort import DEVELOPMENT, HOLDOUT
 from evaluation.figures.cells import architectures_of, modalities_of, of_cell
 from evaluation.figures.style import (
     FAINT,
@@ -19,10 +18,11 @@ from evaluation.figures.style import (
     of_style,
     panels,
 )  # fmt: skip
-from evaluation.formatting import number
+from evaluation.tables.cohort import DEVELOPMENT, HOLDOUT
+from evaluation.text.format import number
 
 if TYPE_CHECKING:
-    from evaluation.evaluate import Evaluation
+    from evaluation.result import Evaluation
 
 
 def flow(evaluation: "Evaluation") -> Drawing:

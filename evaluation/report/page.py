@@ -12,10 +12,10 @@ from evaluation.checklists import CHECKLISTS, Answered
 from evaluation.figures import Drawing
 from evaluation.report.provenance import provenance, settings_view
 from evaluation.report.sections import sections
-from evaluation.summary import findings, headline, said
+from evaluation.text.sentences import findings, headline, said
 
 if TYPE_CHECKING:
-    from evaluation.evaluate import Evaluation
+    from evaluation.result import Evaluation
 
 
 def report_html(

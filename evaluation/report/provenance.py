@@ -6,10 +6,10 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from evaluation.report.views import View, words
-from evaluation.settings import brief, in_use
+from evaluation.text.format import brief, in_use
 
 if TYPE_CHECKING:
-    from evaluation.evaluate import Evaluation
+    from evaluation.result import Evaluation
 
 _OWN_PACKAGES = ("ceus", "numpy", "scipy", "pandas", "matplotlib")
 _SETTINGS = (

@@ -2,12 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from evaluation.comparisons import PAIRED, PRIMARY
-from evaluation.figures.discrimination import pair
-from evaluation.formatting import notes, number, p_value
-from evaluation.operating import YOUDEN
-from evaluation.published import PUBLISHED, SOURCE
-from evaluation.report import study
+from evaluation.report import study_sections
+from evaluation.report.published import PUBLISHED, SOURCE
 from evaluation.report.views import (
     Column,
     Row,
@@ -22,10 +18,14 @@ from evaluation.report.views import (
     words,
 )  # fmt: skip
 from evaluation.report.views import notes as counted_notes
-from evaluation.scores import DEPLOYED
+from evaluation.tables.comparisons import PAIRED, PRIMARY
+from evaluation.tables.operating import YOUDEN
+from evaluation.tables.scores import DEPLOYED
+from evaluation.text.format import number, p_value, pair
+from evaluation.text.sentences import notes
 
 if TYPE_CHECKING:
-    from evaluation.evaluate import Evaluation
+    from evaluation.result import Evaluation
 
 _RISKS = (0.1, 0.2, 0.3)
 
@@ -34,16 +34,16 @@ def sections(evaluation: "Evaluation") -> list[Section]:
     """All of them but provenance, checklists and methods, which are lists of their own."""
     return [
         _results(evaluation),
-        study.patients(evaluation),
+        study_sections.patients(evaluation),
         _discrimination(evaluation),
         _operating(evaluation),
         _contrasts(evaluation),
         _calibration(evaluation),
         _decision(evaluation),
         _transfer(evaluation),
-        study.planning(evaluation),
-        study.training(evaluation),
-        study.openings(evaluation),
+        study_sections.planning(evaluation),
+        study_sections.training(evaluation),
+        study_sections.openings(evaluation),
     ]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from evaluation.formatting import interval, number
+from evaluation.text.format import interval, number
 
 Row = Mapping[str, Any]
 

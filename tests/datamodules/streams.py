@@ -19,8 +19,8 @@ from datamodules import (
     WindowGrid,
     make_split,
 )
-from datamodules.base import PatientDataModule
-from datamodules.prepare import prepare
+from datamodules.batches.datamodule import PatientDataModule
+from datamodules.ingest.prepare import prepare
 
 FRAMES, FPS, CANVAS = 24, 8, 64
 IMAGE = {"image_size": 24, "image_mean": (0.0, 0.0, 0.0), "image_std": (1.0, 1.0, 1.0)}

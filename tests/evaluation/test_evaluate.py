@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evaluation import Tables, compute, evaluate, unseal
+from evaluation import Tables, compute, evaluate, render, unseal
 from evaluation.checklists import fill
+from evaluation.evaluate import remember, remembered
 from evaluation.figures import comparison_figure, drawings
-from evaluation.latest import remember, remembered
 from evaluation.report import report_html
 from evaluation.report.provenance import provenance
 
@@ -117,7 +117,7 @@ def test_what_was_printed_is_kept_until_something_that_is_read_changes(sweep):
 
 
 def test_terminal_table_fits_and_says_what_is_lacking(result):
-    text = result.render(80)
+    text = render(result, 80)
     lines = text.splitlines()
     report = next(number for number, line in enumerate(lines) if line.startswith("Report: "))
     assert max(map(len, lines[:report])) <= 80
@@ -131,7 +131,7 @@ def test_terminal_table_fits_and_says_what_is_lacking(result):
 
 def test_terminal_shows_test_figures_once_opened(sweep):
     unseal(sweep.path, sweep.store, reason="final analysis")
-    text = compute(sweep.path).render(80)
+    text = render(compute(sweep.path), 80)
     assert text.count(" ‡ ") == 4
     assert "‡ ensemble of fold models" in text
     assert "opened 1 time" in text

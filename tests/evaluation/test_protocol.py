@@ -23,16 +23,23 @@ from evaluation import (
     mcnemar,
     overlapping_test,
     read_sweep,
+    render,
     sensitivity_threshold,
     unseal,
     youden_threshold,
 )
 from evaluation.checklists import fill
-from evaluation.comparisons import AVAILABLE, OF_ARCHITECTURES, OF_MODALITIES, PAIRED, PRIMARY
 from evaluation.figures import drawings
-from evaluation.planning import DETECTABLE, OPTIMISM, PRIMARY_POWER
 from evaluation.report import report_html
-from evaluation.seal import read_seal
+from evaluation.tables.comparisons import (
+    AVAILABLE,
+    OF_ARCHITECTURES,
+    OF_MODALITIES,
+    PAIRED,
+    PRIMARY,
+)
+from evaluation.tables.planning import DETECTABLE, OPTIMISM, PRIMARY_POWER
+from evaluation.tables.seal import read_seal
 
 ANALYSIS = {
     "primary": {"modalities": ["video", "image"], "architecture": "alpha"},
@@ -357,17 +364,17 @@ def test_a_primary_contrast_without_its_runs_is_told(sweep):
     declare(sweep, {"primary": {"modalities": ["combined", "image"]}})
     result = compute(sweep.path)
     assert not (result.tables.comparisons["family"] == PRIMARY).any()
-    assert "Primary contrast, combined less image: not all of its runs are done." in result.render()
+    assert "Primary contrast, combined less image: not all of its runs are done." in render(result)
 
 
 def test_a_contrast_of_selected_architectures_says_where_they_were_chosen(sweep):
     declare(sweep, {"primary": {"modalities": ["video", "image"]}})
-    text = " ".join(compute(sweep.path).render().split())
+    text = " ".join(render(compute(sweep.path)).split())
     assert "Primary contrast," in text
     assert "(architectures chosen on the same patients)" in text
     assert "No primary contrast was declared" not in text
     declare(sweep, {})
-    assert "No primary contrast was declared" in compute(sweep.path).render()
+    assert "No primary contrast was declared" in render(compute(sweep.path))
 
 
 def test_planning_states_what_the_cohort_can_show(tables):
@@ -434,11 +441,11 @@ def test_unfinished_and_odd_sweeps_are_evaluated(sweep_maker, tmp_path, folds, l
     declare(made, ANALYSIS)
     for run_id in made.run_ids(**pending) if pending else ():
         made.status(run_id, "pending")
-    compute(made.path).render()
+    render(compute(made.path))
     unseal(made.path, made.store, reason="final analysis")
     result = compute(made.path)
     assert result.exit_code == 0
-    text = result.render()
+    text = render(result)
     assert max(map(len, text.splitlines()[:-1])) <= 80
     assert "</html>" in report_html(result, drawings(result), fill(result))
     for field in fields(Tables):

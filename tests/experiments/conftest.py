@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from experiments.compose import Run, compose, make_run
-from experiments.launch import launch
-from experiments.sweep import LauncherSettings, Sweep, freeze
+from experiments.config.compose import Run, compose, make_run
+from experiments.launchers.local import launch
+from experiments.sweeps.expand import Sweep
+from experiments.sweeps.file import LauncherSettings
+from experiments.sweeps.freeze import freeze
 
 OWN = Path(__file__).parent / "own"
 Launch = Callable[[Run], int]

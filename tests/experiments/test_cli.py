@@ -9,7 +9,7 @@ import pytest
 
 from experiments.cli import main
 
-DEMO = Path(__file__).parents[2] / "experiments" / "sweep" / "demo.yaml"
+DEMO = Path(__file__).parents[2] / "experiments" / "yaml" / "sweep" / "demo.yaml"
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
@@ -50,7 +50,7 @@ ONE_RUN = ("architecture=resnet", "modality=image", "fold=0")
             "encodr_lr",
         ),
         (["fit", "architecture=resnet", "modality=image", "store={store}", "seed=x"], "seed"),
-        (["sweep", "nothing.yaml"], "sweep must be a YAML file"),
+        (["sweep", "nothing.yaml"], "sweep must be one of demo, study or the path of a YAML file"),
         (["prepare", "nothing.csv", "out"], "nothing.csv"),
         (["status", "nowhere"], "folder must hold a sweep"),
         (["evaluate", "nowhere"], "nowhere"),

@@ -12,10 +12,13 @@ import pandas as pd
 import pytest
 
 from experiments.errors import ConfigError
-from experiments.follow import follow
-from experiments.slurm import queued, submit
-from experiments.status import is_locked, read_status
-from experiments.sweep import Sweep, expand, freeze, pending, read_sweep
+from experiments.launchers.follow import follow
+from experiments.launchers.slurm import queued, submit
+from experiments.run_folder.lock import is_locked
+from experiments.run_folder.status import read_status
+from experiments.sweeps.expand import Sweep, expand, pending
+from experiments.sweeps.file import read_sweep
+from experiments.sweeps.freeze import freeze
 from tests.command import ceus
 
 OWN = Path(__file__).parents[1] / "experiments" / "own"

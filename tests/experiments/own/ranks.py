@@ -69,8 +69,8 @@ def _rank(
 
 def evaluate(configs: dict[str, Any], out: Path) -> None:
     """Validates and predicts with the initial weights of each configuration."""
-    from experiments.build import build
-    from experiments.predict import predict
+    from experiments.training.build import build
+    from experiments.training.predict import predict
 
     for name, config in configs.items():
         trainer, model, data = build(config, root=out)
@@ -85,8 +85,8 @@ def train(config: dict[str, Any], out: Path) -> None:
     """Fits a configuration and writes the loss of each step, the mean over all processes."""
     from lightning import Callback
 
-    from experiments.build import build, protocol_callbacks
-    from experiments.compose import Study
+    from experiments.config.compose import Study
+    from experiments.training.build import build, protocol_callbacks
 
     losses: list[float] = []
 

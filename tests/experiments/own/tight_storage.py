@@ -11,10 +11,12 @@ import sys
 from pathlib import Path
 
 from experiments.cli import main
-from experiments.compose import compose, make_run
-from experiments.launch import launch
-from experiments.status import read_status
-from experiments.sweep import LauncherSettings, Sweep, freeze
+from experiments.config.compose import compose, make_run
+from experiments.launchers.local import launch
+from experiments.run_folder.status import read_status
+from experiments.sweeps.expand import Sweep
+from experiments.sweeps.file import LauncherSettings
+from experiments.sweeps.freeze import freeze
 
 OWN = Path(__file__).parent
 

@@ -1,0 +1,404 @@
+"""What the three datamodules share: everything but the settings of their inputs."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+import numpy as np
+import torch
+
+from datamodules.batches.augment import Augment, normalise, resize
+from datamodules.batches.device import DeviceStage, pin
+from datamodules.batches.loader import Batch, IntArray, RowLoader, Sample, collate
+from datamodules.batches.plan import (
+    ClassSampling,
+    balanced_repeats,
+    evaluation_batches,
+    stratified_order,
+    training_batches,
+)
+from datamodules.batches.rows import Row, evaluation_rows, training_rows
+from datamodules.batches.sampling import ClipTimes, FrameSampling, Window
+from datamodules.errors import DataError
+from datamodules.store.cache import Cache, FrameCache, open_cache
+from datamodules.store.clips import ClipReader
+from datamodules.store.decode import Decode, choose_decoder
+from datamodules.store.folder import Store
+from datamodules.store.splits import load_split
+
+_MODALITY = {"image": "image", "video": "ceus"}
+"""Modality in the store of each input."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """How images, or the frames of a clip, reach the encoder.
+
+    Attributes:
+        size: Side in pixels, 1 or more.
+        mean: Mean of the encoder's pretraining data per channel, 0 to 1.
+        std: Its standard deviation per channel, above 0.
+    """
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise DataError(f"image_size and video_size must be 1 or more, got {self.size!r}.")
+        if not all(value > 0 for value in self.std):
+            raise DataError(f"image_std and video_std must be above 0, got {self.std!r}.")
+
+
+class PatientDataModule(L.LightningDataModule):
+    """Base of the datamodules: parts, rows, batches, and the work on the device.
+
+    A subclass names its inputs. Training rows: each patient has as many as it has images or clips,
+    whichever are more, paired anew every epoch. Evaluation rows: every image with every window of
+    every clip. A patient without any of the inputs is left out. Labels of the hold-out (part
+    ``test``) are NaN; they are not looked up.
+
+    A batch has, besides the keys of DESIGN's contract, ``row_key``, unique in a part: a process
+    without a row of its own at evaluation repeats one, and who gathers drops it by this key. A
+    training batch has ``loss_weight (B,)`` float32: a step's loss is the mean over its rows and
+    processes of loss × weight.
+
+    Args:
+        store: A prepared store.
+        split: Name of a split of this store.
+        fold: Number of the fold, from 0, or ``all``.
+        seed: Seed of order, windows and augmentation, 0 or more.
+        batch_size: Training rows per batch and process.
+        eval_batch_size: Evaluation rows per batch and process; ``batch_size`` if not given.
+        num_threads: Threads that read ahead, each a batch; 0 reads when a batch is asked for.
+        class_sampling: How the classes of training rows meet, see
+            :data:`datamodules.batches.plan.ClassSampling`.
+        augment: Changes to training rows on the device; none if not given.
+        decode: Where clips are decoded: ``auto``, ``cpu`` or ``cuda``, see
+            :func:`datamodules.store.decode.choose_decoder`. With a cache it is the CPU.
+        cache: Where decoded frames are kept at the size of the video input: ``off``, ``disk`` (in
+            the store's folder) or ``ram``; see :class:`datamodules.store.cache.FrameCache`.
+        cache_gb: Most that the cache may take, in 10^9 bytes, 0 or more.
+
+    Raises:
+        DataError: If a setting is out of range; from :meth:`setup` if the store, the split or the
+            fold do not exist or do not fit, a part has no rows, training lacks a class, or the
+            sampling of evaluation varies in time.
+    """
+
+    inputs: dict[str, Input]
+    """``image`` and ``video``, in this order, or one of them."""
+    train_sampling: FrameSampling
+    """Frames in training; one of its windows per row. Set where there is a video input."""
+    eval_sampling: FrameSampling
+    """Frames in evaluation; every window is a row. Set where there is a video input."""
+
+    def __init__(
+        self,
+        *,
+        store: Path,
+        split: str,
+        fold: int | Literal["all"],
+        seed: int = 0,
+        batch_size: int = 8,
+        eval_batch_size: int | None = None,
+        num_threads: int = 2,
+        class_sampling: ClassSampling = "stratified",
+        augment: Augment | None = None,
+        decode: Decode = "auto",
+        cache: Cache = "off",
+        cache_gb: float = 50.0,
+    ) -> None:
+        super().__init__()
+        eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
+        for name, value, least in (
+            ("seed", seed, 0),
+            ("batch_size", batch_size, 1),
+            ("eval_batch_size", eval_batch_size, 1),
+            ("num_threads", num_threads, 0),
+            ("cache_gb", cache_gb, 0),
+        ):
+            if value < least:
+                raise DataError(f"{name} must be {least} or more, got {value!r}.")
+        self._path, self._split, self._fold = Path(store), split, fold
+        self._seed, self._num_threads, self._augment = seed, num_threads, augment
+        self._batch_size, self._eval_batch_size = batch_size, eval_batch_size
+        self._class_sampling = class_sampling
+        if decode == "cuda" and cache in {"disk", "ram"}:
+            raise DataError(
+                f"decode must be auto or cpu with a cache, got {decode!r} (cache={cache}). "
+                "A cache keeps what the CPU decodes: set cache=off to decode on the GPU."
+            )
+        self._decode, self._cache_where, self._cache_gb = decode, cache, cache_gb
+        self._cache: FrameCache | None = None
+        self._parts: dict[str, tuple[str, ...]] = {}
+
+    def setup(self, stage: str = "") -> None:
+        """Read store and split and check them, once; the stage makes no difference."""
+        del stage
+        if self._parts:
+            return
+        self._store = Store(self._path)
+        listed = load_split(self._path, self._split).parts(self._fold)
+        table = self._store.items
+        self._items: dict[str, dict[str, list[str]]] = {}
+        for key in self.inputs:
+            of_modality = table[table["modality"] == _MODALITY[key]].sort_values("item_id")
+            groups = of_modality.groupby("patient_id")["item_id"]
+            self._items[key] = {str(patient): list(ids) for patient, ids in groups}
+        where = f"fold {self._fold} of split {self._split!r}, {self._path}"
+        modalities = " or ".join(_MODALITY[key] for key in self.inputs)
+        parts = {}
+        for part, patients in listed.items():
+            parts[part] = tuple(
+                p for p in patients if any(p in ids for ids in self._items.values())
+            )
+            if not parts[part]:
+                raise DataError(
+                    f"part {part!r} must have patients with {modalities}, got none among its "
+                    f"{len(patients)} ({where}). Use another modality or split, or add items."
+                )
+        labels = self._store.labels
+        self._labels = {p: labels[p] for part in parts if part != "test" for p in parts[part]}
+        lacking = {0, 1} - {self._labels[p] for p in parts["train"]}
+        if lacking:
+            raise DataError(
+                f"training patients must be of both labels, got none of label {lacking.pop()} "
+                f"among {len(parts['train'])} with {modalities} ({where}). "
+                "Use fewer folds, or add patients."
+            )
+        self._open_reader()
+        if "video" in self.inputs:
+            self._times = self._read_times()
+        self._parts = parts
+
+    def teardown(self, stage: str) -> None:
+        """Give the cache up after the last use of a run; a cache in memory goes with it."""
+        if stage == "predict" and self._cache:
+            self._cache.close()
+            self._cache, self._parts = None, {}
+
+    @property
+    def predict_parts(self) -> list[str]:
+        """Parts in the order of :meth:`predict_dataloader`; fold ``all`` has no ``oof``."""
+        self.setup()
+        return list(self._parts)
+
+    def patients(self, part: str) -> tuple[str, ...]:
+        """Patients of a part that have an input: those that predictions must cover exactly."""
+        self.setup()
+        return self._parts[part]
+
+    def train_label_counts(self) -> tuple[int, int]:
+        """Number of negative and of positive training rows, each counted once."""
+        labels = self._row_labels(self._training_rows(epoch=0)).tolist()
+        return labels.count(0), labels.count(1)
+
+    @property
+    def positive_oversampling(self) -> float:
+        """Odds of a positive among the rows of an epoch over those among the rows there are.
+
+        Training on repeated positives shifts logits by its logarithm, as weighting them does.
+        """
+        if self._class_sampling != "balanced":
+            return 1.0
+        negatives, positives = self.train_label_counts()
+        return negatives / positives
+
+    def train_dataloader(self) -> RowLoader:
+        """Shuffled training rows, this process's share of them."""
+        return self._loader(self._training_plan, training=True)
+
+    def val_dataloader(self) -> RowLoader:
+        """Inner validation, this process's share, in order."""
+        return self._evaluation_loader("inner_val")
+
+    def predict_dataloader(self) -> list[RowLoader]:
+        """Every part of :attr:`predict_parts`, as at evaluation: no augmentation, all windows."""
+        return [self._evaluation_loader(part) for part in self.predict_parts]
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Resize, augment and normalise on the device."""
+        del dataloader_idx
+        return self._finish(batch)
+
+    def _finish(self, batch: Batch) -> Batch:
+        batch = dict(batch)
+        for key, settings in self.inputs.items():
+            if batch[key].is_floating_point():  # done by the loader, beside the step
+                continue
+            frames = resize(batch[key], settings.size)
+            parameters = batch.pop(f"{key}_augment", None)
+            if parameters is not None and self._augment:
+                frames = self._augment(frames.flatten(1, 2), parameters).view_as(frames)
+            present = batch.get(f"present_{key}")
+            frames = normalise(frames, mean=settings.mean, std=settings.std, present=present)
+            batch[key] = frames if key == "video" else frames.squeeze(2)
+        return batch
+
+    def _training_rows(self, *, epoch: int) -> list[Row]:
+        rng = np.random.default_rng((self._seed, epoch, 0, 1))
+        return training_rows(self.patients("train"), self._items, rng)
+
+    def _row_labels(self, rows: Sequence[Row]) -> IntArray:
+        return np.array([self._labels[row.patient_id] for row in rows], dtype=np.int64)
+
+    def _training_plan(self, epoch: int, *, rank: int, world: int) -> list[list[Row]]:
+        rows = self._training_rows(epoch=epoch)
+        labels = self._row_labels(rows)
+        rng = np.random.default_rng((self._seed, epoch, 0))
+        if self._class_sampling == "balanced":
+            again = balanced_repeats(labels, rng)
+            # Chance depends on the index: a row shown again is cut and augmented anew.
+            rows += [replace(rows[i], index=len(rows) + k) for k, i in enumerate(again)]
+            labels = np.concatenate([labels, labels[again]])
+        if self._class_sampling == "plain":
+            order = rng.permutation(len(rows))
+        else:
+            order = stratified_order(labels, step=self._batch_size * world, rng=rng)
+        shares = training_batches(order, batch_size=self._batch_size, rank=rank, world=world)
+        return [
+            [replace(rows[i], loss_weight=float(w)) for i, w in zip(*share, strict=True)]
+            for share in shares
+        ]
+
+    def _evaluation_loader(self, part: str) -> RowLoader:
+        rows = evaluation_rows(self.patients(part), self._items, self._evaluation_windows)
+
+        def plan(_: int, *, rank: int, world: int) -> list[list[Row]]:
+            size = self._eval_batch_size
+            batches = evaluation_batches(len(rows), batch_size=size, rank=rank, world=world)
+            return [[rows[i] for i in batch] for batch in batches]
+
+        return self._loader(plan, training=False)
+
+    def _loader(self, plan: Any, *, training: bool) -> RowLoader:
+        self.setup()
+        rank, world = (
+            (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        )
+        # On a CPU the threads that read finish batches, too: beside the step, not before it.
+        on_cpu = self.trainer is not None and self._device.type == "cpu"
+        return RowLoader(
+            plan=partial(plan, rank=rank, world=world),
+            read=partial(self._read_finished if on_cpu else self._read, training=training),
+            num_threads=min(self._num_threads, self._reader.max_threads),
+            stage=DeviceStage(self._device, self._finish) if self._device.type == "cuda" else None,
+            epochs=training,
+        )
+
+    @property
+    def _device(self) -> torch.device:
+        """Where batches go: this rank's device."""
+        return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+
+    def _open_reader(self) -> None:
+        if "video" not in self.inputs:
+            self._reader = ClipReader(self._store)
+            return
+        size = self.inputs["video"].size
+        self._cache = open_cache(
+            self._store, cache=self._cache_where, size=size, limit_gb=self._cache_gb
+        )
+        decoder = choose_decoder("cpu" if self._cache else self._decode, self._device)
+        self._reader = ClipReader(self._store, decoder=decoder, cache=self._cache)
+
+    def _read_times(self) -> dict[str, ClipTimes]:
+        """By clip. Every index is read: a lost clip is found now, not amid an epoch."""
+        if self.eval_sampling.varies:
+            raise DataError(
+                f"eval_sampling must not vary in time, got {self.eval_sampling!r}. "
+                "Set shift_seconds, speed and jitter_seconds to 0 there."
+            )
+        table = self._store.items.set_index("item_id")
+        table = table.loc[[clip for ids in self._items["video"].values() for clip in ids]]
+        columns = (table[name].tolist() for name in ("fps", "arrival_s", "peak_s"))
+        return {
+            clip: ClipTimes(
+                curve=self._reader.index(clip)["level"],
+                fps=fps,
+                arrival_s=None if math.isnan(arrival) else arrival,
+                peak_s=None if math.isnan(peak) else peak,
+            )
+            for clip, fps, arrival, peak in zip(table.index, *columns, strict=True)
+        }
+
+    def _evaluation_windows(self, clip: str) -> Sequence[Window]:
+        rng = np.random.default_rng((self._seed, *clip.encode()))
+        return self.eval_sampling.draw(self._times[clip], rng=rng)
+
+    def _read(self, rows: Sequence[Row], epoch: int, *, training: bool) -> Batch:
+        """A batch before the device: uint8 at the stored size, and what was drawn for its rows."""
+        samples, windows = [], []
+        for row in rows:
+            sample, window = self._draw(row, epoch, training=training)
+            samples.append(sample)
+            windows.append(window)
+        batch = collate(samples)
+        if "image" in self.inputs:
+            batch["image"] = self._images([row.items["image"] for row in rows])
+        if "video" in self.inputs:
+            sampling = self.train_sampling if training else self.eval_sampling
+            clips = [row.items["video"] for row in rows]
+            batch["video"] = self._clips(clips, windows, num_frames=sampling.num_frames)
+        return pin(batch)
+
+    def _read_finished(self, rows: Sequence[Row], epoch: int, *, training: bool) -> Batch:
+        return self._finish(self._read(rows, epoch, training=training))
+
+    def _draw(self, row: Row, epoch: int, *, training: bool) -> tuple[Sample, Window | None]:
+        """A row but for its pixels, and the frames to read."""
+        rng = np.random.default_rng((self._seed, epoch, 1 + row.index))
+        sample: Sample = {
+            "label": torch.tensor(self._labels.get(row.patient_id, float("nan"))).float(),
+            "patient_id": row.patient_id,
+            "item_id": row.item_id,
+            "row_key": f"{row.item_id}@{row.index if training else row.window_number}",
+        }
+        if training:
+            sample["loss_weight"] = torch.tensor(row.loss_weight)
+        window = row.window
+        for key, item in row.items.items():
+            if key == "video" and item is not None and window is None:
+                windows = self.train_sampling.draw(self._times[item], rng=rng)
+                window = windows[int(rng.integers(len(windows)))]
+            if len(row.items) > 1:
+                sample[f"present_{key}"] = torch.tensor(item is not None)
+            if training and self._augment:
+                sample[f"{key}_augment"] = self._augment.draw(rng)
+        return sample, window
+
+    def _images(self, items: Sequence[str | None]) -> torch.Tensor:
+        """uint8 (B, 1, 3, H, W); zero where there is none."""
+        size = (len(items), 1, 3, self._store.canvas, self._store.canvas)
+        images = torch.zeros(size, dtype=torch.uint8)
+        for image, item in zip(images, items, strict=True):
+            if item is not None:
+                image[0] = torch.from_numpy(self._store.image(item))
+        return images
+
+    def _clips(
+        self, items: Sequence[str | None], windows: Sequence[Window | None], *, num_frames: int
+    ) -> torch.Tensor:
+        """uint8 (B, T, 3, H, W), in the memory order of the reader; zero where there is none."""
+        wanted = [
+            (item, window)
+            for item, window in zip(items, windows, strict=True)
+            if item is not None and window is not None
+        ]
+        if not wanted:
+            side = self._reader.size
+            return torch.zeros((len(items), num_frames, 3, side, side), dtype=torch.uint8)
+        frames = self._reader.read_many(wanted)
+        frames = frames.view(len(wanted), -1, *frames.shape[1:])
+        if len(wanted) == len(items):
+            return frames
+        present = torch.tensor([item is not None for item in items], device=frames.device)
+        clips = frames.new_zeros((len(items), *frames.shape[1:]))
+        clips[present] = frames
+        return clips

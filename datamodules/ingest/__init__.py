@@ -1,0 +1,1 @@
+"""From hospital exports to a store: check, read, crop, write."""

@@ -1,0 +1,244 @@
+"""From one source file to one item, in a worker process."""
+
+import hashlib
+import json
+from dataclasses import asdict
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from datamodules.ingest.arrival import NO_ARRIVAL, find_arrival
+from datamodules.ingest.crop.view import View, as_given, view_of_clip, view_of_still
+from datamodules.ingest.likeness import psnr, ssim
+from datamodules.ingest.readers.clip import Box, _Clip
+from datamodules.ingest.readers.dicom import DicomVideo, is_dicom
+from datamodules.ingest.readers.pictures import (
+    Letterbox,
+    MediaError,
+    Picture,
+    crop_picture,
+    letterbox,
+    read_picture,
+)
+from datamodules.ingest.readers.series import PictureSeries, is_series, numbered_pictures
+from datamodules.ingest.readers.video import Video
+from datamodules.ingest.task import (
+    Outcome,
+    Task,
+    item_suffixes,
+    make_item_id,
+    still_alive,
+    watched,
+)
+from datamodules.store.clip_file import (
+    ClipWriter,
+    decode_packets,
+    decode_with_pyav,
+    read_index,
+    read_packets,
+    write_clip,
+)
+
+_READ_BACK = 16  # frames of each clip compared after writing
+
+
+_TOLERANCE = 2  # of 255: what two decoders' colour conversions may differ by
+
+
+def inspect(task: Task) -> Outcome:
+    """Hashes a file, looks at its structure and decodes its first frame: quick, for a whole cohort.
+
+    Finds what does not open, is cut off, is no picture or video, or is smaller than its crop; not
+    damage inside.
+    """
+    with watched(task):
+        try:
+            source_sha = hash_source(task.path)
+            seconds = None
+            if task.modality == "image":
+                crop_picture(_read_still(task.path)[0], task.crop)
+            else:
+                with open_clip(task.path) as video:
+                    seconds = video.header_seconds
+                    for picture in islice(video.frames(), 1):
+                        crop_picture(picture, task.crop)
+            return Outcome(task.line, source_sha=source_sha, seconds=seconds)
+        except (MediaError, OSError) as error:
+            return Outcome(task.line, reason=_reason(error))
+
+
+def ingest(task: Task) -> Outcome:
+    """Decodes, checks, crops, letterboxes, writes and reads back one file.
+
+    Its item's files appear in the staging folder when they are whole, the facts (JSON) last: a
+    later call can take them over.
+    """
+    with watched(task):
+        try:
+            source_sha = hash_source(task.path)
+            item_id = make_item_id(task, source_sha)
+            if item_id in task.known:
+                return Outcome(task.line, source_sha=source_sha, item_id=item_id)
+            # Two rows may bring the same content; they must not write into the same files.
+            stem = task.staging / f"{task.line}-{item_id}"
+            is_image = task.modality == "image"
+            facts = _ingest_image(task, stem) if is_image else _ingest_clip(task, stem)
+            files = [stem.with_suffix(suffix) for suffix in item_suffixes(task.modality)]
+            content = b"".join(path.read_bytes() for path in files)
+            facts |= {
+                "source_sha": source_sha,
+                "item_sha": hashlib.sha256(content).hexdigest(),
+                "bytes": len(content),
+            }
+            stem.with_suffix(".json").write_text(json.dumps(facts))
+            for path in (*files, stem.with_suffix(".json")):
+                path.replace(path.with_name(item_id + path.suffix))
+            return Outcome(task.line, source_sha=source_sha, item_id=item_id, facts=facts)
+        except (MediaError, OSError) as error:
+            return Outcome(task.line, reason=_reason(error))
+
+
+def hash_source(path: Path) -> str:
+    """SHA-256 of a file, or of the pictures of a folder one after another."""
+    total = hashlib.sha256()
+    for part in numbered_pictures(path) if path.is_dir() else (path,):
+        with part.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256")
+        if part is path:
+            return digest.hexdigest()
+        total.update(digest.digest())
+    return total.hexdigest()
+
+
+def open_clip(path: Path) -> _Clip:
+    """The reader that fits what a file or folder is, whatever its name ends with."""
+    if is_series(path):
+        return PictureSeries(path)
+    return DicomVideo(path) if is_dicom(path) else Video(path)
+
+
+def _reason(error: MediaError | OSError) -> str:
+    if isinstance(error, MediaError):
+        return str(error)
+    return f"file must be readable, got {error.strerror}"
+
+
+def _ingest_image(task: Task, stem: Path) -> dict[str, Any]:
+    picture, regions = _read_still(task.path)
+    if task.as_is:
+        view = View(as_given(picture, task.crop))
+    else:
+        view = view_of_still(picture, crop=task.crop, regions=regions, panel=task.panel)
+    boxed = letterbox(view.apply(picture), canvas=task.canvas)
+    Image.fromarray(boxed).save(stem.with_suffix(".png"))
+    return {
+        "frames": 1,
+        "fps": None,
+        "seconds": 0.0,
+        "width": picture.shape[1],
+        "height": picture.shape[0],
+        "codec": "image",
+        "colours": "RGB",
+        "resampled": False,
+        "concealed": 0,
+        "psnr": None,  # kept without loss
+        "ssim": None,
+        "exact": True,
+        "warnings": [],
+        "arrival": asdict(NO_ARRIVAL),
+        **view.facts(),
+    }
+
+
+def _read_still(path: Path) -> tuple[Picture, tuple[Box, ...]]:
+    if not is_dicom(path):
+        return read_picture(path), ()
+    with DicomVideo(path) as still:
+        if still.promised != 1:
+            raise MediaError(
+                f"file must be a single picture, got {still.promised} frames; is its modality "
+                "`ceus`?"
+            )
+        return next(still.frames()), still.regions
+
+
+def _ingest_clip(task: Task, stem: Path) -> dict[str, Any]:
+    writer, fit = ClipWriter(canvas=task.canvas), Letterbox(canvas=task.canvas)
+    sample: dict[int, Picture] = {}
+    stride = 1
+    view: View | None = None
+    if not task.as_is:
+        view = view_of_clip(partial(open_clip, task.path), crop=task.crop, panel=task.panel)
+    with open_clip(task.path) as video:
+        for number, picture in enumerate(video.frames()):
+            if number % 32 == 31:
+                still_alive(task)
+            view = view or View(as_given(picture, task.crop))
+            boxed = fit(view.apply(picture), aspect=video.aspect)
+            writer.add(boxed)
+            if number % stride == 0:
+                sample[number] = boxed
+            if len(sample) == 2 * _READ_BACK:
+                stride *= 2
+                sample = {key: sample[key] for key in sample if key % stride == 0}
+        found = video.facts(task.fps)
+    assert view is not None  # facts() refuses a clip without frames
+    packets = writer.finish()
+    timing = found.timing
+    write_clip(stem, packets, levels=writer.levels, order=timing.order, fps=timing.fps)
+    curve = read_index(stem.with_suffix(".idx"))["level"]
+    check_exact(stem, canvas=task.canvas)
+    read_back = decode_with_pyav([packets[key] for key in sample])
+    source = np.stack([*sample.values()])
+    return {
+        "frames": len(timing.order),
+        "fps": timing.fps,
+        "seconds": len(timing.order) / timing.fps,
+        "width": found.width,
+        "height": found.height,
+        "codec": found.codec,
+        "colours": found.colours,
+        "resampled": timing.resampled,
+        "concealed": found.concealed,
+        "psnr": psnr(read_back, source),
+        "ssim": ssim(read_back, source),
+        "exact": True,
+        "warnings": [*timing.warnings, *view.warnings()],
+        "thumbnail": view.thumbnail,
+        "arrival": asdict(find_arrival(curve, fps=timing.fps)),
+        **view.facts(),
+    }
+
+
+def check_exact(stem: Path, *, canvas: int) -> None:
+    """Reads a written clip back at random, as training will, and compares with PyAV's decode.
+
+    Raises:
+        MediaError: if a frame is not the one asked for, or is off by more than 2/255.
+    """
+    index = read_index(stem.with_suffix(".idx"))
+    path, count = stem.with_suffix(".h264"), len(index)
+    rng = np.random.default_rng(count)
+    wanted = np.sort(rng.choice(count, min(count, _READ_BACK), replace=False))
+    batch = decode_packets(
+        read_packets(path, index[wanted], frames=wanted.tolist()), canvas=canvas
+    ).asnumpy()
+    around = np.unique(np.clip(wanted[:, None] + [-1, 0, 1], 0, count - 1))
+    own = decode_with_pyav(read_packets(path, index[around], frames=around.tolist()))
+    reference = dict(zip(around.tolist(), own.astype(np.int16), strict=True))
+    for number, frame in zip(wanted.tolist(), batch.astype(np.int16), strict=True):
+        off = np.abs(frame - reference[number])
+        beside = [
+            np.abs(frame - reference[near]).mean()
+            for near in (number - 1, number + 1)
+            if near in reference
+        ]
+        if off.max() > _TOLERANCE or any(off.mean() > distance for distance in beside):
+            raise MediaError(
+                f"clip must read back exactly, got frame {number} off by {off.max()}/255: "
+                "decord does not decode what was written"
+            )

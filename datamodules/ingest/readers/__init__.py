@@ -1,0 +1,1 @@
+"""One reader a kind of source: video file, DICOM, numbered pictures, still."""

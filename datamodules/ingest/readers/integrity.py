@@ -1,0 +1,66 @@
+"""Whether a video file is whole, by its container's own lengths."""
+
+import re
+import struct
+from pathlib import Path
+from typing import BinaryIO
+
+from datamodules.ingest.readers.pictures import MediaError
+
+
+def check_whole(path: Path, container: str) -> None:
+    """Refuses a file whose own structure says that bytes are missing at its end.
+
+    A transport or program stream cut exactly between two of its packets cannot be told from a
+    shorter recording.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if container == "avi":
+            cut = _end_of_riff(file, size) > size + 1  # some writers forget the last padding byte
+        elif container == "mov":
+            cut = _end_of_boxes(file, size) > size
+        else:
+            file.seek(max(0, size - 2**17))  # twice the longest packet of a program stream
+            tail = file.read()
+            cut = (
+                (container == "gif" and not tail.rstrip(b"\0").endswith(b";"))
+                or (container == "mpegts" and all(size % packet for packet in (188, 192, 204)))
+                or (container == "mpeg" and _cut_in_packet(tail))
+            )
+    if cut:
+        raise MediaError(
+            f"file must be whole, got one cut off: its {container} structure goes on after its "
+            f"{size} bytes"
+        )
+
+
+def _end_of_riff(file: BinaryIO, size: int) -> int:
+    """Where the RIFF chunks of an AVI end (there are several in files over 1 GB)."""
+    end = 0
+    while end + 8 <= size:
+        file.seek(end)
+        name, length = struct.unpack("<4sI", file.read(8))
+        if name != b"RIFF" or not length:  # length 0: the writer was stopped, frames may be fine
+            break
+        end += 8 + length
+    return end
+
+
+def _end_of_boxes(file: BinaryIO, size: int) -> int:
+    """Where the top-level boxes of an MP4 or MOV end."""
+    end = 0
+    while end + 16 <= size:
+        file.seek(end)
+        length, name, large = struct.unpack(">I4sQ", file.read(16))
+        length = large if length == 1 else length
+        if length < 8 or not name.isalnum():  # up to the end of the file, or padding
+            break
+        end += length
+    return end
+
+
+def _cut_in_packet(tail: bytes) -> bool:
+    """Whether the last packet of an MPEG program stream is longer than what is left."""
+    starts = list(re.finditer(rb"\x00\x00\x01[\xbb-\xff](..)", tail, re.DOTALL))
+    return bool(starts) and starts[-1].end() + int.from_bytes(starts[-1][1]) > len(tail)

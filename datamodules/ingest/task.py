@@ -1,0 +1,106 @@
+"""What a worker is asked, what it answers, and how it is watched."""
+
+import faulthandler
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import connection, parent_process
+from pathlib import Path
+from threading import Thread
+from typing import IO, Any
+
+from datamodules.store.folder import STORE_FORMAT
+
+_silence: IO[str] | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """A row to be turned into files in `staging`, unless its item is among `known`.
+
+    With `as_is` whole frames (or the crop) are kept: no panel is looked for, nothing blacked out. A
+    decoder that gives no frame for `stall_seconds` is taken for hanging.
+    """
+
+    line: int
+    path: Path
+    patient_id: str
+    modality: str
+    crop: tuple[int, int, int, int] | None
+    canvas: int
+    staging: Path
+    known: frozenset[str]
+    fps: float | None = None
+    panel: str = ""
+    as_is: bool = False
+    stall_seconds: float = 120.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a task: a reason if it failed, else an item; facts are None for a known one.
+
+    Facts are plain values (they are kept as JSON): the columns of the store's tables. Seconds are
+    what the header promises, where it does: all that is known before a file is decoded.
+    """
+
+    line: int
+    reason: str = ""
+    source_sha: str = ""
+    item_id: str = ""
+    facts: dict[str, Any] | None = None
+    seconds: float | None = None
+
+
+def item_suffixes(modality: str) -> tuple[str, ...]:
+    """The files of an item."""
+    return (".png",) if modality == "image" else (".h264", ".idx")
+
+
+def make_item_id(task: Task, source_sha: str) -> str:
+    """16 hex digits of what an item is made from, and how; they tell nobody's name."""
+    parts = [
+        task.patient_id, source_sha, task.modality, task.crop, task.panel, task.as_is, task.canvas,
+        task.fps, STORE_FORMAT,
+    ]  # fmt: skip
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def start_worker() -> None:
+    """Makes a worker end with the process that started it, even if that one is killed."""
+    parent = parent_process()
+    if parent is not None:
+        Thread(target=_follow, args=(parent.sentinel,), daemon=True).start()
+
+
+def _follow(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os._exit(1)
+
+
+def running_marker(staging: Path, line: int) -> Path:
+    """A file that is there while a worker is at a row: it tells whose decoder crashed."""
+    return staging / f"{line}.running"
+
+
+@contextmanager
+def watched(task: Task) -> Iterator[None]:
+    """Marks the row as being worked at; a standstill ends this process, as a crash would."""
+    marker = running_marker(task.staging, task.line)
+    marker.touch()
+    still_alive(task)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+        marker.unlink()
+
+
+def still_alive(task: Task) -> None:
+    """Start the wait for the next frame. Not a Python thread: a decoder may hold the GIL."""
+    global _silence  # noqa: PLW0603  faulthandler needs a file that stays open
+    if _silence is None:
+        _silence = Path(os.devnull).open("w")  # noqa: SIM115
+    faulthandler.dump_traceback_later(task.stall_seconds, exit=True, file=_silence)

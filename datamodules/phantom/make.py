@@ -1,0 +1,217 @@
+"""A synthetic CEUS cohort with a known answer, as the files a hospital would hand over.
+
+Every patient has two independent latent scores, z ~ N(label · d, 1). One shows only in the B-mode
+image (texture and margin of the nodule), one only in the clip (perfusion of the nodule). So the
+best AUC that any classifier can reach is known: Φ(d/√2) for one modality and Φ(√(d_i² + d_v²)/√2)
+for both, reached by the scores z themselves and by d_i z_i + d_v z_v.
+"""
+
+import csv
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from datamodules.errors import DataError
+from datamodules.phantom import render
+from datamodules.phantom.files import write_clip, write_still
+from datamodules.phantom.preset import PRESETS, PhantomPreset
+from datamodules.phantom.truth import Patient, answer, draw_patients, separation
+
+__all__ = ["PRESETS", "PhantomPreset", "make_phantom"]
+
+
+_RECIPE = 1  # raise it when the same settings no longer give the same bytes
+
+
+def make_phantom(
+    out: Path,
+    *,
+    patients: int | None = None,
+    seed: int = 0,
+    preset: Literal["demo", "published"] | PhantomPreset = "demo",
+    workers: int | None = None,
+    progress: bool = True,
+) -> Path:
+    """Make a synthetic cohort: `cohort.csv`, `images/`, `clips/` and the answer in `truth.json`.
+
+    The bytes written depend on the settings alone (with the same library versions), not on the
+    number of workers. The folder appears whole or not at all; making it again with the same
+    settings does nothing.
+
+    Args:
+        out: Folder to make.
+        patients: Number of patients; by default the preset's own.
+        seed: Any whole number from 0.
+        preset: Name of one of PRESETS, or a preset of your own.
+        workers: Processes; by default one for each core. They are spawned, so a script that calls
+            this needs its `if __name__ == "__main__":` guard.
+        progress: Whether to show a progress bar on the standard error stream.
+
+    Returns:
+        The path of `cohort.csv`.
+
+    Raises:
+        DataError: A setting is out of its range, or `out` holds something else.
+    """
+    out = Path(out)
+    if isinstance(preset, str) and preset not in PRESETS:
+        raise DataError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}. Choose one.")
+    name, knobs = (preset, PRESETS[preset]) if isinstance(preset, str) else ("custom", preset)
+    if patients is not None:
+        knobs = knobs.with_patients(patients)
+    workers = _cores() if workers is None else workers
+    for option, value, lowest in (("seed", seed, 0), ("workers", workers, 1)):
+        if value < lowest:
+            raise DataError(f"{option} must be at least {lowest}, got {value!r}. Change it.")
+    settings = {"preset": name, "seed": seed, "recipe": _RECIPE, **asdict(knobs)}
+    if _is_made(out, json.loads(json.dumps(settings))):
+        return out / "cohort.csv"
+
+    people = draw_patients(knobs, seed)
+    partial_folder = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial_folder, ignore_errors=True)
+    try:
+        for folder in ("images", "clips"):
+            (partial_folder / folder).mkdir(parents=True)
+        job = partial(_render_patient, preset=knobs, seed=seed, folder=partial_folder)
+        records = list(_run(job, people, workers=workers, progress=progress))
+        _write_cohort(partial_folder / "cohort.csv", people, records)
+        truth = {"settings": settings, **answer(knobs, people), "patients": records}
+        (partial_folder / "truth.json").write_text(json.dumps(truth, indent=1) + "\n")
+        partial_folder.replace(out)
+    finally:
+        shutil.rmtree(partial_folder, ignore_errors=True)
+    return out / "cohort.csv"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _is_made(out: Path, settings: dict[str, Any]) -> bool:
+    """Whether `out` already holds this very phantom; anything else in it is an error."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return False
+    truth = out / "truth.json"
+    if not truth.is_file():
+        raise DataError(
+            f"out must be a new folder or a phantom made before, got {str(out)!r}. "
+            "Choose another folder."
+        )
+    made = json.loads(truth.read_text())["settings"]
+    keys = sorted(made.keys() | settings.keys())
+    changed = [
+        f"{key} {made.get(key)!r} -> {settings.get(key)!r}"
+        for key in keys
+        if made.get(key) != settings.get(key)
+    ]
+    if changed:
+        raise DataError(
+            f"out must be a phantom of the same settings, got {str(out)!r} "
+            f"({'; '.join(changed)}). Choose another folder or remove this one."
+        )
+    return True
+
+
+def _squash(z: float, d: float) -> float:
+    """Latent score to 0..1, in order and nearly straight over the scores that occur."""
+    return float(0.5 + 0.5 * np.tanh((z - d / 2) / 2.5))
+
+
+def _render_patient(
+    patient: Patient, *, preset: PhantomPreset, seed: int, folder: Path
+) -> dict[str, Any]:
+    """Write one patient's files and return the patient's entry of truth.json."""
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1, patient.number)))
+    suspicion = _squash(patient.z_image, separation(preset.image_auc))
+    vascularity = _squash(patient.z_video, separation(preset.video_auc))
+    anatomy = render.draw_anatomy(rng)
+    images, clips = [], []
+    for number in range(patient.images):
+        path = folder / "images" / f"{patient.patient_id}_{number + 1}.png"
+        still = render.render_bmode(
+            rng,
+            anatomy,
+            suspicion=suspicion,
+            size=preset.image_size,
+            depth_mm=preset.depth_mm,
+        )
+        write_still(path, still)
+        images.append({"path": path.relative_to(folder).as_posix()})
+    for number in range(patient.clips):
+        boluses = render.draw_perfusion(rng, vascularity=vascularity, time_scale=preset.time_scale)
+        fps = int(rng.integers(preset.fps[0], preset.fps[1] + 1))
+        count = max(1, round(fps * rng.uniform(*preset.clip_seconds)))
+        frames = render.render_ceus(
+            rng,
+            anatomy,
+            boluses,
+            frames=count,
+            fps=fps,
+            size=preset.clip_size,
+            depth_mm=preset.depth_mm,
+        )
+        stem = folder / "clips" / f"{patient.patient_id}_{number + 1}"
+        path = write_clip(
+            stem, frames, size=preset.clip_size, kind=patient.number + number, fps=fps
+        )
+        clips.append(
+            {
+                "path": path.relative_to(folder).as_posix(),
+                "frames": count,
+                "fps": fps,
+                "boluses": {region: asdict(bolus) for region, bolus in boluses.items()},
+            }
+        )
+    return {
+        "patient_id": patient.patient_id,
+        "label": patient.label,
+        "split": patient.split,
+        "z_image": patient.z_image,
+        "z_video": patient.z_video,
+        "images": images,
+        "clips": clips,
+    }
+
+
+def _run(
+    job: "partial[dict[str, Any]]", people: Sequence[Patient], *, workers: int, progress: bool
+) -> Iterator[dict[str, Any]]:
+    """Do the job for everyone, in order of the patients."""
+    from rich.console import Console  # here, for workers need no progress bar
+    from rich.progress import track
+
+    with ExitStack() as stack:
+        results: Iterator[dict[str, Any]] = map(job, people)
+        if workers > 1 and len(people) > 1:
+            pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+            stack.callback(pool.shutdown, cancel_futures=True)
+            results = pool.map(job, people, chunksize=2)
+        console = Console(stderr=True)
+        yield from track(
+            results, "phantom", total=len(people), console=console, disable=not progress
+        )
+
+
+def _write_cohort(path: Path, people: Sequence[Patient], records: Sequence[dict[str, Any]]) -> None:
+    columns = ["patient_id", "label", "modality", "path", "split", "age", "sex", "centre"]
+    if not people[0].split:
+        columns.remove("split")
+    with path.open("w", newline="") as file:
+        table = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
+        table.writeheader()
+        for patient, record in zip(people, records, strict=True):
+            row = {"patient_id": patient.patient_id, **asdict(patient)}
+            for modality, items in (("image", record["images"]), ("ceus", record["clips"])):
+                for item in items:
+                    table.writerow({**row, "modality": modality, "path": item["path"]})

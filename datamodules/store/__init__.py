@@ -1,0 +1,1 @@
+"""The prepared cohort on disk: items, splits, clips, and reading them back."""

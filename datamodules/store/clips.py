@@ -1,0 +1,218 @@
+"""Frames of the store's clips as tensors, any of them, exactly, and without an open decoder."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from datamodules.errors import DataError
+from datamodules.store.cache import (
+    FrameCache,
+)
+from datamodules.store.clip_file import Index, read_index, read_packets
+from datamodules.store.decode import DecordCpu, FrameDecoder
+from datamodules.store.folder import Store
+
+Indices = Sequence[int] | npt.NDArray[np.int64]
+
+
+Frame = tuple[str, int]
+"""Item id and frame number."""
+
+
+class ClipReader:
+    """Reads frames of clips at random.
+
+    Safe to use from many threads and, on the CPU, in forked processes: a read opens, decodes and
+    closes what it needs (decord releases the interpreter's lock meanwhile); only indices, 32 bytes
+    a frame, are remembered.
+
+    Args:
+        store: a store, or the folder of one, made by `ceus prepare`.
+        decoder: by default decord on the CPU.
+        cache: decoded frames; what it lacks is decoded, at its size then, and given to it.
+
+    Raises:
+        DataError: if the folder is not a store.
+    """
+
+    def __init__(
+        self,
+        store: Store | Path,
+        *,
+        decoder: FrameDecoder | None = None,
+        cache: FrameCache | None = None,
+    ) -> None:
+        self._store = store if isinstance(store, Store) else Store(store)
+        self._decoder = decoder or DecordCpu()
+        self._cache = cache
+        self._indices: dict[str, Index] = {}
+
+    @property
+    def size(self) -> int:
+        """Side of the frames, pixels."""
+        return self._cache.size if self._cache else self._store.canvas
+
+    @property
+    def max_threads(self) -> int:
+        """How many threads may read at a time to any use."""
+        return self._decoder.max_threads
+
+    def index(self, item_id: str) -> Index:
+        """One row a frame.
+
+        `offset`, `size` (bytes), `digest`, `pts` (seconds from the first), `level` (mean grey
+        level, 0 to 255: the clip's time-intensity curve).
+        """
+        if item_id not in self._indices:
+            path = self._store.item_path(item_id, ".idx")
+            self._indices[item_id] = read_index(path)
+        return self._indices[item_id]
+
+    def read(self, item_id: str, indices: Indices) -> torch.Tensor:
+        """Frames of one clip.
+
+        `read(item, [4, 0, 4])` gives frame 4, frame 0 and frame 4 again; each is decoded once.
+
+        Args:
+            item_id: a clip of the store.
+            indices: frame numbers from 0, in any order, repeated or not; at least one.
+
+        Returns:
+            uint8 (T, C, H, W), RGB; a view of memory in the order (T, H, W, C).
+
+        Raises:
+            DataError: if there is no such clip, a frame number is out of range, or the bytes on
+                disk are not those that were written.
+        """
+        return self.read_many([(item_id, indices)])
+
+    def read_many(self, requests: Sequence[tuple[str, Indices]]) -> torch.Tensor:
+        """Frames of several clips, decoded as one: cheaper than a call a clip.
+
+        Args:
+            requests: item id and frame numbers, at least one; as for `read`.
+
+        Returns:
+            uint8 (sum of all T, C, H, W), RGB, request after request; a view of memory in the order
+            (T, H, W, C).
+
+        Raises:
+            DataError: as `read`.
+        """
+        wanted = [(item, number) for item, some in requests for number in self._checked(item, some)]
+        # Sorted by place, so that the disk is read forwards.
+        frames = sorted(set(wanted)) if len(set(wanted)) < len(wanted) else wanted
+        read = self._decode(frames) if self._cache is None else self._through(self._cache, frames)
+        if frames is not wanted:
+            place = {frame: i for i, frame in enumerate(frames)}
+            read = read[torch.tensor([place[frame] for frame in wanted], device=read.device)]
+        return read.permute(0, 3, 1, 2)
+
+    def _through(self, cache: FrameCache, frames: Sequence[Frame]) -> torch.Tensor:
+        """Frames at the cache's size, (N, size, size, 3)."""
+        read, missing = cache.get(frames)
+        if missing:
+            lacking = [frames[i] for i in missing]
+            decoded = cache.resize(self._decode(lacking))
+            read[missing] = decoded
+            cache.put(lacking, decoded)
+        return read
+
+    def _decode(self, frames: Sequence[Frame]) -> torch.Tensor:
+        packets: list[bytes] = []
+        start = 0
+        while start < len(frames):
+            item, end = frames[start][0], start
+            while end < len(frames) and frames[end][0] == item:
+                end += 1
+            numbers = [number for _, number in frames[start:end]]
+            path = self._store.item_path(item, ".h264")
+            packets += read_packets(path, self.index(item)[numbers], frames=numbers)
+            start = end
+        try:
+            return self._decoder.decode(packets, canvas=self._store.canvas)
+        except Exception:
+            self._name_the_bad_one(frames, packets)
+            raise
+
+    def _name_the_bad_one(self, frames: Sequence[Frame], packets: Sequence[bytes]) -> None:
+        """Decodes each frame by itself, to raise the error of the one that does not."""
+        for (item, number), packet in zip(frames, packets, strict=True):
+            try:
+                self._decoder.decode([packet], canvas=self._store.canvas)
+            except Exception as error:
+                path = self._store.item_path(item, ".h264")
+                reason = " ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
+                raise DataError(
+                    f"frame must decode, got {reason} ({path}, frame {number}; "
+                    f"{self._decoder.name}). Run `ceus prepare` into a new store."
+                ) from error
+
+    def _checked(self, item_id: str, indices: Indices) -> list[int]:
+        index = self.index(item_id)
+        wanted = np.asarray(indices)
+        if wanted.ndim != 1 or not wanted.size or wanted.dtype.kind not in "iu":
+            raise DataError(
+                f"indices must be a non-empty list of whole numbers, got {indices!r} "
+                f"(item {item_id}). Give frame numbers."
+            )
+        if wanted.min() < 0 or wanted.max() >= len(index):
+            raise DataError(
+                f"indices must be in 0..{len(index) - 1}, got {wanted.min()}..{wanted.max()} "
+                f"(item {item_id}). Ask for frames that the clip has."
+            )
+        numbers: list[int] = wanted.tolist()
+        return numbers
+
+
+def fill_cache(
+    store: Path,
+    *,
+    size: int,
+    limit_gb: float = 50.0,
+    threads: int | None = None,
+    progress: bool = True,
+) -> Path:
+    """Decodes every clip of a store into its cache on disk.
+
+    Args:
+        store: a store.
+        size: side of the frames, pixels, 1 or more: `video_size` of the runs that will read it.
+        limit_gb: most that it may take, 10^9 bytes.
+        threads: by default one a core.
+        progress: show a bar on stderr.
+
+    Returns:
+        the cache's folder.
+
+    Raises:
+        DataError: if there is no store, or its folder cannot be written.
+    """
+    from datamodules.store.clips import ClipReader
+
+    if size < 1:
+        raise DataError(f"size of the cache must be 1 or more, got {size} (ceus prepare --cache).")
+    opened = Store(store)
+    cache = FrameCache(opened, where="disk", size=size, limit_gb=limit_gb)
+    reader = ClipReader(opened, cache=cache)
+    clips = opened.items[opened.items["modality"] == "ceus"]
+    parts = [
+        (item, range(start, min(start + 64, frames)))
+        for item, frames in zip(clips["item_id"], clips["frames"].astype(int), strict=True)
+        for start in range(0, frames, 64)
+        if cache.holds(item)
+    ]
+    with ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool:
+        done = pool.map(lambda part: reader.read(*part) is None, parts)
+        console = Console(stderr=True)
+        for _ in track(done, "cache", len(parts), console=console, disable=not progress):
+            pass
+    cache.close()
+    return cache.path

@@ -1,0 +1,353 @@
+"""Who trains, who watches, who is scored: patient-level splits, frozen in a file.
+
+First a hold-out (sealed until the end of the study), then k folds over the other patients; inside
+each fold 20 % of the training patients are set aside to watch training (inner validation). All is
+by patient, stratified by label, and the same for every architecture, modality and training seed.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from datamodules.errors import DataError
+from datamodules.store.folder import Store
+
+FORMAT = 1
+
+
+INNER_FRACTION = 0.2
+
+
+HOLDOUT_FRACTION = 116 / 396
+"""Test patients among all in the reference study (doi 10.3389/fendo.2025.1634875)."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """The patients of one fold.
+
+    Attributes:
+        train: Patients that the weights are fitted to.
+        inner_val: Patients that early stopping and the choice of checkpoint watch.
+        oof: Patients scored once, after training (out of fold). Empty for ``all``.
+    """
+
+    train: tuple[str, ...]
+    inner_val: tuple[str, ...]
+    oof: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Split:
+    """A frozen split of a store's patients.
+
+    Attributes:
+        name: Name of the file, without ending.
+        scheme: How it was made: number of folds, and how the hold-out was chosen.
+        seed: Seed of the permutations.
+        sha: SHA-256 of the file's content, in hex.
+        holdout: The sealed test patients.
+        folds: The folds, over all patients outside the hold-out.
+        all: Training on every patient outside the hold-out, less an inner validation part.
+    """
+
+    name: str
+    scheme: dict[str, Any]
+    seed: int
+    sha: str
+    holdout: tuple[str, ...]
+    folds: tuple[Fold, ...]
+    all: Fold
+
+    def parts(self, fold: int | Literal["all"]) -> dict[str, tuple[str, ...]]:
+        """Patients of ``train``, ``inner_val``, ``oof`` (absent for ``all``) and ``test``.
+
+        Args:
+            fold: 0 to ``num_folds - 1``, or ``"all"``.
+
+        Raises:
+            DataError: If there is no such fold.
+        """
+        if fold == "all":
+            return {
+                "train": self.all.train,
+                "inner_val": self.all.inner_val,
+                "test": self.holdout,
+            }
+        if type(fold) is not int or not 0 <= fold < len(self.folds):
+            raise DataError(
+                f"fold must be 0 to {len(self.folds) - 1} or 'all', got {fold!r} "
+                f"(split {self.name!r} has num_folds = {len(self.folds)}). "
+                "Choose one of these, or make another split with more folds under a new name."
+            )
+        return {**asdict(self.folds[fold]), "test": self.holdout}
+
+
+def make_split(
+    store: Path,
+    *,
+    name: str = "default",
+    num_folds: int = 5,
+    seed: int = 0,
+    holdout_fraction: float = HOLDOUT_FRACTION,
+) -> Path:
+    """Split the store's patients and freeze the result in ``store/splits/NAME.json``.
+
+    A ``split`` column in the cohort fixes the hold-out; ``holdout_fraction`` is then not used, and
+    the labels of its test patients are not read. Called again with the same settings on the same
+    store it does nothing.
+
+    Args:
+        store: A prepared store.
+        name: Name of the split: letters, digits, ``.``, ``_`` and ``-``.
+        num_folds: Number of folds, 2 or more.
+        seed: Seed of the permutations, 0 or more.
+        holdout_fraction: Share of each class that is held out, in (0, 1).
+
+    Returns:
+        The split file.
+
+    Raises:
+        DataError: If a setting is out of range, a class has too few patients, the cohort's
+            ``split`` column is not usable, or a split of this name exists and differs.
+    """
+    if num_folds < 2:
+        raise DataError(
+            f"num_folds must be 2 or more, got {num_folds!r}. Without folds, train with fold=all."
+        )
+    if seed < 0:
+        raise DataError(f"split seed must be 0 or more, got {seed!r}.")
+    if not 0 < holdout_fraction < 1:
+        raise DataError(
+            f"holdout_fraction must be between 0 and 1, got {holdout_fraction!r}. "
+            "Give the share of patients that is sealed as the test set."
+        )
+    path = _file(store, name)
+    table = Store(store)
+    patients = sorted(set(table.items["patient_id"]))
+    holdout = _fixed_holdout(table)
+    scheme = {
+        "num_folds": num_folds,
+        "holdout": "column 'split'" if holdout is not None else f"fraction {holdout_fraction:.6f}",
+        "inner_fraction": INNER_FRACTION,
+    }
+    if path.exists():
+        frozen = load_split(store, name)
+        if (frozen.scheme, frozen.seed) != (scheme, seed):
+            raise DataError(
+                f"split {name!r} is frozen with {frozen.scheme}, seed {frozen.seed}; "
+                f"asked for {scheme}, seed {seed} ({path}). Choose another name for a new split."
+            )
+        return path
+    labels = table.labels
+    if holdout is None:
+        holdout = _stratified_share(
+            patients, labels, holdout_fraction, np.random.default_rng((seed, 0))
+        )
+    development = sorted(set(patients) - set(holdout))
+    _require_enough(development, labels, num_folds=num_folds, where=store)
+    dealt = _deal(development, labels, num_folds, np.random.default_rng((seed, 1)))
+    folds = [
+        _fold(sorted(set(development) - set(oof)), oof, labels, (seed, 2, k))
+        for k, oof in enumerate(dealt)
+    ]
+    everyone = _fold(development, (), labels, (seed, 3))
+    content = {
+        "format": FORMAT,
+        "name": name,
+        "scheme": scheme,
+        "seed": seed,
+        "cohort_sha": _cohort_sha(table, development),
+        "holdout": sorted(holdout),
+        "folds": [asdict(fold) for fold in folds],
+        "all": {"train": everyone.train, "inner_val": everyone.inner_val},
+    }
+    _write(path, content | {"sha": _sha(content)})
+    return path
+
+
+def load_split(store: Path, name: str) -> Split:
+    """Read a split and check it: its own hash, that no patient leaks, that it is of this store.
+
+    Args:
+        store: A prepared store.
+        name: Name of the split.
+
+    Raises:
+        DataError: If it is missing, was edited, puts a patient into two parts, or the store's
+            patients or labels have changed since (labels of the hold-out are not looked at).
+    """
+    path = _file(store, name)
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.json"))) or "none"
+        raise DataError(
+            f"split must be one of the store's splits ({known}), got {name!r} ({path}). "
+            "Make it with `ceus split`."
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        sha = content.pop("sha")
+        split = Split(
+            name=content["name"],
+            scheme=content["scheme"],
+            seed=content["seed"],
+            sha=sha,
+            holdout=tuple(content["holdout"]),
+            folds=tuple(_fold_from(fold) for fold in content["folds"]),
+            all=_fold_from(content["all"]),
+        )
+        intact = sha == _sha(content) and content["format"] == FORMAT and split.name == name
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"split file {path} is damaged: {error!r}. {_REMAKE}") from error
+    if not intact:
+        raise DataError(
+            f"split file {path} was changed after it was frozen: hash, name or format differ. "
+            f"{_REMAKE}"
+        )
+    _require_disjoint(split, path)
+    _require_same_cohort(split, Store(store), content["cohort_sha"])
+    return split
+
+
+_REMAKE = "Put the original file back, or make a split under a new name."
+
+
+def _file(store: Path, name: str) -> Path:
+    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", name):
+        raise DataError(
+            f"split name must be of letters, digits, '.', '_' and '-', got {name!r}. Rename it."
+        )
+    return Path(store) / "splits" / f"{name}.json"
+
+
+def _fixed_holdout(table: Store) -> list[str] | None:
+    """Test patients by the cohort's ``split`` column; None where it has none or is empty."""
+    items = table.items
+    if "split" not in items or not (items["split"].fillna("") != "").any():
+        return None
+    sides: dict[str, set[str]] = {}
+    for patient, side in zip(items["patient_id"], items["split"].fillna(""), strict=True):
+        sides.setdefault(patient, set()).add(side)
+    bad = sorted(p for p, s in sides.items() if s not in ({"train"}, {"test"}))
+    if bad:
+        raise DataError(
+            "split must be 'train' or 'test', and the same in all rows of a patient, got "
+            f"{sorted(sides[bad[0]])} (patient {bad[0]}; {len(bad)} such patients). "
+            "Fill the column for every row of cohort.csv, or remove it, and prepare again."
+        )
+    holdout = sorted(p for p, s in sides.items() if s == {"test"})
+    if not holdout:
+        raise DataError(
+            "split must be 'test' for some patients, got 'train' for all "
+            f"({table.path}). Mark the hold-out in cohort.csv, or remove the column."
+        )
+    return holdout
+
+
+def _by_class(
+    patients: Iterable[str], labels: dict[str, int], rng: np.random.Generator
+) -> list[list[str]]:
+    """Patients of label 0, then of label 1, each in a random order."""
+    patients = sorted(patients)
+    classes = [[p for p in patients if labels[p] == label] for label in (0, 1)]
+    return [[group[i] for i in rng.permutation(len(group))] for group in classes]
+
+
+def _stratified_share(
+    patients: Iterable[str], labels: dict[str, int], fraction: float, rng: np.random.Generator
+) -> list[str]:
+    """That share of each class, at least one patient of each."""
+    groups = _by_class(patients, labels, rng)
+    return sorted(p for g in groups for p in g[: max(1, round(fraction * len(g)))])
+
+
+def _deal(
+    patients: Iterable[str], labels: dict[str, int], num_folds: int, rng: np.random.Generator
+) -> list[tuple[str, ...]]:
+    """Deal the classes one after the other, round the table: sizes differ by at most one."""
+    order = [p for group in _by_class(patients, labels, rng) for p in group]
+    return [tuple(sorted(order[k::num_folds])) for k in range(num_folds)]
+
+
+def _fold(
+    training: Sequence[str], oof: tuple[str, ...], labels: dict[str, int], seed: tuple[int, ...]
+) -> Fold:
+    inner = _stratified_share(training, labels, INNER_FRACTION, np.random.default_rng(seed))
+    return Fold(tuple(sorted(set(training) - set(inner))), tuple(inner), oof)
+
+
+def _fold_from(content: dict[str, list[str]]) -> Fold:
+    return Fold(**{part: tuple(patients) for part, patients in content.items()})
+
+
+def _require_enough(
+    patients: Sequence[str], labels: dict[str, int], *, num_folds: int, where: Path
+) -> None:
+    """Each class must reach the out-of-fold, inner validation and training part of every fold."""
+    # The largest out-of-fold part takes ceil(n / k); one must be left to watch, one to train on.
+    needed = next(n for n in count(num_folds) if n - -(-n // num_folds) >= 2)
+    for label in (0, 1):
+        have = sum(labels[p] == label for p in patients)
+        if have < needed:
+            raise DataError(
+                f"patients of label {label} outside the hold-out must be {needed} or more for "
+                f"num_folds = {num_folds}, got {have}: {needed - have} lacking ({where}). "
+                "Use fewer folds or a smaller hold-out, or add patients."
+            )
+
+
+def _require_disjoint(split: Split, path: Path) -> None:
+    everyone = {p for f in (*split.folds, split.all) for p in (*f.train, *f.inner_val, *f.oof)}
+    for k in (*range(len(split.folds)), "all"):
+        parts = split.parts(k)
+        listed = [p for patients in parts.values() for p in patients]
+        twice = sorted({p for p in listed if listed.count(p) > 1})
+        lacking = sorted((everyone | set(split.holdout)) - set(listed))
+        if twice or lacking:
+            raise DataError(
+                f"fold {k} of split {split.name!r} must list every patient once, got "
+                f"{twice or lacking} {'twice' if twice else 'nowhere'} ({path}). {_REMAKE}"
+            )
+
+
+def _require_same_cohort(split: Split, table: Store, cohort_sha: str) -> None:
+    known = {*split.holdout, *split.all.train, *split.all.inner_val}
+    now = set(table.items["patient_id"])
+    remedy = "The split is of another cohort: make a split under a new name."
+    if now != known:
+        raise DataError(
+            f"patients of split {split.name!r} must be those of the store {table.path}, got "
+            f"{len(now - known)} new {sorted(now - known)[:5]} and "
+            f"{len(known - now)} gone {sorted(known - now)[:5]}. {remedy}"
+        )
+    if _cohort_sha(table, known - set(split.holdout)) != cohort_sha:
+        raise DataError(
+            f"labels of the store {table.path} must be those split {split.name!r} was made with, "
+            f"got others for some patients. {remedy}"
+        )
+
+
+def _cohort_sha(table: Store, development: Iterable[str]) -> str:
+    """Hash of the patients and labels outside the hold-out (sealed labels are not looked at)."""
+    labels = table.labels
+    return _sha({patient: int(labels[patient]) for patient in sorted(development)})
+
+
+def _sha(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _write(path: Path, content: object) -> None:
+    """Write so that the file is there whole or not at all."""
+    path.parent.mkdir(exist_ok=True)
+    draft = path.with_suffix(f".{os.getpid()}.tmp")
+    draft.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    draft.replace(path)

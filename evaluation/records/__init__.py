@@ -1,0 +1,1 @@
+"""What a sweep folder holds: its list, runs, study and analysis."""

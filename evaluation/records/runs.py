@@ -1,0 +1,315 @@
+"""Reading a sweep folder, and refusing one whose tables cannot be compared with each other."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+
+from evaluation.errors import EvaluationError
+from evaluation.records.analysis import Analysis, read_analysis
+
+PARTS = ("train", "inner_val", "oof", "test")
+"""The parts of a prediction table; a run of fold "all" has no "oof"."""
+
+
+_COLUMNS = [
+    "run_id",
+    "architecture",
+    "modality",
+    "fold",
+    "seed",
+    "part",
+    "patient_id",
+    "label",
+    "logit",
+    "probability",
+    "n_items",
+    "config_sha",
+    "split_sha",
+    "store_sha",
+    "checkpoint_sha",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One listed run and how it stands.
+
+    Attributes:
+        run_id: Name of its folder.
+        architecture: As in the configuration.
+        modality: As in the configuration.
+        fold: "0", "1", … or "all".
+        seed: Of the training.
+        state: "pending", "running", "done" or "failed".
+        reason: Why it failed; "" otherwise.
+    """
+
+    run_id: str
+    architecture: str
+    modality: str
+    fold: str
+    seed: int
+    state: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """A sweep folder as read: what was to be run, how it stands, and all predictions.
+
+    Attributes:
+        path: The folder.
+        name: Of the sweep.
+        runs: All listed runs, in the order of the list.
+        predictions: Rows of all done runs (DESIGN, predictions table) and one column more,
+            `score`: the log-odds of the row's probability, at full precision.
+        shas: `split_sha` and `store_sha`, the same in all done runs.
+        environments: `environment.json` of each done run that has one, flat, by run_id.
+        analysis: What was declared before training.
+    """
+
+    path: Path
+    name: str
+    runs: tuple[Run, ...]
+    predictions: pd.DataFrame
+    shas: dict[str, str]
+    environments: dict[str, dict[str, str]]
+    analysis: Analysis
+
+
+def read_sweep(sweep_dir: Path) -> Sweep:
+    """Read the runs that `sweep.json` lists and check that their tables belong together.
+
+    Folders that are not listed are not looked at.
+
+    Raises:
+        EvaluationError: if the list or a table is missing or unreadable, a table breaks the schema
+            or the protocol (a patient twice, in two parts or in two folds, a test label present),
+            or runs disagree on labels, patients, split or store.
+    """
+    sweep_dir = Path(sweep_dir)
+    listing = _read_json(sweep_dir / "sweep.json", "Give the folder of a sweep, runs/NAME.")
+    runs = tuple(_read_run(sweep_dir, entry) for entry in listing.get("runs", ()))
+    if not runs:
+        raise EvaluationError(f"sweep.json must list runs, got none ({sweep_dir}).")
+    listed: dict[tuple[str, str, str, int], str] = {}
+    for run in runs:
+        cell = (run.architecture, run.modality, run.fold, run.seed)
+        if (other := listed.setdefault(cell, run.run_id)) != run.run_id:
+            raise EvaluationError(
+                f"a sweep must list each architecture, modality, fold and seed once, got {other} "
+                f"and {run.run_id} ({sweep_dir}). Runs that differ in another setting are not one "
+                "model; put them into sweeps of their own."
+            )
+    done = [run for run in runs if run.state == "done"]
+    tables = [_read_predictions(sweep_dir / run.run_id, run) for run in done]
+    if not tables:
+        states = ", ".join(f"{run.run_id} {run.state}" for run in runs[:3])
+        raise EvaluationError(
+            f"at least one run must be done, got 0 of {len(runs)} ({sweep_dir}: {states}, …). "
+            "Run the sweep first; log.txt in a run's folder says why it failed."
+        )
+    predictions = pd.concat(tables, ignore_index=True)
+    shas = {name: _single(predictions, name) for name in ("split_sha", "store_sha")}
+    _check_labels(predictions)
+    _check_folds(predictions)
+    return Sweep(
+        path=sweep_dir,
+        name=str(listing.get("name", sweep_dir.name)),
+        runs=runs,
+        predictions=predictions,
+        shas=shas,
+        environments={
+            run.run_id: _flat(_read_json(path, "Delete it; it is only for the record."))
+            for run in done
+            if (path := sweep_dir / run.run_id / "environment.json").exists()
+        },
+        analysis=read_analysis(listing.get("analysis", {})),
+    )
+
+
+def _read_run(sweep_dir: Path, entry: dict[str, Any]) -> Run:
+    missing = {"run_id", "architecture", "modality", "fold", "seed"} - set(entry)
+    if missing:
+        raise EvaluationError(
+            f"each run in sweep.json must have {', '.join(sorted(missing))}, got {entry!r} "
+            f"({sweep_dir}). Make the list again by calling the sweep."
+        )
+    run_id = str(entry["run_id"])
+    path = sweep_dir / run_id / "status.json"
+    status: dict[str, Any] = {"state": "pending"}
+    if path.exists():
+        status = _read_json(path, "Delete it to have the run done again.")
+    state = status.get("state")
+    if state not in ("pending", "running", "done", "failed"):
+        raise EvaluationError(
+            f"state must be pending, running, done or failed, got {state!r} ({path}). "
+            "Delete the file to have the run done again."
+        )
+    return Run(
+        run_id=run_id,
+        architecture=str(entry["architecture"]),
+        modality=str(entry["modality"]),
+        fold=str(entry["fold"]),
+        seed=int(entry["seed"]),
+        state=state,
+        reason=str(status.get("reason") or "no reason recorded") if state == "failed" else "",
+    )
+
+
+def _read_predictions(run_dir: Path, run: Run) -> pd.DataFrame:
+    path = run_dir / "predictions.parquet"
+    redo = f"Delete {run_dir.name}/status.json and call the sweep again."
+
+    def require(holds: bool, rule: str, found: object) -> None:
+        if not holds:
+            raise EvaluationError(f"{rule}, got {found} ({path}). {redo}")
+
+    require(path.exists(), "a run that is done must have its predictions", "no file")
+    try:
+        table = pd.read_parquet(path)
+    except (OSError, ValueError) as error:  # pyarrow's own errors are one or the other
+        raise EvaluationError(
+            f"predictions must be a Parquet file ({path}: {error}). {redo}"
+        ) from error
+    missing = [name for name in _COLUMNS if name not in table]
+    require(not missing, "predictions must have all columns", f"none named {', '.join(missing)}")
+    table = table[_COLUMNS].assign(fold=table["fold"].astype(str))
+    for name in ("run_id", "architecture", "modality", "fold", "seed"):
+        found = set(table[name]) - {getattr(run, name)}
+        require(not found, f"{name} must be {getattr(run, name)!r} as listed", found)
+    parts = set(table["part"])
+    require(parts <= set(PARTS), f"part must be one of {', '.join(PARTS)}", parts - set(PARTS))
+    scored_out_of_fold = "oof" in parts
+    require(
+        scored_out_of_fold != (run.fold == "all"),
+        "a run must have out-of-fold rows, unless its fold is all",
+        f"fold {run.fold} with parts {', '.join(sorted(parts))}",
+    )
+    repeated = table["patient_id"].duplicated()
+    require(
+        not repeated.any(),
+        "a patient must be in one part of a run, once",
+        f"{repeated.sum()} rows too many, of {_some(table.loc[repeated, 'patient_id'])}",
+    )
+    logit = table["logit"].to_numpy(np.float64)
+    require(bool(np.isfinite(logit).all()), "logit must be finite", "NaN or infinity")
+    probability = table["probability"].to_numpy(np.float64)
+    require(
+        bool(((probability >= 0) & (probability <= 1)).all()),
+        "probability must be in [0, 1]",
+        "another value",
+    )
+    label = pd.to_numeric(table["label"]).to_numpy(np.float64, na_value=np.nan)
+    test = (table["part"] == "test").to_numpy()
+    require(bool(np.isin(label[~test], (0, 1)).all()), "label must be 0 or 1", "another value")
+    require(
+        bool(np.isnan(label[test]).all()), "labels of test rows must be empty (sealed)", "labels"
+    )
+    shift = _shift(logit, probability)
+    off = np.abs(1 / (1 + np.exp(np.clip(shift - logit, -700, 700))) - probability).max()
+    require(
+        bool(off < 1e-4),
+        "probability must be sigmoid(logit - c) with one c for the whole run",
+        f"a row that is {off:.2g} off",
+    )
+    return table.assign(label=label, logit=logit, probability=probability, score=logit - shift)
+
+
+def _shift(logit: np.ndarray, probability: np.ndarray) -> float:
+    """The run's c in probability = sigmoid(logit - c), from the row where it is read best.
+
+    The log-odds of a probability near 0 or 1 have lost their digits; `logit - c` has not. A run
+    that is 0 or 1 throughout (a network after a few steps can be) tells no c: it is left out.
+    """
+    row = np.abs(probability - 0.5).argmin()
+    p = probability[row]
+    if not 1e-12 < p < 1 - 1e-12:
+        return 0.0
+    return float(logit[row] - np.log(p / (1 - p)))
+
+
+def _single(predictions: pd.DataFrame, name: str) -> str:
+    found: dict[str, set[str]] = {}
+    for run_id, sha in predictions[["run_id", name]].drop_duplicates().itertuples(index=False):
+        found.setdefault(str(sha), set()).add(run_id)
+    if len(found) > 1:
+        sha, runs = min(found.items(), key=lambda item: (len(item[1]), item[0]))
+        raise EvaluationError(
+            f"{name} must be the same in all runs, got {len(found)} values ({sha} in "
+            f"{_some(runs)}). Results on another {name.removesuffix('_sha')} are another sweep; "
+            "run these again."
+        )
+    return next(iter(found))
+
+
+def _check_labels(predictions: pd.DataFrame) -> None:
+    known = predictions[predictions["part"] != "test"]
+    counts = known.groupby("patient_id")["label"].nunique()
+    if (conflict := counts[counts > 1]).size:
+        rows = known[known["patient_id"] == conflict.index[0]]
+        runs = rows.groupby("label")["run_id"].first()
+        raise EvaluationError(
+            f"the label of a patient must be the same in all runs, got 0 and 1 "
+            f"({_some(conflict.index)}; in {runs.iloc[0]} and {runs.iloc[1]}). "
+            "The cohort changed between runs; run the sweep again."
+        )
+    tested = set(predictions.loc[predictions["part"] == "test", "patient_id"])
+    if leaked := tested & set(known["patient_id"]):
+        raise EvaluationError(
+            f"hold-out patients must be in the test part of every run, got {len(leaked)} that "
+            f"other runs train on or score ({_some(leaked)}). The split changed; run these again."
+        )
+
+
+def _check_folds(predictions: pd.DataFrame) -> None:
+    """Seeds and architectures of a modality must have scored the same patients."""
+    for part, by in (("oof", ["modality", "fold"]), ("test", ["modality"])):
+        rows = predictions[predictions["part"] == part]
+        first: dict[Any, tuple[str, frozenset[str]]] = {}
+        for (*where, run_id), mine in rows.groupby([*by, "run_id"]):
+            patients = frozenset(mine["patient_id"])
+            other, expected = first.setdefault(tuple(where), (str(run_id), patients))
+            if patients != expected:
+                raise EvaluationError(
+                    f"{part} patients of {' fold '.join(map(str, where))} must be the same in "
+                    f"every run, got {len(expected)} in {other} and {len(patients)} in {run_id} "
+                    f"(not in both: {_some(patients ^ expected)}). Run these again on one split."
+                )
+    folds = predictions[predictions["part"] == "oof"].groupby("patient_id")["fold"].nunique()
+    if (twice := folds[folds > 1]).size:
+        raise EvaluationError(
+            f"a patient must be out-of-fold in one fold, got {twice.iloc[0]} "
+            f"({_some(twice.index)}). The folds overlap; make a new split."
+        )
+
+
+def _read_json(path: Path, remedy: str) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise EvaluationError(f"{path.name} must exist ({path}). {remedy}") from None
+    except ValueError as error:
+        raise EvaluationError(f"{path.name} must be JSON ({path}: {error}). {remedy}") from error
+    if not isinstance(content, dict):
+        raise EvaluationError(f"{path.name} must be a JSON object ({path}). {remedy}")
+    return cast(dict[str, Any], content)
+
+
+def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in content.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = str(value)
+    return flat
+
+
+def _some(names: Any, limit: int = 3) -> str:
+    ordered = sorted(map(str, names))
+    return ", ".join(ordered[:limit]) + (", …" if len(ordered) > limit else "")

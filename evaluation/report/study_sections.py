@@ -1,0 +1,149 @@
+"""The sections on the study itself: patients, what their number can show, training, openings."""
+
+from typing import TYPE_CHECKING
+
+from evaluation.report.views import (
+    Section,
+    View,
+    cells,
+    count,
+    figure,
+    people,
+    rows_of,
+    told,
+    words,
+)
+from evaluation.report.views import notes as counted_notes
+
+if TYPE_CHECKING:
+    from evaluation.result import Evaluation
+
+
+def patients(evaluation: "Evaluation") -> Section:
+    """Flow and Table 1."""
+    sealed = evaluation.seal.labels is None
+    hidden = ("holdout_negative", "holdout_positive") if sealed else ()
+    titles = {
+        "development": "development", "development_negative": "of these no OLNM",
+        "development_positive": "of these OLNM", "holdout": "hold-out",
+        "holdout_negative": "of these no OLNM", "holdout_positive": "of these OLNM",
+    }  # fmt: skip
+    columns = [words("characteristic"), words("level", "unit")]
+    columns += [told(key, title) for key, title in titles.items() if key not in hidden]
+    rows = rows_of(evaluation.tables.characteristics)
+    covariates = evaluation.study.covariates
+    return Section(
+        name="patients",
+        title="Patients",
+        words=(
+            "Counts by label of the hold-out are not known while it is sealed."
+            if sealed
+            else "The hold-out was opened; its labels are counted below.",
+            f"Covariates kept: {', '.join(covariates)}."
+            if covariates
+            else "No covariate was kept when the cohort was prepared "
+            "(ceus prepare --covariates age,sex), so Table 1 holds technical facts only.",
+        ),
+        figures=("flow",),
+        views=(
+            View(
+                name="characteristics", caption="Table 1. Characteristics by split and label",
+                columns=[*columns, figure("smd", "standardised mean difference", 2)], rows=rows,
+                csv="characteristics.csv",
+                notes=["Standardised mean difference: hold-out less development, over the pooled "
+                       "SD. Names and free text are not shown."],
+            ),
+            View(
+                name="flow-table", caption="Flow: counts", folded=True,
+                columns=[words("step"), words("split"), words("modality"), count("rows", "files"),
+                         count("patients"), count("events"), words("reason")],
+                rows=rows_of(evaluation.tables.flow), csv="flow.csv",
+            ),
+        ),
+    )  # fmt: skip
+
+
+def planning(evaluation: "Evaluation") -> Section:
+    """Detectable differences, power, optimism."""
+    rows = rows_of(evaluation.tables.planning)
+    return Section(
+        name="planning",
+        title="What a cohort of this size can show",
+        words=(
+            "By simulation at this cohort's size, AUC and correlation between models. The optimism "
+            "is what picking the best of all cells adds to its AUC when all are equally good.",
+        ),
+        views=(
+            View(
+                name="planning-table", caption="Planning figures",
+                columns=[words("quantity"), words("part"), people(), count("models"),
+                         figure("auc", "AUC"), figure("correlation"), figure("value"),
+                         figure("error", "simulation error", 4)],
+                rows=rows, csv="planning.csv", notes=counted_notes(rows),
+            ),
+        ),
+    )  # fmt: skip
+
+
+def training(evaluation: "Evaluation") -> Section:
+    """Curves, and the runs that are not done."""
+    runs = rows_of(evaluation.tables.runs)
+    unfinished = [row for row in runs if row["state"] != "done"]
+    return Section(
+        name="training",
+        title="Training and runs",
+        words=(
+            ""
+            if len(evaluation.tables.training)
+            else "No run wrote metrics.csv, so there are no training curves.",
+            "" if unfinished else f"All {len(runs)} runs are done.",
+        ),
+        figures=("training",),
+        views=(
+            View(
+                name="unfinished", caption="Runs that are not done",
+                columns=[words("run_id", "run"), words("state", facet=True), words("reason")],
+                rows=unfinished, csv="runs.csv",
+            ),
+            View(
+                name="training-table", caption="Training, run by run", folded=True,
+                columns=[*cells(), words("fold", facet=True), words("seed"), count("epochs"),
+                         count("chosen_epoch", "chosen epoch"),
+                         figure("train_loss", "training loss"),
+                         figure("inner_bce", "inner BCE"), figure("inner_auroc", "inner AUROC")],
+                rows=rows_of(evaluation.tables.training), csv="training.csv",
+            ),
+        ),
+    )  # fmt: skip
+
+
+def openings(evaluation: "Evaluation") -> Section:
+    """The ledger of the test set."""
+    seal = evaluation.seal
+    hashes = ("thresholds_sha", "labels_sha", "sha")
+    rows = [
+        {**opening, "number": n} | {name: f"{str(opening[name])[:16]}…" for name in hashes}
+        for n, opening in enumerate(seal.openings, start=1)
+    ]
+    count_ = len(rows)
+    opened = (
+        "The test set is sealed: it was never opened, and its labels are not in the sweep's folder."
+        if not rows
+        else f"The test set was opened {count_} time{'' if count_ == 1 else 's'}. Each line holds "
+        "a hash of itself and of the line before."
+    )
+    problems = [f"Does not agree with the record: {problem}." for problem in seal.problems]
+    return Section(
+        name="openings",
+        title="Openings of the test set",
+        words=(opened, *problems),
+        views=(
+            View(
+                name="ledger", caption="Ledger (unsealed.jsonl)",
+                columns=[count("number", "opening"), words("time"), words("reason"),
+                         words("thresholds_sha", "thresholds"), words("labels_sha", "labels"),
+                         words("sha", "line")],
+                rows=rows,
+            ),
+        ),
+    )  # fmt: skip

@@ -1,0 +1,57 @@
+"""What an evaluation is: the sweep, its seal and its tables."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from evaluation.records.runs import Sweep, read_sweep
+from evaluation.records.study import Study, read_study
+from evaluation.tables.make import Tables, make_tables
+from evaluation.tables.seal import Seal, read_seal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The outcome of `evaluate`.
+
+    Attributes:
+        sweep: What was read.
+        study: What the folder tells of the study besides predictions.
+        seal: State of the hold-out.
+        tables: All numbers.
+        folder: Where the CSV files and the report are.
+    """
+
+    sweep: Sweep
+    study: Study
+    seal: Seal
+    tables: Tables
+    folder: Path
+
+    @property
+    def report(self) -> Path:
+        """The report, one HTML file."""
+        return self.folder / "report.html"
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 3 when the hold-out was opened again or something was changed since."""
+        return 0 if self.seal.sound else 3
+
+
+def compute(sweep_dir: Path, *, out: Path | None = None) -> Evaluation:
+    """All tables of a sweep, without writing anything.
+
+    Args:
+        sweep_dir: Sweep folder (DESIGN, run directory).
+        out: Where `evaluate` is to write; `SWEEP_DIR/evaluation` if not given.
+
+    Raises:
+        EvaluationError: as `read_sweep`, `read_study` and `read_seal`.
+    """
+    sweep = read_sweep(Path(sweep_dir))
+    study, seal = read_study(sweep), read_seal(sweep)
+    tables = make_tables(
+        sweep, study=study, test_labels=seal.labels, test_thresholds=seal.thresholds
+    )
+    folder = Path(out) if out else sweep.path / "evaluation"
+    return Evaluation(sweep=sweep, study=study, seal=seal, tables=tables, folder=folder)

@@ -1,0 +1,198 @@
+"""The cross-validated AUC: the mean of the folds' AUCs, with LeDell's influence-curve interval.
+
+LeDell, Petersen & van der Laan 2015 (Electronic Journal of Statistics 9:1583), as R's cvAUC; a tie
+counts one half here, where cvAUC's influence curve counts it 0.
+"""
+
+from math import nan, sqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from evaluation.statistics.auc import AucInterval, AucTest, normal_test, placements, undefined_test
+from evaluation.statistics.checks import (
+    Bools,
+    Floats,
+    checked,
+    normal_quantile,
+    one_class,
+    same_length,
+)
+
+_METHOD = "influence curve"
+
+
+def cv_auc(
+    labels: ArrayLike,
+    scores: ArrayLike,
+    folds: ArrayLike,
+    *,
+    level: float = 0.95,
+    clusters: ArrayLike | None = None,
+) -> AucInterval:
+    """Mean over folds of the AUC within the fold, with its interval (Wald, clipped to [0, 1]).
+
+    Args:
+        labels: (n,) 0 or 1.
+        scores: (n,) out-of-fold scores; they are only compared within a fold.
+        folds: (n,) name of the fold that each patient belongs to.
+        level: Coverage, in (0, 1).
+        clusters: (n,) the patient of each row, where a patient has several; by default each row is
+            a patient.
+
+    Returns:
+        NaN with the reason where a fold lacks a class; with a reason where a fold holds a single
+        patient of a class, who adds nothing to the variance.
+
+    Raises:
+        EvaluationError: labels other than 0/1, NaN scores, unequal lengths or a wrong level.
+    """
+    y, (x,) = checked(labels, scores)
+    fold = _folds(folds, y)
+    names = np.arange(y.size) if clusters is None else np.asarray(clusters)
+    same_length("clusters", names, y.size)
+    z = normal_quantile(level)
+    undefined, weak = fold_reasons(y, fold)
+    if undefined:
+        return AucInterval(
+            auc=nan,
+            variance=nan,
+            low=nan,
+            high=nan,
+            level=level,
+            method=_METHOD,
+            reason=undefined,
+        )
+    aucs, curve = _influence(y, x, fold)
+    auc = float(np.mean(list(aucs.values())))
+    variance = _variance(curve, fold, names)
+    half = z * sqrt(variance)
+    return AucInterval(
+        auc=auc,
+        variance=variance,
+        low=max(auc - half, 0),
+        high=min(auc + half, 1),
+        level=level,
+        method=_METHOD,
+        reason=weak,
+    )
+
+
+def cv_auc_test(
+    labels: ArrayLike,
+    scores_a: ArrayLike,
+    scores_b: ArrayLike,
+    folds: ArrayLike,
+    *,
+    level: float = 0.95,
+) -> AucTest:
+    """Paired test of two cross-validated AUCs on the same patients in the same folds.
+
+    Args:
+        labels: (n,) 0 or 1.
+        scores_a: (n,) first out-of-fold scores.
+        scores_b: (n,) second, same patients in the same order.
+        folds: (n,) name of the fold that each patient belongs to.
+        level: Coverage of the interval of the difference, in (0, 1).
+
+    Raises:
+        EvaluationError: as `cv_auc`.
+    """
+    checked(labels, scores_a, scores_b)
+    names = np.arange(np.size(labels))
+    a, b = (names, labels, scores_a, folds), (names, labels, scores_b, folds)
+    return cv_overlapping_test(a, b, level=level)
+
+
+def cv_overlapping_test(
+    a: tuple[ArrayLike, ArrayLike, ArrayLike, ArrayLike],
+    b: tuple[ArrayLike, ArrayLike, ArrayLike, ArrayLike],
+    *,
+    level: float = 0.95,
+) -> AucTest:
+    """Test of two cross-validated AUCs whose patients are the same in part.
+
+    The influence curve of a difference is the difference of the influence curves, each being 0 for
+    the patients that its AUC does not have.
+
+    Args:
+        a: Patients, labels, scores and folds of the first, (n,) each.
+        b: Those of the second, (m,) each.
+        level: Coverage of the interval of the difference, in (0, 1).
+
+    Raises:
+        EvaluationError: as `cv_auc`, or for a repeated patient.
+    """
+    z_level = normal_quantile(level)
+    aucs, shares, weak = [], [], ""
+    for names, labels, scores, folds in (a, b):
+        y, (x,) = checked(labels, scores, patients=names)
+        fold = _folds(folds, y)
+        undefined, weak = fold_reasons(y, fold)
+        if undefined:
+            return undefined_test(undefined)
+        of_folds, curve = _influence(y, x, fold)
+        aucs.append(float(np.mean(list(of_folds.values()))))
+        # So weighted, the sum of squares is the mean over folds of the mean square, over n.
+        _, place, size = np.unique(fold, return_inverse=True, return_counts=True)
+        shares.append(curve / np.sqrt(size.size * size[place] * y.size))
+    names_a, names_b = np.asarray(a[0]), np.asarray(b[0])
+    union = np.union1d(names_a, names_b)
+    apart = np.zeros(union.size)
+    apart[np.searchsorted(union, names_a)] += shares[0]
+    apart[np.searchsorted(union, names_b)] -= shares[1]
+    return normal_test(
+        *aucs,
+        difference=aucs[0] - aucs[1],
+        se=sqrt((apart**2).sum()),
+        z_level=z_level,
+        reason=weak,
+    )
+
+
+def fold_reasons(y: Bools, fold: NDArray[Any]) -> tuple[str, str]:
+    """Why the mean over folds is undefined, and why its interval is too narrow; "" if not."""
+    if y.size == 0:
+        return one_class(y), ""
+    undefined, weak = [], []
+    for name in np.unique(fold).tolist():
+        mine = y[fold == name]
+        if reason := one_class(mine):
+            undefined.append(f"fold {name}: {reason}")
+        elif min(mine.sum(), (~mine).sum()) < 2:
+            weak.append(str(name))
+    told = f"fold {', '.join(weak)}: a single patient of a class adds nothing to the variance"
+    return "; ".join(undefined), told if weak else ""
+
+
+def _folds(folds: ArrayLike, y: Bools) -> NDArray[Any]:
+    fold = np.asarray(folds)
+    same_length("folds", fold, y.size)
+    return fold
+
+
+def _influence(y: Bools, x: Floats, fold: NDArray[Any]) -> tuple[dict[Any, float], Floats]:
+    """AUC by fold, and the (n,) influence curve: a patient's placement less its fold's AUC."""
+    curve = np.empty(y.size)
+    aucs = {}
+    for name in np.unique(fold).tolist():
+        positives, negatives = (fold == name) & y, (fold == name) & ~y
+        below, above = placements(x[positives], x[negatives])
+        aucs[name] = float(below.mean())
+        # Weighted by the inverse share of the class among all patients, as cvAUC does.
+        curve[positives] = (below - aucs[name]) / y.mean()
+        curve[negatives] = (above - aucs[name]) / (~y).mean()
+    return aucs, curve
+
+
+def _variance(curve: Floats, fold: NDArray[Any], names: NDArray[Any]) -> float:
+    """Mean over folds of the mean square of the curve, over the number of patients."""
+    patients, patient = np.unique(names, return_inverse=True)
+    rows_per_patient = names.size / patients.size
+    squares = []
+    for name in np.unique(fold).tolist():
+        mine, index = np.unique(patient[fold == name], return_inverse=True)
+        sums = np.bincount(index, weights=curve[fold == name], minlength=mine.size)
+        squares.append(np.mean((sums / rows_per_patient) ** 2))
+    return float(np.mean(squares) / patients.size)

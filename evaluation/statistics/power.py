@@ -1,0 +1,305 @@
+"""What a cohort of this size can show: power, detectable differences, optimism of choosing.
+
+Scores are drawn from the binormal model: negatives N(0, 1), positives N(d, 1), AUC = Φ(d/√2); the
+scores of two models on a patient correlate within its class.
+"""
+
+from dataclasses import dataclass
+from math import inf, nan, sqrt
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from evaluation.errors import EvaluationError
+from evaluation.statistics.auc import placements, variance_of
+from evaluation.statistics.checks import Floats, checked, normal_quantile
+
+Placed = tuple[Floats, Floats]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simulated:
+    """A figure found by simulation.
+
+    Attributes:
+        value: The figure.
+        error: Its Monte Carlo standard error.
+        draws: Cohorts drawn.
+        reason: Why the value is NaN; "" if it is not.
+    """
+
+    value: float
+    error: float
+    draws: int
+    reason: str = ""
+
+
+def separation(auc: float) -> float:
+    """Distance d of two unit-variance normal score distributions whose AUC is Φ(d/√2)."""
+    from scipy.special import ndtri
+
+    if not 0 < auc < 1:
+        raise EvaluationError(f"auc must be above 0 and below 1, got {auc!r}. Give a true AUC.")
+    return float(sqrt(2) * ndtri(auc))
+
+
+def single_auc_power(
+    auc: float, *, positives: float, negatives: float, level: float = 0.95
+) -> float:
+    """Power of the two-sided test that one AUC is 0.5, as `pROC::power.roc.test`.
+
+    Obuchowski & McClish 1997 (Statistics in Medicine 16:1529), with Obuchowski, Lieber & Wians 2004
+    (Clinical Chemistry 50:1118).
+
+    Raises:
+        EvaluationError: an AUC not above 0.5 and below 1, no patients of a class or a wrong level.
+    """
+    from scipy.special import ndtr
+
+    null, variance = _obuchowski(auc, positives=positives, negatives=negatives)
+    z = normal_quantile(level)
+    return float(ndtr((sqrt(positives) * (auc - 0.5) - z * sqrt(null)) / sqrt(variance)))
+
+
+def single_auc_positives(
+    auc: float, *, negatives_per_positive: float, power: float = 0.8, level: float = 0.95
+) -> float:
+    """Positives needed to tell an AUC from 0.5, as `pROC::power.roc.test`; not rounded up.
+
+    Raises:
+        EvaluationError: as `single_auc_power`, or a power not in (0, 1).
+    """
+    from scipy.special import ndtri
+
+    _check_share("power", power)
+    null, variance = _obuchowski(auc, positives=1, negatives=negatives_per_positive)
+    z, z_power = normal_quantile(level), float(ndtri(power))
+    return (z * sqrt(null) + z_power * sqrt(variance)) ** 2 / (auc - 0.5) ** 2
+
+
+def simulate_power(
+    auc_a: float,
+    auc_b: float,
+    *,
+    positives: int,
+    negatives: int,
+    correlation: float = 0.5,
+    level: float = 0.95,
+    draws: int = 10_000,
+    seed: int = 0,
+) -> Simulated:
+    """Share of drawn cohorts in which the paired DeLong test tells two AUCs apart.
+
+    Args:
+        auc_a: True AUC of the first scores, in (0, 1).
+        auc_b: Of the second.
+        positives: Patients with the event, 2 or more.
+        negatives: Patients without, 2 or more.
+        correlation: Of the two scores within a class, in [0, 1].
+        level: 1 less the level of the test.
+        draws: Cohorts to draw.
+        seed: Of the draws.
+
+    Raises:
+        EvaluationError: a value out of its range.
+    """
+    draw = _Pairs(positives, negatives, correlation, draws=draws, seed=seed)
+    placed = draw.placed(0, auc_a), draw.placed(1, auc_b)
+    return draw.power(*placed, normal_quantile(level))
+
+
+def minimum_detectable_difference(
+    auc: float,
+    *,
+    positives: int,
+    negatives: int,
+    correlation: float = 0.5,
+    power: float = 0.8,
+    level: float = 0.95,
+    draws: int = 2_000,
+    seed: int = 0,
+) -> Simulated:
+    """The smallest ΔAUC above `auc` that the paired DeLong test finds with this power.
+
+    Bisection on the same draws; the error is that of the power, carried over by the local slope.
+
+    Args:
+        auc: True AUC of the worse scores, in (0, 1).
+        positives: Patients with the event, 2 or more.
+        negatives: Patients without, 2 or more.
+        correlation: Of the two scores within a class, in [0, 1].
+        power: To reach, in (0, 1).
+        level: 1 less the level of the test.
+        draws: Cohorts to draw.
+        seed: Of the draws.
+
+    Raises:
+        EvaluationError: a value out of its range.
+    """
+    _check_share("power", power)
+    z = normal_quantile(level)
+    draw = _Pairs(positives, negatives, correlation, draws=draws, seed=seed)
+    worse = draw.placed(1, auc)
+
+    def reached(better: float) -> float:
+        return draw.power(draw.placed(0, better), worse, z).value
+
+    low, high = auc, 1 - 1e-4
+    if high <= low or reached(high) < power:
+        reason = f"no AUC up to {high} is told from {auc:.3f} with a power of {power:g}"
+        return Simulated(value=nan, error=nan, draws=draws, reason=reason)
+    while high - low > 5e-4:  # finer than the Monte Carlo error
+        middle = (low + high) / 2
+        low, high = (low, middle) if reached(middle) >= power else (middle, high)
+    step = min(0.01, (high - auc) / 2, (1 - high) / 2)
+    slope = (reached(high + step) - reached(high - step)) / (2 * step)
+    error = sqrt(power * (1 - power) / draws) / slope if slope > 0 else nan
+    return Simulated(value=high - auc, error=error, draws=draws)
+
+
+def optimism_of_best(
+    auc: float,
+    *,
+    models: int,
+    positives: int,
+    negatives: int,
+    correlation: float,
+    folds: int = 1,
+    draws: int = 1_000,
+    seed: int = 0,
+) -> Simulated:
+    """How much the best of several equally good models is expected to seem better than it is.
+
+    Args:
+        auc: True AUC of all models, in (0, 1).
+        models: To choose from.
+        positives: Patients with the event, at least one a fold.
+        negatives: Patients without, at least one a fold.
+        correlation: Of the scores of any two models within a class, in [0, 1].
+        folds: The choice is by the mean over this many folds.
+        draws: Cohorts to draw.
+        seed: Of the draws.
+
+    Raises:
+        EvaluationError: a value out of its range.
+    """
+    _check_share("correlation", correlation, ends=True)
+    if models < 1 or folds < 1 or min(positives, negatives) < folds:
+        raise EvaluationError(
+            f"each of {folds} folds must hold a patient of each class and there must be a model, "
+            f"got {positives} positive, {negatives} negative, {models} models. Change the numbers."
+        )
+    d = separation(auc)
+    rng = np.random.default_rng(seed)
+    best = np.empty(draws)
+    for at in range(0, draws, 100):  # in blocks, so that memory stays small
+        mine = min(100, draws - at)
+        up, down = (
+            _correlated(rng, models, mine, count, correlation) for count in (positives, negatives)
+        )
+        aucs = [
+            placements(p + d, n)[0].mean(axis=-1)
+            for p, n in zip(
+                np.array_split(up, folds, axis=-1),
+                np.array_split(down, folds, axis=-1),
+                strict=True,
+            )
+        ]
+        best[at : at + mine] = np.mean(aucs, axis=0).max(axis=0)
+    return Simulated(
+        value=float(best.mean() - auc), error=float(best.std(ddof=1) / sqrt(draws)), draws=draws
+    )
+
+
+def within_class_correlation(labels: ArrayLike, scores: ArrayLike) -> float:
+    """Mean correlation of any two models' scores within a class, on normal scores of the ranks.
+
+    Args:
+        labels: (n,) 0 or 1.
+        scores: (models, n).
+
+    Returns:
+        In [0, 1], a negative mean being 0; NaN with one model or no three patients of a class.
+
+    Raises:
+        EvaluationError: as `auc_interval`.
+    """
+    from scipy.special import ndtri
+    from scipy.stats import rankdata
+
+    y, xs = checked(labels, *np.asarray(scores, dtype=np.float64))
+    table = np.array(xs)
+    sums, count = 0.0, 0
+    for mine in (table[:, y], table[:, ~y]):
+        if len(xs) > 1 and mine.shape[1] > 2:
+            normal = ndtri((rankdata(mine, axis=1) - 0.5) / mine.shape[1])
+            # A constant score correlates with nothing.
+            spread = normal.std(axis=1) > 0
+            found = np.corrcoef(normal[spread]) if spread.sum() > 1 else np.eye(1)
+            pairs = len(xs) * (len(xs) - 1) / 2
+            sums += mine.shape[1] * (found.sum() - len(found)) / 2 / pairs
+            count += mine.shape[1]
+    return max(float(sums / count), 0.0) if count else nan
+
+
+class _Pairs:
+    """Noise of two models on many cohorts, drawn once and shifted to any AUC."""
+
+    def __init__(
+        self, positives: int, negatives: int, correlation: float, *, draws: int, seed: int
+    ) -> None:
+        _check_share("correlation", correlation, ends=True)
+        if min(positives, negatives) < 2 or draws < 1:
+            raise EvaluationError(
+                "positives and negatives must be 2 or more and draws 1 or more, got "
+                f"{positives}, {negatives} and {draws}. A variance needs two patients of a class."
+            )
+        rng = np.random.default_rng(seed)
+        self.draws = draws
+        self.up = _correlated(rng, 2, draws, positives, correlation)
+        self.down = _correlated(rng, 2, draws, negatives, correlation)
+
+    def placed(self, model: int, auc: float) -> Placed:
+        """Placements of one of the models, if that is its true AUC."""
+        return placements(self.up[model] + separation(auc), self.down[model])
+
+    def power(self, a: Placed, b: Placed, z: float) -> Simulated:
+        """Of the paired test between the placements of the first and of the second model."""
+        (up_a, down_a), (up_b, down_b) = a, b
+        difference = (up_a - up_b).mean(axis=-1)
+        se = np.sqrt(variance_of(up_a - up_b, down_a - down_b))
+        share = float(np.mean(np.abs(difference) > z * se))
+        return Simulated(
+            value=share, error=sqrt(share * (1 - share) / self.draws), draws=self.draws
+        )
+
+
+def _correlated(
+    rng: np.random.Generator, models: int, draws: int, count: int, correlation: float
+) -> Floats:
+    """(models, draws, count) standard normal noise, any two models correlated alike."""
+    shared = rng.standard_normal((draws, count))
+    own = rng.standard_normal((models, draws, count))
+    return np.asarray(sqrt(correlation) * shared + sqrt(1 - correlation) * own)
+
+
+def _obuchowski(auc: float, *, positives: float, negatives: float) -> tuple[float, float]:
+    """n·variance of the AUC under the null and under the alternative, n positives."""
+    from scipy.special import ndtri
+
+    if not 0.5 < auc < 1:
+        raise EvaluationError(f"auc must be above 0.5 and below 1, got {auc!r}. Give a true AUC.")
+    if not (0 < positives < inf and 0 < negatives < inf):
+        raise EvaluationError(
+            f"positives and negatives must be above 0, got {positives!r} and {negatives!r}. "
+            "Give the size of the cohort."
+        )
+    ratio = negatives / positives
+    a = float(ndtri(auc)) * 1.414  # pROC's own rounding of √2
+    variance = 0.0099 * np.exp(-(a**2) / 2) * (5 * a**2 + 8 + (a**2 + 8) / ratio)
+    return 0.0792 * (1 + 1 / ratio), float(variance)
+
+
+def _check_share(name: str, value: float, *, ends: bool = False) -> None:
+    if not (0 <= value <= 1 if ends else 0 < value < 1):
+        raise EvaluationError(f"{name} must be between 0 and 1, got {value!r}. Give a share.")

@@ -1,0 +1,219 @@
+"""Who was studied: the flow of patients, and their characteristics by label and split.
+
+Labels of the hold-out are counted only once they are open.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from evaluation.records.study import Study
+
+DEVELOPMENT, HOLDOUT = "development", "hold-out"
+
+
+_MAX_LEVELS = 10
+
+
+_MODALITIES = {"image": "ultrasound image", "ceus": "CEUS clip"}
+
+
+_TECHNICAL = ("frames", "fps", "seconds", "width", "height")
+
+
+FLOW = ("step", "split", "modality", "rows", "patients", "events", "reason")
+
+
+CHARACTERISTICS = (
+    "group", "characteristic", "level", "development", "development_negative",
+    "development_positive", "holdout", "holdout_negative", "holdout_positive", "smd",
+)  # fmt: skip
+
+
+def flow_table(
+    study: Study, scored: pd.DataFrame, labels: Mapping[str, int] | None
+) -> pd.DataFrame:
+    """From the rows of the cohort table to the patients scored, one row a count.
+
+    Args:
+        study: As read.
+        scored: Patients of the cells (`Tables.patients`): modality, part, patient_id, label.
+        labels: 0/1 by hold-out patient; None while sealed.
+    """
+    rows: list[dict[str, Any]] = []
+
+    def count(step: str, **what: Any) -> None:
+        rows.append(dict.fromkeys(FLOW) | {"step": step} | what)
+
+    skipped, patients = study.skipped, _labelled(study, labels)
+    if len(patients):
+        items = study.items if study.items is not None else pd.DataFrame()
+        lost = int(skipped["lost_patient"].nunique()) if len(skipped) else 0
+        count("cohort table", rows=len(items) + len(skipped), patients=len(patients) + lost)
+        if len(skipped):
+            count("left out", rows=len(skipped), patients=lost, reason="rows with a problem")
+            by = skipped.astype({"modality": object}).fillna({"modality": ""})
+            for (reason, modality), mine in by.groupby(["reason", "modality"], sort=True):
+                named = _MODALITIES.get(str(modality), str(modality))
+                count("reason", rows=len(mine), modality=named, reason=reason)
+        for split, mine in _splits(patients):
+            count("split", split=split, patients=len(mine), events=_events(mine))
+            for column, name in _item_columns(patients).items():
+                have = mine[mine[column] > 0]
+                total = int(mine[column].sum())
+                told = {"patients": len(have), "events": _events(have), "rows": total}
+                count("available", split=split, modality=name, **told)
+            if len(columns := list(_item_columns(patients))) > 1:
+                both = mine[(mine[columns] > 0).all(axis=1)]
+                told = {"patients": len(both), "events": _events(both)}
+                count("available", split=split, modality="both", **told)
+    for (part, modality), mine in scored.groupby(["part", "modality"], sort=False):
+        people = mine.drop_duplicates("patient_id")
+        known = people["label"].notna().all()
+        events = int(people["label"].sum()) if known and len(people) else None
+        split = DEVELOPMENT if part == "oof" else HOLDOUT
+        count("scored", split=split, modality=modality, patients=len(people), events=events)
+    table = pd.DataFrame(rows, columns=list(FLOW))
+    return table.astype(dict.fromkeys(("rows", "patients", "events"), "Int64"))
+
+
+def characteristics_table(study: Study, labels: Mapping[str, int] | None) -> pd.DataFrame:
+    """Table 1: covariates and technical facts by split, within development by label.
+
+    A covariate of many values that are not numbers may name a patient, so only their number is
+    given. `smd` is the standardised mean difference of development and hold-out (Austin 2009,
+    Statistics in Medicine 28:3083); above 0.1 the two differ by more than chance has to explain.
+    """
+    patients = _labelled(study, labels)
+    if patients.empty:
+        return pd.DataFrame(columns=list(CHARACTERISTICS))
+    rows = [_counted("patients", patients)]
+    if study.items is not None and "modality" in study.items:
+        rows += _technical(study.items, patients)
+    for name in study.covariates:
+        rows += _covariate(name, patients)
+    table = pd.DataFrame(rows, columns=list(CHARACTERISTICS))
+    return table.assign(smd=table["smd"].astype(float))
+
+
+def _labelled(study: Study, labels: Mapping[str, int] | None) -> pd.DataFrame:
+    """Patients with `holdout` (their label is sealed in the cohort) and `label`, opened or NA."""
+    patients = study.patients
+    if patients.empty:
+        return patients
+    label = pd.to_numeric(patients["label"]).astype(float)
+    holdout = label.isna()
+    opened = pd.Series(dict(labels or {}), dtype=float).reindex(patients.index)
+    return patients.assign(holdout=holdout, label=label.where(~holdout, opened))
+
+
+def _splits(patients: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    return [
+        (DEVELOPMENT, patients[~patients["holdout"]]),
+        (HOLDOUT, patients[patients["holdout"]]),
+    ]
+
+
+def _events(patients: pd.DataFrame) -> int | None:
+    return None if patients["label"].isna().any() else int(patients["label"].sum())
+
+
+def _item_columns(patients: pd.DataFrame) -> dict[str, str]:
+    """Columns that count a patient's items of a modality, and what the modality is called."""
+    columns = [str(name) for name in patients if str(name).startswith("items_")]
+    kinds = [name.removeprefix("items_") for name in columns]
+    return {c: _MODALITIES.get(kind, kind) for c, kind in zip(columns, kinds, strict=True)}
+
+
+def _groups(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The columns of Table 1; those by label of the hold-out are empty while it is sealed."""
+    found = {}
+    for split, mine in (("development", ~table["holdout"]), ("holdout", table["holdout"])):
+        found[split] = table[mine]
+        for label, name in ((0, "negative"), (1, "positive")):
+            found[f"{split}_{name}"] = table[mine & (table["label"] == label)]
+    return found
+
+
+def _counted(name: str, table: pd.DataFrame) -> dict[str, Any]:
+    return _row("cohort", name, "n", table, lambda mine: f"{len(mine)}" if len(mine) else "")
+
+
+def _row(group: str, name: str, level: str, table: pd.DataFrame, tell: Any) -> dict[str, Any]:
+    told = {key: tell(mine) for key, mine in _groups(table).items()}
+    return {"group": group, "characteristic": name, "level": level, **told}
+
+
+def _technical(items: pd.DataFrame, patients: pd.DataFrame) -> list[dict[str, Any]]:
+    rows = []
+    joined = items.drop(columns="label").join(patients[["holdout", "label"]], on="patient_id")
+    for modality, mine in joined.groupby("modality", sort=False):
+        name = _MODALITIES.get(str(modality), str(modality))
+        column = f"items_{modality}"
+
+        def share(people: pd.DataFrame, column: str = column) -> str:
+            return _share(people[column] > 0)
+
+        rows.append(_row("files", f"{name}: patients with one", "n (%)", patients, share))
+        rows.append(_row("files", f"{name}: files", "n", mine, lambda t: str(len(t) or "")))
+        rows += [
+            _numeric("files", f"{name}: {fact}", fact, mine)
+            for fact in _TECHNICAL
+            if fact in mine and pd.to_numeric(mine[fact]).nunique() > 1
+        ]
+        if "warnings" in mine:
+            warned = mine.assign(warned=mine["warnings"].fillna("") != "")
+            title = f"{name}: with a warning"
+            rows.append(_row("files", title, "n (%)", warned, lambda t: _share(t["warned"])))
+    return rows
+
+
+def _covariate(name: str, patients: pd.DataFrame) -> list[dict[str, Any]]:
+    values = patients[name].replace("", None)
+    rows = []
+    if pd.api.types.is_numeric_dtype(patients[name]) and values.nunique() > 2:
+        rows.append(_numeric("covariates", name, name, patients))
+    else:
+        levels = sorted(values.dropna().unique(), key=str)
+        if len(levels) > _MAX_LEVELS or len(levels) == values.notna().sum():
+            told = f"{len(levels)} values, not shown"
+            rows.append(
+                {"group": "covariates", "characteristic": name, "level": told}
+                | dict.fromkeys(_groups(patients), "")
+            )
+            levels = []
+        for level in levels:
+            is_level = patients.assign(_is=values == level)
+            row = _row("covariates", name, f"{level}, n (%)", is_level, lambda t: _share(t["_is"]))
+            rows.append(row | {"smd": _smd(is_level, "_is")})
+    if values.isna().any():
+        missing = patients.assign(_is=values.isna())
+        rows.append(_row("covariates", name, "missing, n (%)", missing, lambda t: _share(t["_is"])))
+    return rows
+
+
+def _numeric(group: str, name: str, column: str, table: pd.DataFrame) -> dict[str, Any]:
+    numbers = table.assign(_value=pd.to_numeric(table[column], errors="coerce"))
+
+    def tell(mine: pd.DataFrame) -> str:
+        x = mine["_value"].dropna()
+        return f"{x.mean():.1f} ± {x.std():.1f}" if len(x) > 1 else ""
+
+    row = _row(group, name, "mean ± SD", numbers, tell)
+    return row | {"smd": _smd(numbers, "_value")}
+
+
+def _share(chosen: pd.Series) -> str:
+    return f"{int(chosen.sum())} ({100 * chosen.mean():.1f} %)" if len(chosen) else ""
+
+
+def _smd(table: pd.DataFrame, column: str) -> float:
+    """Difference of means over the root mean square of the two standard deviations."""
+    sides = [t[column].dropna().to_numpy(float) for _, t in _splits(table)]
+    if min(map(len, sides)) < 2:
+        return np.nan
+    a, b = sides
+    spread = np.sqrt((a.var(ddof=1) + b.var(ddof=1)) / 2)
+    return float((b.mean() - a.mean()) / spread) if spread else 0.0

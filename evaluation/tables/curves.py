@@ -1,0 +1,127 @@
+"""Tables behind the figures: ROC curves and bands, calibration, net benefit, scales of scores."""
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from evaluation.records.analysis import Analysis
+from evaluation.statistics.calibration import calibration, calibration_curve
+from evaluation.statistics.checks import one_class
+from evaluation.statistics.net_benefit import decision_curve
+from evaluation.statistics.roc import roc_curve
+from evaluation.statistics.roc_band import roc_band
+from evaluation.tables.operating import YOUDEN, Thresholds, oof_thresholds
+from evaluation.tables.scores import DEPLOYED, CellScores
+
+ACT_AT = np.arange(1, 100) / 100
+"""Risks of the decision curves."""
+
+
+_NONE: NDArray[Any] = np.empty(0)
+
+
+def roc_rows(cells: list[CellScores]) -> list[pd.DataFrame]:
+    """All points of each ROC curve: pooled out-of-fold, and the hold-out once it is open."""
+    names = ("threshold", "tp", "fp", "sensitivity", "specificity")
+    found = []
+    for name, table in _scored(cells):
+        columns = dict.fromkeys(names, _NONE)
+        if not _undefined(table):
+            curve = roc_curve(table["label"], table["score"])
+            points = (
+                curve.thresholds,
+                curve.true_positives,
+                curve.false_positives,
+                curve.sensitivity,
+                curve.specificity,
+            )
+            columns = dict(zip(names, points, strict=True))
+        found.append(pd.DataFrame(name | columns))
+    return found
+
+
+def band_rows(cells: list[CellScores]) -> list[pd.DataFrame]:
+    """Pointwise 95 % bands of the same curves."""
+    found = []
+    for name, table in _scored(cells):
+        columns = dict.fromkeys(("specificity", "low", "high"), _NONE)
+        if not _undefined(table):
+            columns = asdict(roc_band(table["label"], table["score"]))
+        found.append(pd.DataFrame(name | columns))
+    return found
+
+
+def calibration_rows(cells: list[CellScores]) -> tuple[list[dict[str, Any]], list[pd.DataFrame]]:
+    """Figures of the calibration, and the smoothed curves; an ensemble's is not that of a model."""
+    rows, curves = [], []
+    for name, table in _scored(cells, of_models=True):
+        rows.append(name | asdict(calibration(table["label"], table["probability"])))
+        curve = calibration_curve(table["label"], table["probability"])
+        points = {"probability": curve.probability, "observed": curve.observed}
+        curves.append(pd.DataFrame(name | points))
+    return rows, curves
+
+
+def net_benefit_rows(cells: list[CellScores]) -> list[pd.DataFrame]:
+    """Decision curves over the risks of ACT_AT."""
+    names = ("threshold", "model", "treat_all", "treat_none", "avoided")
+    found = []
+    for name, table in _scored(cells, of_models=True):
+        columns = dict.fromkeys(names, _NONE)
+        if len(table):
+            curve = decision_curve(table["label"], table["probability"], thresholds=ACT_AT)
+            columns = dict(zip(names, asdict(curve).values(), strict=True))
+        found.append(pd.DataFrame(name | columns))
+    return found
+
+
+def scale_rows(
+    cells: list[CellScores], analysis: Analysis, frozen: Thresholds
+) -> list[dict[str, Any]]:
+    """Where the scores of a cell lie in each part, and the share above Youden's threshold.
+
+    No label is needed, so the deployed model on the hold-out can be held against the out-of-fold
+    scores before it is opened: did the threshold transfer?
+    """
+    own = oof_thresholds(cells, analysis)
+    rows = []
+    for scores in cells:
+        key = (*scores.cell, YOUDEN)
+        threshold = frozen.get(key, own[key])
+        for part, table in scores.parts().items():
+            x = table["score"]
+            quantiles = x.quantile([0.05, 0.25, 0.5, 0.75, 0.95]).tolist()
+            names = ("q05", "q25", "q50", "q75", "q95")
+            called = float((x >= threshold).mean()) if len(x) else np.nan
+            rows.append(
+                {
+                    **scores.name,
+                    "part": part,
+                    "patients": len(x),
+                    "mean": x.mean(),
+                    "sd": x.std(),
+                    **dict(zip(names, quantiles, strict=True)),
+                    "threshold": threshold,
+                    "called_positive": np.nan if np.isnan(threshold) else called,
+                }
+            )
+    return rows
+
+
+def _undefined(table: pd.DataFrame) -> str:
+    return one_class(table["label"].to_numpy() == 1)
+
+
+def _scored(
+    cells: list[CellScores], *, of_models: bool = False
+) -> list[tuple[dict[str, str], pd.DataFrame]]:
+    """Cells and parts that have labels; with `of_models` no ensemble."""
+    found = []
+    for scores in cells:
+        found.append((scores.name | {"part": "oof"}, scores.oof))
+        if not scores.sealed and (scores.source == DEPLOYED or not of_models):
+            found.append((scores.name | {"part": "test"}, scores.test))
+    return found

@@ -1,0 +1,153 @@
+"""Operating points: where a score is cut, by which rule, and what comes of it."""
+
+from collections.abc import Mapping
+from functools import partial
+from math import log, nan
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from evaluation.records.analysis import Analysis
+from evaluation.statistics.checks import one_class
+from evaluation.statistics.proportions import clopper_pearson
+from evaluation.statistics.roc import (
+    RATES,
+    Confusion,
+    Rule,
+    confusion,
+    cross_fitted_thresholds,
+    sensitivity_threshold,
+    youden_threshold,
+)
+from evaluation.tables.scores import SEALED, CellScores, sigmoid
+
+YOUDEN = "youden"
+
+
+COUNTS = ("tp", "fn", "tn", "fp")
+
+
+_OTHER_FOLDS = "the other folds"
+
+
+_ALL_OOF = "all out-of-fold patients"
+
+
+_DECLARED = "declared before training"
+
+
+Thresholds = Mapping[tuple[str, str, str], float]
+"""Log-odds from which a patient is called positive, by (architecture, modality, rule)."""
+
+
+def rules(analysis: Analysis) -> dict[str, Rule | float]:
+    """The operating points: rules that find a threshold, or a threshold itself (log-odds)."""
+    found: dict[str, Rule | float] = {
+        YOUDEN: youden_threshold,
+        f"sensitivity {analysis.sensitivity:.2f}": partial(
+            sensitivity_threshold, sensitivity=analysis.sensitivity
+        ),
+    }
+    for p in analysis.probabilities:
+        found[f"probability {p:g}"] = log(p / (1 - p))
+    return found
+
+
+def oof_thresholds(
+    cells: list[CellScores], analysis: Analysis
+) -> dict[tuple[str, str, str], float]:
+    """The threshold of every cell and rule over all its out-of-fold patients; NaN if undefined."""
+    found: dict[tuple[str, str, str], float] = {}
+    for scores in cells:
+        labels, values = scores.oof["label"], scores.oof["score"]
+        undefined = one_class(labels.to_numpy() == 1)
+        for name, rule in rules(analysis).items():
+            if not callable(rule):
+                found[(*scores.cell, name)] = rule
+            else:
+                found[(*scores.cell, name)] = nan if undefined else rule(labels, values)
+    return found
+
+
+def operating_points(
+    cells: list[CellScores], analysis: Analysis, frozen: Thresholds
+) -> list[dict[str, Any]]:
+    """A row for each cell, part and rule.
+
+    Out-of-fold each fold is cut at the threshold of the other folds; the hold-out at the frozen
+    one, and the deployed model's own training patients at that of all out-of-fold patients.
+    """
+    own = oof_thresholds(cells, analysis)
+    rows = []
+    for scores in cells:
+        for part, table in scores.parts().items():
+            for name, rule in rules(analysis).items():
+                key = (*scores.cell, name)
+                chosen_on = _ALL_OOF if callable(rule) else _DECLARED
+                threshold, reason = (frozen if part == "test" else own).get(key, nan), ""
+                cut = np.full(len(table), threshold)
+                if part == "oof" and callable(rule):
+                    chosen_on, threshold = _OTHER_FOLDS, nan
+                    by_fold, why = cross_fitted_thresholds(
+                        table["label"], table["score"], table["fold"], rule=rule
+                    )
+                    cut = table["fold"].map(by_fold).to_numpy(np.float64)
+                    reason = "; ".join(f"fold {fold}: {text}" for fold, text in why.items())
+                if part == "test" and scores.sealed:
+                    reason, cut = SEALED, cut[:0]
+                rows.append(
+                    {
+                        **scores.name,
+                        "part": part,
+                        "rule": name,
+                        "chosen_on": chosen_on,
+                        "threshold": threshold,
+                        "threshold_probability": float(sigmoid(pd.Series([threshold]))[0]),
+                        "patients": len(table),
+                        "events": None if reason == SEALED else int(table["label"].sum()),
+                        **called(table["label"], table["score"], cut, intervals=True),
+                        "reason": reason,
+                    }
+                )
+    return rows
+
+
+def called(
+    labels: ArrayLike, scores: ArrayLike, thresholds: ArrayLike, *, intervals: bool = False
+) -> dict[str, Any]:
+    """Counts and rates at the thresholds, one a patient; undefined as soon as one of these is.
+
+    Args:
+        labels: (n,) 0 or 1.
+        scores: (n,) log-odds.
+        thresholds: (n,) log-odds; none, or with a NaN, is undefined.
+        intervals: Whether to give exact intervals and the accuracy of calling everyone negative.
+    """
+    cut = np.asarray(thresholds, dtype=np.float64)
+    counts: Confusion | None = None
+    if cut.size and not np.isnan(cut).any():
+        counts = confusion(labels, scores, cut)
+    row: dict[str, Any] = {name: counts and getattr(counts, name) for name in COUNTS}
+    for rate in RATES:
+        row[rate] = getattr(counts, rate) if counts else nan
+        if intervals:
+            ends = clopper_pearson(*counts.share(rate)) if counts else (nan, nan)
+            row |= dict(zip((f"{rate}_low", f"{rate}_high"), ends, strict=True))
+    if intervals:
+        row["accuracy_all_negative"] = counts.accuracy_all_negative if counts else nan
+    return row
+
+
+def calls(scores: CellScores, part: str, thresholds: Thresholds) -> pd.DataFrame:
+    """`threshold` and `call` (0/1, NA where undefined) at Youden's threshold beside the scores."""
+    table = scores.oof if part == "oof" else scores.test
+    if part == "oof":
+        by_fold, _ = cross_fitted_thresholds(table["label"], table["score"], table["fold"])
+        threshold = table["fold"].map(by_fold).astype(float)
+    else:
+        frozen = thresholds.get((*scores.cell, YOUDEN), nan)
+        threshold = pd.Series(frozen if part in scores.parts() else nan, index=table.index)
+    call = (table["score"] >= threshold).astype("Int64").mask(threshold.isna())
+    return table.assign(threshold=threshold, call=call)

@@ -1,0 +1,95 @@
+"""What this cohort can show: detectable differences, the primary test's power, optimism of choice.
+
+By simulation (`evaluation.statistics.power`) at the cohort's own size, AUC and correlation between
+models.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from math import nan
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from evaluation.errors import EvaluationError
+from evaluation.statistics.power import (
+    Simulated,
+    minimum_detectable_difference,
+    optimism_of_best,
+    simulate_power,
+    within_class_correlation,
+)
+from evaluation.tables.scores import Cell, CellScores
+
+POWER = 0.8
+
+
+DETECTABLE = f"minimum detectable AUC difference at a power of {POWER:g}"
+
+
+PRIMARY_POWER = "power of the primary test if the out-of-fold AUCs are true"
+
+
+OPTIMISM = "expected optimism of picking the best cell"
+
+
+_DRAWS = 1_000
+
+
+def planning(
+    cells: list[CellScores], aucs: Mapping[Cell, float], primary: tuple[Cell, Cell] | None
+) -> pd.DataFrame:
+    """One row a figure.
+
+    While the hold-out is sealed, its events are taken in proportion to the development patients'.
+
+    Args:
+        cells: Scores.
+        aucs: Fold-mean out-of-fold AUC of each complete cell.
+        primary: The cells of the primary contrast.
+    """
+    usable = [scores for scores in cells if scores.cell in aucs]
+    if not usable:
+        columns = ["quantity", "part", *_size(0, 0), "value", "error", "draws", "reason"]
+        return pd.DataFrame(columns=columns)
+    oof = max((scores.oof for scores in usable), key=len)
+    tested = max((scores.test for scores in usable), key=len)
+    patients, events = len(oof), int(oof["label"].sum())
+    expected = len(tested) * events / patients
+    test_events = round(expected) if usable[0].sealed else int(tested["label"].sum())
+    auc = float(np.mean(list(aucs.values())))
+    correlation = _correlation(usable)
+    folds = oof["fold"].nunique()
+    models = {"correlation": correlation, "draws": _DRAWS}
+
+    def row(quantity: str, part: str, do: Callable[..., Simulated], **more: Any) -> dict[str, Any]:
+        n, k = (patients, events) if part == "oof" else (len(tested), test_events)
+        try:
+            found = do(positives=k, negatives=n - k, **models)
+        except EvaluationError as error:  # too few patients, one model, an AUC of 1
+            found = Simulated(value=nan, error=nan, draws=0, reason=str(error))
+        size = _size(n, k) | {"auc": auc, "correlation": correlation} | more
+        return {"quantity": quantity, "part": part} | size | vars(found)
+
+    detect = partial(minimum_detectable_difference, auc, power=POWER)
+    rows = [row(DETECTABLE, part, detect, power=POWER) for part in ("oof", "test")]
+    if primary and set(primary) <= aucs.keys():
+        a, b = (aucs[cell] for cell in primary)
+        power = partial(simulate_power, a, b)
+        rows.append(row(PRIMARY_POWER, "test", power, auc=a, auc_b=b))
+    choose = partial(optimism_of_best, auc, models=len(usable), folds=folds)
+    rows.append(row(OPTIMISM, "oof", choose, models=len(usable), folds=folds))
+    return pd.DataFrame(rows).astype({"models": "Int64", "folds": "Int64"})
+
+
+def _size(patients: int, events: int) -> dict[str, Any]:
+    names = ("models", "folds", "auc", "auc_b", "correlation", "power")
+    return {"patients": patients, "events": events} | dict.fromkeys(names)
+
+
+def _correlation(cells: list[CellScores]) -> float:
+    """Of any two cells within a class, on the patients that all of them scored."""
+    first, *others = (scores.oof.set_index("patient_id") for scores in cells)
+    shared = pd.concat([first["score"], *(o["score"] for o in others)], axis=1, join="inner")
+    return within_class_correlation(first["label"][shared.index], shared.T.to_numpy())

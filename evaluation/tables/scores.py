@@ -1,0 +1,164 @@
+"""One score a patient: the mean over seeds of the log-odds, cell by cell and part by part.
+
+A cell is an architecture × a modality.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import nan
+
+import numpy as np
+import pandas as pd
+
+from evaluation.records.runs import Run, Sweep
+
+DEPLOYED = "deployed model"
+
+
+ENSEMBLE = "ensemble of fold models"
+
+
+SEALED = "sealed"
+
+
+Cell = tuple[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellScores:
+    """The scores of a cell.
+
+    Each table has a row a patient (and fold), sorted: fold, patient_id, label, seeds, score
+    (log-odds), probability.
+
+    Attributes:
+        architecture: Of the cell.
+        modality: Of the cell.
+        runs: Listed runs of the cell, done or not.
+        oof: Out-of-fold scores, each patient once.
+        test: Scores of the hold-out by `source`; labels are NaN while it is sealed.
+        source: DEPLOYED if the sweep lists runs on all development patients, else ENSEMBLE.
+        train: Scores of the fold models on the patients that they were trained on.
+        train_deployed: The same of the deployed model.
+        sealed: Whether the labels of the hold-out are not known.
+    """
+
+    architecture: str
+    modality: str
+    runs: tuple[Run, ...]
+    oof: pd.DataFrame
+    test: pd.DataFrame
+    source: str
+    train: pd.DataFrame
+    train_deployed: pd.DataFrame
+    sealed: bool
+
+    @property
+    def cell(self) -> Cell:
+        """Architecture and modality."""
+        return self.architecture, self.modality
+
+    @property
+    def name(self) -> dict[str, str]:
+        """The columns that name the cell in a table."""
+        return {"architecture": self.architecture, "modality": self.modality}
+
+    @property
+    def fold_runs(self) -> list[Run]:
+        """Listed runs of a fold."""
+        return [run for run in self.runs if run.fold != "all"]
+
+    @property
+    def tested_runs(self) -> list[Run]:
+        """Listed runs that score the hold-out."""
+        return [run for run in self.runs if run.fold == "all"] or list(self.runs)
+
+    def parts(self) -> dict[str, pd.DataFrame]:
+        """Scores with one model's threshold: out-of-fold and, of a deployed model, train and test.
+
+        A threshold does not transfer to an ensemble of fold models: averaging narrows the scores.
+        """
+        if self.source != DEPLOYED:
+            return {"oof": self.oof}
+        return {"train": self.train_deployed, "oof": self.oof, "test": self.test}
+
+
+def cell_scores(sweep: Sweep, test_labels: Mapping[str, int] | None) -> list[CellScores]:
+    """The scores of each cell, in the order of the list of runs.
+
+    Args:
+        sweep: As read.
+        test_labels: 0/1 by patient of the hold-out; None while the test set is sealed.
+    """
+    runs: dict[Cell, list[Run]] = {}
+    for run in sweep.runs:
+        runs.setdefault((run.architecture, run.modality), []).append(run)
+    parts = {part: _mean_over_seeds(sweep.predictions, part) for part in ("train", "oof", "test")}
+
+    def of_cell(part: str, cell: Cell) -> pd.DataFrame:
+        table = parts[part]
+        mine = (table["architecture"] == cell[0]) & (table["modality"] == cell[1])
+        return table[mine].drop(columns=["architecture", "modality"]).reset_index(drop=True)
+
+    found = []
+    for cell, listed in runs.items():
+        deployed = any(run.fold == "all" for run in listed)
+        train = of_cell("train", cell)
+        found.append(
+            CellScores(
+                architecture=cell[0],
+                modality=cell[1],
+                runs=tuple(listed),
+                oof=of_cell("oof", cell),
+                test=_tested(of_cell("test", cell), deployed, test_labels),
+                source=DEPLOYED if deployed else ENSEMBLE,
+                train=train[train["fold"] != "all"],
+                train_deployed=train[train["fold"] == "all"],
+                sealed=test_labels is None,
+            )
+        )
+    return found
+
+
+def progress(runs: list[Run]) -> dict[str, int]:
+    """How many of the listed runs are done."""
+    return {
+        "runs_done": sum(run.state == "done" for run in runs),
+        "runs_expected": len(runs),
+    }
+
+
+def sigmoid(score: pd.Series) -> pd.Series:
+    """Probabilities of log-odds."""
+    # Clipped where the probability is 0 or 1 in float64 anyway and exp would overflow.
+    return pd.Series(1 / (1 + np.exp(-score.clip(-700, 700))))
+
+
+def _mean_over_seeds(predictions: pd.DataFrame, part: str) -> pd.DataFrame:
+    rows = predictions[predictions["part"] == part]
+    groups = rows.groupby(["architecture", "modality", "fold", "patient_id"], sort=True)
+    scores = groups.agg(
+        label=("label", "first"), seeds=("seed", "nunique"), score=("score", "mean")
+    )
+    return scores.assign(probability=sigmoid(scores["score"])).reset_index()
+
+
+def _tested(
+    rows: pd.DataFrame, deployed: bool, test_labels: Mapping[str, int] | None
+) -> pd.DataFrame:
+    if deployed:
+        rows = rows[rows["fold"] == "all"]
+    # `rows` are means over seeds, so a fold that lacks a seed weighs no less than another.
+    groups = rows.groupby("patient_id", sort=True)
+    scores = groups.agg(seeds=("seeds", "min"), score=("score", "mean")).reset_index()
+    labels = test_labels or {}
+    return pd.DataFrame(
+        {
+            "fold": "all" if deployed else "mean",
+            "patient_id": scores["patient_id"],
+            "label": [float(labels.get(name, nan)) for name in scores["patient_id"]],
+            "seeds": scores["seeds"],
+            "score": scores["score"],
+            "probability": sigmoid(scores["score"]),
+        }
+    )

@@ -1,0 +1,257 @@
+"""Opening the hold-out set: its labels, the thresholds frozen before it, and who opened it when.
+
+Each opening appends a line to `unsealed.jsonl` that carries a hash of itself and of the line
+before, and the labels carry the number of the opening, so a line changed or taken out shows.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from evaluation.errors import EvaluationError
+from evaluation.files import write_atomic
+from evaluation.records.runs import Sweep, read_sweep
+from evaluation.tables.operating import Thresholds, oof_thresholds
+from evaluation.tables.scores import cell_scores
+
+_LEDGER, _LABELS, _THRESHOLDS = "unsealed.jsonl", "test_labels.parquet", "thresholds.json"
+
+
+_ENTRY = (
+    "time",
+    "reason",
+    "predictions",
+    "split_sha",
+    "store_sha",
+    "analysis_sha",
+    "thresholds_sha",
+    "labels_sha",
+    "previous",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seal:
+    """What stands between the figures and the hold-out labels.
+
+    Attributes:
+        openings: Lines of the ledger as written, oldest first; none while sealed.
+        problems: What does not agree with the record of the openings, each in a sentence that names
+            it; none if all does.
+        labels: 0/1 by hold-out patient; None while sealed.
+        thresholds: Out-of-fold thresholds (log-odds) by (architecture, modality, rule), as frozen.
+    """
+
+    openings: tuple[dict[str, Any], ...] = ()
+    problems: tuple[str, ...] = ()
+    labels: Mapping[str, int] | None = None
+    thresholds: Thresholds = field(default_factory=dict)
+
+    @property
+    def sound(self) -> bool:
+        """Whether the hold-out was opened once at most, and nothing was changed since."""
+        return len(self.openings) <= 1 and not self.problems
+
+
+def unseal(sweep_dir: Path, store: Path, *, reason: str) -> None:
+    """Open the hold-out: freeze the thresholds, record the opening, then copy the labels.
+
+    Writes `thresholds.json` (each operating point over all out-of-fold patients, each cell), a line
+    of `unsealed.jsonl` (time, reason, hashes of predictions, split, store, declared analysis,
+    thresholds and labels, hash of the line before and of itself) and `test_labels.parquet` into the
+    sweep folder, in this order, so that no label is there without its record.
+
+    Args:
+        sweep_dir: Sweep folder, with at least one run done.
+        store: The store that the sweep was run on.
+        reason: Why it is opened; one sentence for the record.
+
+    Raises:
+        EvaluationError: without a reason, if the store is not the sweep's, or lacks a label.
+    """
+    sweep_dir, store = Path(sweep_dir), Path(store)
+    if not reason.strip():
+        raise EvaluationError(
+            f"reason must be a sentence, got {reason!r}. Opening the test set is recorded: "
+            "say why it is opened now."
+        )
+    sweep = read_sweep(sweep_dir)
+    labels = _holdout_labels(sweep_dir, store)
+    lines = _lines(sweep_dir)
+    thresholds_path = sweep_dir / _THRESHOLDS
+    if not lines:  # frozen at the first opening; later ones know the labels
+        write_atomic(thresholds_path, _frozen_thresholds(sweep))
+    table = labels.rename_axis("patient_id").rename("label").reset_index()
+    buffer = BytesIO()
+    # With the number of the opening, so that a ledger that lost its last line does not fit them.
+    table.assign(opening=len(lines) + 1).to_parquet(buffer, index=False)
+    entry = {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "reason": " ".join(reason.split()),
+        "predictions": _prediction_shas(sweep),
+        **sweep.shas,
+        "analysis_sha": _analysis_sha(sweep),
+        "thresholds_sha": _file_sha(thresholds_path),
+        "labels_sha": _sha(buffer.getvalue()),
+        "previous": _sha(lines[-1].encode()) if lines else None,
+    }
+    entry["sha"] = _entry_sha(entry)
+    with (sweep_dir / _LEDGER).open("a", encoding="utf-8") as ledger:
+        ledger.write(json.dumps(entry) + "\n")
+        ledger.flush()
+        os.fsync(ledger.fileno())
+    write_atomic(sweep_dir / _LABELS, buffer.getvalue())
+
+
+def read_seal(sweep: Sweep) -> Seal:
+    """The state of the seal, compared with what was recorded at the openings.
+
+    Raises:
+        EvaluationError: if labels are there without the record of an opening or are not those
+            recorded, or if the record cannot be read.
+    """
+    lines = _lines(sweep.path)
+    labels_path, thresholds_path = sweep.path / _LABELS, sweep.path / _THRESHOLDS
+    again = f"Delete {_LABELS} and open the test set by `ceus evaluate --unseal-test`."
+    if not lines:
+        if labels_path.exists():
+            raise EvaluationError(
+                f"{_LABELS} must come with {_LEDGER}, got no record ({sweep.path}). {again}"
+            )
+        return Seal()
+    try:
+        openings = tuple(_opening(line) for line in lines)
+    except (ValueError, KeyError, TypeError) as error:
+        raise EvaluationError(
+            f"{_LEDGER} must hold one opening a line, got {error!r} ({sweep.path}). "
+            "It is a record: bring back the file as it was written."
+        ) from error
+    problems = _problems(openings, lines, sweep)
+    if not labels_path.exists():
+        return Seal(openings=openings, problems=problems)
+    if _file_sha(labels_path) != openings[-1]["labels_sha"]:
+        raise EvaluationError(
+            f"{_LABELS} must be as recorded at the last opening, got another: they or {_LEDGER} "
+            f"were changed ({sweep.path}). {again}"
+        )
+    labels = pd.read_parquet(labels_path).set_index("patient_id")["label"]
+    frozen = json.loads(thresholds_path.read_bytes()) if thresholds_path.exists() else []
+    return Seal(
+        openings=openings,
+        problems=problems,
+        labels={str(patient): int(label) for patient, label in labels.items()},
+        thresholds={
+            (row["architecture"], row["modality"], row["rule"]): float(row["threshold"])
+            for row in frozen
+        },
+    )
+
+
+def _opening(line: str) -> dict[str, Any]:
+    entry = json.loads(line)
+    return {key: entry[key] for key in (*_ENTRY, "sha")}
+
+
+def _problems(
+    openings: Sequence[dict[str, Any]], lines: Sequence[str], sweep: Sweep
+) -> tuple[str, ...]:
+    """What does not agree with the record: a line, a prediction, the split, the thresholds."""
+    problems = []
+    before = None
+    for number, (opening, line) in enumerate(zip(openings, lines, strict=True), start=1):
+        if opening["previous"] != before:
+            problems.append(f"opening {number} does not follow the line before: a line was changed")
+        elif opening["sha"] != _entry_sha(opening):
+            problems.append(f"opening {number} is not as it was written: its line was changed")
+        before = _sha(line.encode())
+    predictions = _prediction_shas(sweep)
+    recorded: dict[str, str] = {}
+    for opening in openings:
+        recorded = opening["predictions"] | recorded
+    differing = sorted(
+        run for run in recorded.keys() | predictions if recorded.get(run) != predictions.get(run)
+    )
+    if differing:
+        problems.append(f"predictions changed or added after an opening: {', '.join(differing)}")
+    first = openings[0]
+    for name, now, what in (
+        ("split_sha", sweep.shas["split_sha"], "the split"),
+        ("store_sha", sweep.shas["store_sha"], "the store"),
+        ("analysis_sha", _analysis_sha(sweep), "the declared analysis in sweep.json"),
+        ("thresholds_sha", _file_sha(sweep.path / _THRESHOLDS), _THRESHOLDS),
+    ):
+        if now != first[name]:
+            problems.append(f"{what} changed after the first opening")
+    return tuple(problems)
+
+
+def _frozen_thresholds(sweep: Sweep) -> str:
+    found = oof_thresholds(cell_scores(sweep, None), sweep.analysis)
+    names = ("architecture", "modality", "rule")
+    rows = [dict(zip(names, key, strict=True)) | {"threshold": v} for key, v in found.items()]
+    return json.dumps(rows, indent=1)
+
+
+def _holdout_labels(sweep_dir: Path, store: Path) -> pd.Series:
+    tables = []
+    for path, remedy in (
+        (sweep_dir / "cohort.parquet", "The sweep writes it when it starts."),
+        (store / "cohort.parquet", "Give the folder that `ceus prepare` wrote."),
+    ):
+        if not path.exists():
+            raise EvaluationError(f"cohort.parquet must exist ({path}). {remedy}")
+        tables.append(pd.read_parquet(path).set_index("item_id").sort_index())
+    sealed, full = tables
+    same = sealed.index.equals(full.index) and sealed["patient_id"].equals(full["patient_id"])
+    known = sealed["label"].notna()
+    if not same or not (sealed.loc[known, "label"] == full.loc[known, "label"]).all():
+        raise EvaluationError(
+            f"store must be the one the sweep was run on, got other items or labels ({store}). "
+            "Its patients would be scored against foreign labels; give the right store."
+        )
+    labels = full[~known].groupby("patient_id")["label"].agg(["first", "nunique"])
+    wrong = ~labels["first"].isin([0, 1]) | (labels["nunique"] != 1)
+    if labels.empty or wrong.any():
+        raise EvaluationError(
+            f"store must have one label 0 or 1 for each hold-out patient, got {len(labels)} "
+            f"patients, {int(wrong.sum())} of them without ({store}). Prepare the cohort again."
+        )
+    return labels["first"].astype(np.int8)
+
+
+def _prediction_shas(sweep: Sweep) -> dict[str, str]:
+    return {
+        run.run_id: _sha((sweep.path / run.run_id / "predictions.parquet").read_bytes())
+        for run in sweep.runs
+        if run.state == "done"
+    }
+
+
+def _analysis_sha(sweep: Sweep) -> str:
+    return _sha(json.dumps(asdict(sweep.analysis), sort_keys=True).encode())
+
+
+def _entry_sha(entry: Mapping[str, Any]) -> str:
+    return _sha(json.dumps({key: entry[key] for key in _ENTRY}, sort_keys=True).encode())
+
+
+def _lines(sweep_dir: Path) -> list[str]:
+    path = sweep_dir / _LEDGER
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+
+def _sha(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _file_sha(path: Path) -> str | None:
+    return _sha(path.read_bytes()) if path.exists() else None

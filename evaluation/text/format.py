@@ -1,0 +1,71 @@
+"""Numbers, intervals and settings as text."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    pass
+from math import isnan
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
+
+
+_PRIMARY = "primary contrast"
+
+
+def in_use(name: str, modality: str) -> bool:
+    """Whether a setting has a say in models of a modality."""
+    if name.startswith("image"):
+        return modality != "video"
+    if name.startswith(("video", "num_frames")) or name.endswith("_sampling"):
+        return modality != "image"
+    return name != "head" or modality == "combined"
+
+
+def brief(value: object) -> str:
+    """A value of a configuration in a few words; a constructor as `Name(argument=value)`."""
+    if value is None:
+        return ""
+    if not isinstance(value, Mapping):
+        return str(value)
+    if "class_path" in value:
+        arguments = value.get("init_args") or {}
+        inner = ", ".join(f"{k}={v}" for k, v in arguments.items() if not isinstance(v, Mapping))
+        return f"{str(value['class_path']).split('.')[-1]}({inner})"
+    return ", ".join(f"{k}={v}" for k, v in value.items())
+
+
+def pair(row: Mapping[Any, Any]) -> str:
+    """`resnet: video − image` within an architecture, else `video: swin − resnet`."""
+    a, b = (f"{row[f'architecture_{s}']} {row[f'modality_{s}']}" for s in "ab")
+    if row["architecture_a"] == row["architecture_b"]:
+        return f"{row['architecture_a']}: {row['modality_a']} − {row['modality_b']}"
+    if row["modality_a"] == row["modality_b"]:
+        return f"{row['modality_a']}: {row['architecture_a']} − {row['architecture_b']}"
+    return f"{a} − {b}"
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A figure with its digits; a dash where it is undefined, a true minus, an infinity sign."""
+    if isnan(value):
+        return "–"
+    return f"{value:.{digits}f}".replace("inf", "∞").replace("-", "−")
+
+
+def spread(mean: float, sd: float) -> str:
+    """`mean ±SD`, without the SD where there is one fold only."""
+    return number(mean) + ("" if isnan(sd) else f" ±{number(sd)}")
+
+
+def interval(value: float, low: float, high: float) -> str:
+    """`value (low–high)`, without the interval where it is undefined."""
+    return number(value) + ("" if isnan(low) else f" ({number(low)}–{number(high)})")
+
+
+def p_value(p: float) -> str:
+    """`p = 0.012`, `p < 0.001`, or `p undefined`."""
+    if isnan(p):
+        return "p undefined"
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"

@@ -1,0 +1,59 @@
+"""The YAML files that configurations are composed of."""
+
+from functools import lru_cache
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
+
+from experiments.errors import ConfigError
+
+HERE = Path(__file__).parents[1] / "yaml"
+GROUPS = ("modality", "architecture", "profile")  # in order of precedence, the last wins
+ROOMS = ("study", "seed_everything", "model", "data", "trainer")
+
+
+def shipped_names(group: str) -> list[str]:
+    """Names of the shipped files: architectures, modalities, profiles, sweeps."""
+    return sorted(path.stem for path in (HERE / group).glob("*.yaml"))
+
+
+def file_of(group: str, name: str) -> Path:
+    """The file that a name stands for: a shipped one, or the user's own at that path.
+
+    Raises:
+        ConfigError: If there is neither.
+    """
+    own, shipped = Path(name), HERE / group / f"{name}.yaml"
+    if own.parts[-3:-1] == ("experiments", group) and not own.exists():
+        shipped = HERE / group / own.name  # where it lay in a checkout of before
+    for path in (shipped, own):
+        if path.is_file():
+            return path
+    raise ConfigError(
+        f"{group} must be one of {', '.join(shipped_names(group))} or the path of a YAML file, "
+        f"got {name!r}. Choose one, or write your own after the files in {HERE / group}."
+    )
+
+
+def load_yaml(path: Path) -> DictConfig:
+    """Read a YAML file of keys, each version of it once a process.
+
+    Raises:
+        ConfigError: If it cannot be read, is not YAML, or holds no keys.
+    """
+    try:
+        return _load_version(path, path.stat().st_mtime_ns)
+    except (OSError, ValueError, YAMLError) as error:
+        where = " ".join(str(error).split())
+        raise ConfigError(
+            f"configuration must be a YAML file of keys, got {path}: {where}"
+        ) from error
+
+
+@lru_cache(maxsize=64)
+def _load_version(path: Path, version: int) -> DictConfig:  # noqa: ARG001
+    loaded = OmegaConf.load(path)
+    if not isinstance(loaded, DictConfig):
+        raise ValueError(f"a {type(loaded).__name__} at its top")
+    return loaded

@@ -1,0 +1,118 @@
+"""Further axes of a sweep: any dotted key, and the name that a cell gets from it.
+
+A run that differs from another in such a key is another model. The difference becomes part of the
+cell's architecture, `resnet+pos_weight=1`: run ids, `sweep.json`, predictions, W&B and evaluation
+name cells by architecture and modality, so that none of them can mix two models up, or has to know
+of further axes. Where a key changes nothing, as the fusion head of an image model, there is one
+run, and it has no such name.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import yaml
+
+from experiments.config.compose import compose
+from experiments.config.identity import what_counts
+from experiments.errors import ConfigError
+
+CELL = ("architecture", "modality", "fold", "seed")
+"""Axes that a run is named for by itself."""
+
+
+# Keys of study: that reach a run only where a YAML file places them in its model or data.
+_PLACED = (
+    "size",
+    "sizes",
+    "image_encoder",
+    "video_encoder",
+    "image_size",
+    "video_size",
+    "num_frames",
+    "image_mean",
+    "image_std",
+    "video_mean",
+    "video_std",
+    "encoder_lr",
+    "head_lr",
+    "batch_size",
+    "eval_batch_size",
+    "train_sampling",
+    "eval_sampling",
+    "augment",
+    "head",
+    "modality_dropout",
+    "class_sampling",
+    "pos_weight",
+    "layer_decay",
+    "channels_last",
+    "fused_optimizer",
+    "compile_backend",
+)
+
+
+def compose_cell(common: Sequence[str], cell: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of one combination of axis values, its architecture named for the further.
+
+    Args:
+        common: Overrides of every run.
+        cell: A value for each axis.
+
+    Raises:
+        ConfigError: As `compose`.
+    """
+    named = [f"{key}={as_text(value)}" for key, value in cell.items() if key in CELL]
+    # Fold and seed reach every run: without them the question is the same, and asked once.
+    start = (*common, *(text for text in named if not text.startswith(("fold=", "seed="))))
+    further = {k: v for k, v in cell.items() if k not in CELL and _matters(k, start)}
+    config = compose([*common, *named, *(f"{k}={as_text(v)}" for k, v in further.items())])
+    labels = [f"+{key.rpartition('.')[2]}={_label(value)}" for key, value in further.items()]
+    config["study"]["architecture"] += "".join(labels)
+    return config
+
+
+def axes_of(architecture: str) -> list[str]:
+    """The further axes that a cell is named for: `["pos_weight"]` of `resnet+pos_weight=1`."""
+    return [part.partition("=")[0] for part in architecture.split("+")[1:]]
+
+
+def as_text(value: Any) -> str:
+    """A value as an override's right-hand side: strings as the user wrote them."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+@lru_cache(maxsize=256)
+def _matters(key: str, start: tuple[str, ...]) -> bool:
+    """Whether a key reaches the model, the data or the training of a configuration."""
+    try:
+        one, other = (_effect(compose([*start, f"{key}={probe}"])) for probe in ("1", "2"))
+    except ConfigError:  # a key that chooses among names: its own values will tell
+        return True
+    return one != other
+
+
+def _effect(config: Mapping[str, Any]) -> dict[str, Any]:
+    counts = what_counts(config)
+    for name in _PLACED:
+        counts["study"].pop(name, None)
+    return counts
+
+
+def _label(value: Any) -> str:
+    """A value as a part of a file's name, distinct and, where it can be, readable."""
+    if isinstance(value, str):
+        value = yaml.safe_load(value)
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    shown = text
+    if isinstance(value, Mapping) and isinstance(value.get("class_path"), str):
+        shown = value["class_path"].rpartition(".")[2]
+        text = shown if set(value) == {"class_path"} else text
+    if re.search(r"[/\\]", shown):
+        shown = "path"  # ids go to W&B, places do not
+    shown = re.sub(r"[^\w.-]+", "_", shown).strip("_")[:24]
+    digest = hashlib.sha256(text.encode()).hexdigest()[:4]
+    return shown if shown == text else f"{shown}~{digest}"

@@ -1,0 +1,1 @@
+"""How a sweep's runs are started and followed, here or on SLURM."""

@@ -1,0 +1,57 @@
+"""Every configuration held against its constructors, before anything starts."""
+
+import signal
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
+from typing import Any
+
+from experiments.config.compose import Run
+from experiments.errors import ConfigError
+from experiments.processes import warm_server
+
+
+def check_runs(runs: Sequence[Run]) -> ForkServerContext:
+    """Hold every configuration against the constructors that it names.
+
+    Returns:
+        A process from which runs are forked.
+
+    Raises:
+        ConfigError: For the first that does not fit.
+    """
+    context = warm_server()
+    if runs:
+        _check_all(context, runs)
+    return context
+
+
+def _check_all(context: ForkServerContext, runs: Sequence[Run]) -> None:
+    """Hold every configuration against the constructors, in a child: this process has no torch."""
+    ours, theirs = context.Pipe(duplex=False)
+    # One of each cell: the name of a cell holds all but fold and seed, which are checked already.
+    configs = list(
+        {(run.study.architecture, run.study.modality): run.config for run in runs}.values()
+    )
+    # A daemon: after Ctrl-C nobody waits for it.
+    process = context.Process(target=_check_child, args=(theirs, configs), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        complaint = ours.recv()
+    except EOFError:
+        process.join()
+        complaint = f"the check of the configurations died with exit code {process.exitcode}"
+    if complaint:
+        raise ConfigError(complaint)
+
+
+def _check_child(answer: Connection, configs: list[dict[str, Any]]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    from experiments.training.build import check
+
+    try:
+        check(configs)
+        answer.send(None)
+    except ConfigError as error:
+        answer.send(str(error))

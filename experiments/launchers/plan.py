@@ -1,0 +1,243 @@
+"""`ceus sweep --plan`: what a sweep would do, and what that would take; nothing is written."""
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from experiments.config.compose import Run
+from experiments.launchers.check import check_runs
+from experiments.launchers.slots import Slot, slots
+from experiments.launchers.slurm import queued
+from experiments.run_folder.lock import is_locked
+from experiments.run_folder.status import read_status
+from experiments.sweeps.expand import Sweep
+
+_BUDGET_SECONDS = 15.0
+
+
+_LIMIT_SECONDS = 180.0
+
+
+_MARKS = {"done": "✓", "running": "▸", "queued": "q", "start": "·", "again": "✗"}
+
+
+Cell = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What a cell was found to take on one device of this machine.
+
+    Attributes:
+        train_batches: Steps of an epoch.
+        val_batches: Batches of inner validation, scored after each epoch.
+        predict_batches: Batches of all parts, scored at the end.
+        start_seconds: Until the first step.
+        step_seconds: A training step, its data read while the one before it ran.
+        eval_seconds: A batch of evaluation.
+        steps: How many were timed.
+        checkpoint_bytes: `best.ckpt` and `last.ckpt` together.
+        device: On which it was timed.
+        gpu_bytes: Most memory in use at once; None on a CPU.
+    """
+
+    train_batches: int
+    val_batches: int
+    predict_batches: int
+    start_seconds: float
+    step_seconds: float
+    eval_seconds: float
+    steps: int
+    checkpoint_bytes: int
+    device: str
+    gpu_bytes: int | None
+
+    def hours(self, epochs: int, devices: int) -> float:
+        """Hours of a run that takes all its epochs, its rows shared by devices."""
+        epoch = self.train_batches * self.step_seconds + self.val_batches * self.eval_seconds
+        scored = self.predict_batches * self.eval_seconds
+        return (self.start_seconds + (epochs * epoch + scored) / devices) / 3600
+
+
+def plan(sweep: Sweep) -> RenderableType:
+    """The runs of a sweep as they stand, their needs, and an estimate of hours and disk.
+
+    A few steps of each kind of cell that would start are trained in a child process, with the
+    real configuration and store.
+
+    Raises:
+        ConfigError: If a configuration does not fit, squeue does not answer, or more GPUs are
+            asked for than there are.
+    """
+    states = _states(sweep)
+    left = [run for run in sweep.runs if states[run.run_id] in ("start", "again")]
+    local = slots(sweep.launcher) if sweep.launcher.kind == "local" else None
+    timings = _time(left, local[0] if local else Slot(None, os.cpu_count() or 1))
+    return Group(
+        _table(sweep, states, timings),
+        *(Text(line) for line in _lines(sweep, states, left, timings, len(local or ()))),
+    )
+
+
+def _states(sweep: Sweep) -> dict[str, str]:
+    tasks = queued(sweep.folder)
+    found = {}
+    for run in sweep.runs:
+        status = read_status(run.folder)
+        if status.state == "done":
+            found[run.run_id] = "done"
+        elif is_locked(run.folder):
+            found[run.run_id] = "running"
+        elif run.run_id in tasks:
+            found[run.run_id] = "queued"
+        else:
+            found[run.run_id] = "again" if status.attempts else "start"
+    return found
+
+
+def _time(runs: Sequence[Run], slot: Slot) -> dict[Cell, Timing | str]:
+    """A timing of each cell, or why there is none."""
+    kinds = {_cell(run): run for run in reversed(runs)}
+    context = check_runs(list(kinds.values()))
+    found: dict[Cell, Timing | str] = {}
+    for cell, run in reversed(kinds.items()):
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=_child, args=(theirs, run.config, slot))
+        process.start()
+        theirs.close()
+        try:
+            answer = ours.recv() if ours.poll(_LIMIT_SECONDS) else None
+        except EOFError:
+            answer = "died (out of memory?)"
+        process.kill()
+        process.join()
+        found[cell] = Timing(**answer) if isinstance(answer, dict) else _why(answer)
+    return found
+
+
+def _why(answer: str | None) -> str:
+    return answer or f"no two steps in {_LIMIT_SECONDS:.0f} s"
+
+
+def _child(answer: Connection, config: dict[str, Any], slot: Slot) -> None:
+    import logging
+
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
+    if slot.gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(slot.gpus)
+    os.environ["SLURM_JOB_NAME"] = "interactive"  # for Lightning: one process, whatever the job is
+    import torch
+
+    from experiments.training.timing import time_cell
+
+    logging.disable(logging.CRITICAL)
+    torch.set_num_threads(slot.threads)
+    try:
+        answer.send(time_cell(config, budget_seconds=_BUDGET_SECONDS))
+    except Exception as error:  # noqa: BLE001  an estimate that fails says so, and the plan goes on
+        answer.send(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
+
+
+def _table(sweep: Sweep, states: Mapping[str, str], timings: Mapping[Cell, Timing | str]) -> Table:
+    folds = list(dict.fromkeys(run.study.fold for run in sweep.runs))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("cell", overflow="fold")
+    for fold in folds:
+        table.add_column(f"fold {fold}" if fold == folds[0] else str(fold), overflow="fold")
+    for name in ("s/step", "a run", "GB"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for cell in dict.fromkeys(map(_cell, sweep.runs)):
+        runs = [run for run in sweep.runs if _cell(run) == cell]
+        marks = (
+            "".join(_MARKS[states[run.run_id]] for run in runs if run.study.fold == fold)
+            for fold in folds
+        )
+        timing = timings.get(cell)
+        figures = ("", "", "") if timing is None else ("-", "-", "-")
+        if isinstance(timing, Timing):
+            hours = timing.hours(*_epochs_and_devices(runs[0]))
+            gigabytes = timing.checkpoint_bytes / 1e9
+            figures = (f"{timing.step_seconds:.3f}", _span(hours), _short(gigabytes))
+        table.add_row(" ".join(cell), *marks, *figures)
+    return table
+
+
+def _lines(
+    sweep: Sweep,
+    states: Mapping[str, str],
+    left: Sequence[Run],
+    timings: Mapping[Cell, Timing | str],
+    parallel: int,
+) -> list[str]:
+    told = list(states.values())
+    counts = [
+        f"{len(sweep.runs)} runs: {told.count('done')} done {_MARKS['done']}",
+        f"{told.count('running')} running {_MARKS['running']}",
+        f"{told.count('queued')} queued {_MARKS['queued']}",
+        f"{told.count('start')} to start {_MARKS['start']}",
+        f"{told.count('again')} to start again {_MARKS['again']}",
+    ]
+    lines = [", ".join(counts) + "; a mark is a seed.", *_needs(sweep)]
+    lines += [f"Not timed: {' '.join(c)}: {t}" for c, t in timings.items() if isinstance(t, str)]
+    known = {cell: timing for cell, timing in timings.items() if isinstance(timing, Timing)}
+    timed = [(run, known[_cell(run)]) for run in left if _cell(run) in known]
+    if not timed:
+        return lines
+    hours = [timing.hours(*_epochs_and_devices(run)) for run, timing in timed]
+    disk = sum(timing.checkpoint_bytes for _, timing in timed) / 1e9
+    steps = min(timing.steps for timing in known.values())
+    devices = " and ".join(sorted({timing.device for timing in known.values()}))
+    longest = max(*hours, sum(hours) / parallel) if parallel else 0
+    share = f", {_span(longest)} with {parallel} at a time" if parallel else ""
+    lines.append(
+        f"At most {_span(sum(hours))} of runs{share}, from {steps} or more "
+        f"steps of each kind timed on {devices}: an upper bound, for early stopping ends runs "
+        "before their last epoch; another machine, or runs that share this one, take other times."
+    )
+    where = next(p for p in (sweep.folder, *sweep.folder.absolute().parents) if p.is_dir())
+    free = shutil.disk_usage(where).free / 1e9
+    lines.append(
+        f"At most {_short(disk)} GB of checkpoints; {_short(free)} GB are free in {where}."
+    )
+    if memory := [timing.gpu_bytes for timing in known.values() if timing.gpu_bytes]:
+        lines.append(f"GPU memory of a run: {min(memory) / 1e9:.1f} to {max(memory) / 1e9:.1f} GB.")
+    lines.append("Nothing was started or written.")
+    return lines
+
+
+def _needs(sweep: Sweep) -> list[str]:
+    cells = {run.run_id: _cell(run) for run in sweep.runs}
+    found: dict[Cell, dict[str, None]] = {}
+    for name, needs in sweep.needs.items():
+        waits = found.setdefault(cells[name], {})
+        waits |= {" ".join(cells.get(need, (need, ""))).strip(): None for need in needs}
+    return [f"{' '.join(cell)} starts after {', '.join(needs)}." for cell, needs in found.items()]
+
+
+def _cell(run: Run) -> Cell:
+    return run.study.architecture, run.study.modality
+
+
+def _epochs_and_devices(run: Run) -> tuple[int, int]:
+    trainer = run.config["trainer"]
+    devices = trainer["devices"] if isinstance(trainer["devices"], int) else 1
+    return trainer["max_epochs"], devices * trainer.get("num_nodes", 1)
+
+
+def _span(hours: float) -> str:
+    if hours >= 1:
+        return f"{_short(hours)} h"
+    return f"{hours * 60:.0f} min" if hours * 60 >= 1 else f"{hours * 3600:.0f} s"
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.2g}" if value >= 0.01 else "<0.01"

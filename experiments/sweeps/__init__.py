@@ -1,0 +1,1 @@
+"""A sweep: its YAML, its runs, its frozen list."""

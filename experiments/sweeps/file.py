@@ -1,0 +1,210 @@
+"""The content of a sweep YAML, checked."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from jsonargparse import ArgumentError, ArgumentParser
+from omegaconf import OmegaConf
+
+from evaluation.errors import EvaluationError
+from evaluation.records.analysis import Analysis
+from experiments.config.compose import explain
+from experiments.config.files import file_of, load_yaml
+from experiments.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class SlurmSettings:
+    """What a run asks of SLURM; None leaves it to the cluster.
+
+    Attributes:
+        partition: Partitions, comma-separated.
+        hours: Time limit of one task, hours. A run that needs more goes on in a further one.
+        nodes: Nodes of a run; each has `devices_per_run` processes and devices.
+        gres: Generic resource of which a node gives `devices_per_run`: `gpu`, or `gpu:a100`.
+            None asks for none, as on a cluster without GPUs.
+        cpus_per_task: CPU cores of each process.
+        mem: Memory of a node, as sbatch takes it: `64G`.
+        requeues: How often a task may go back into the queue shortly before its time limit or when
+            it is preempted; 0 never.
+        warn_seconds: How long before the time limit it goes back.
+        sbatch: Further options of sbatch, one each: `--account=hospital`.
+        setup: Lines of shell before the run starts: `module load cuda`.
+    """
+
+    partition: str | None = None
+    hours: float | None = None
+    nodes: int = 1
+    gres: str | None = "gpu"
+    cpus_per_task: int | None = None
+    mem: str | None = None
+    requeues: int = 10
+    warn_seconds: int = 120
+    sbatch: tuple[str, ...] = ()
+    setup: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, least in (("nodes", 1), ("requeues", 0), ("warn_seconds", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(
+                    f"launcher.slurm.{name} must be at least {least}, got {getattr(self, name)!r}. "
+                    "Correct the sweep's launcher settings."
+                )
+        if self.hours is not None and self.hours <= 0:
+            raise ConfigError(
+                f"launcher.slurm.hours must be above 0, got {self.hours!r}. Give the time limit of "
+                "one run, or null for the partition's."
+            )
+        for option in self.sbatch:
+            if not option.startswith("-"):
+                raise ConfigError(
+                    f"launcher.slurm.sbatch must hold options of sbatch, got {option!r}. "
+                    "Write each as --name=value."
+                )
+
+
+_OWN = ("name", "data", "launcher", "analysis")
+
+
+@dataclass(frozen=True)
+class LauncherSettings:
+    """How runs are put on the machine.
+
+    Attributes:
+        kind: `local`, the processes of this call, or `slurm`, job arrays.
+        parallel: Runs at a time; `auto` is one a GPU, or two where there is none; with SLURM as
+            many as it starts.
+        devices_per_run: Devices of a run (on each node); more than one trains with DDP inside the
+            run.
+        runs_per_device: Local runs that share a GPU, where `parallel` is `auto`.
+        slurm: What a run asks of SLURM.
+    """
+
+    kind: Literal["local", "slurm"] = "local"
+    parallel: int | Literal["auto"] = "auto"
+    devices_per_run: int = 1
+    runs_per_device: int = 1
+    slurm: SlurmSettings = field(default_factory=SlurmSettings)
+
+    def __post_init__(self) -> None:
+        numbers = (self.devices_per_run, self.runs_per_device)
+        if min(numbers) < 1 or (self.parallel != "auto" and self.parallel < 1):
+            raise ConfigError(
+                "launcher must have parallel >= 1 (or auto), devices_per_run >= 1 and "
+                f"runs_per_device >= 1, got {self.parallel}, {self.devices_per_run} and "
+                f"{self.runs_per_device}. Correct the sweep's launcher settings."
+            )
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """How a cohort becomes the store and the split of the sweep (`ceus sweep --cohort`).
+
+    Attributes:
+        canvas: Side of the stored frames, pixels.
+        covariates: Columns of the cohort table to keep.
+        num_folds: Folds outside the hold-out.
+        split_seed: Seed of the split.
+        holdout_fraction: Share of patients held out; that of the reference study by default. A
+            `split` column in the cohort table wins.
+        phantom: Preset of the synthetic cohort that `--cohort phantom` makes.
+    """
+
+    canvas: int = 256
+    covariates: tuple[str, ...] = ()
+    num_folds: int = 5
+    split_seed: int = 0
+    holdout_fraction: float = 116 / 396
+    phantom: Literal["demo", "published"] = "published"
+
+
+@dataclass(frozen=True)
+class SweepFile:
+    """The content of a sweep YAML.
+
+    Attributes:
+        name: Folder of the sweep under the runs folder.
+        axes: For each key the values that are crossed; architecture and modality are required.
+        profile: Profile of every run.
+        overrides: Dotted keys set in every run.
+        data: How a cohort becomes the sweep's store.
+        launcher: How runs are put on the machine.
+        analysis: The primary contrast and the operating points, declared before training.
+    """
+
+    name: str
+    axes: dict[str, list[Any]]
+    profile: str | None = None
+    overrides: dict[str, Any] = field(default_factory=dict)
+    data: DataSettings = DataSettings()
+    launcher: LauncherSettings = field(default_factory=LauncherSettings)
+    analysis: Analysis = field(default_factory=Analysis)
+
+
+def read_sweep(name: str | Path, overrides: Sequence[str] = ()) -> SweepFile:
+    """Read a sweep YAML and the command line's overrides of it.
+
+    Args:
+        name: Of a shipped sweep, or the path of a YAML file with the keys of `SweepFile`.
+        overrides: `KEY=VALUE` for every run, as in `compose`; an axis given here is narrowed to
+            this value; `name=`, `data.*=`, `launcher.*=` and `analysis.*=` are the sweep's own.
+
+    Raises:
+        ConfigError: For the first key or value that does not fit.
+    """
+    path = file_of("sweep", str(name))
+    own = [o for o in overrides if o.split("=")[0].split(".")[0] in _OWN]
+    settings: Any = OmegaConf.merge(load_yaml(path), OmegaConf.from_dotlist(own))
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(SweepFile, "sweep")
+    content: Any = OmegaConf.to_container(settings, resolve=True)
+    try:
+        parsed = parser.parse_object({"sweep": _without_values(content)})
+        file: SweepFile = parser.instantiate(parsed).sweep
+    except ArgumentError as error:
+        raise ConfigError(f"{explain(error)} ({path})") from error
+    except EvaluationError as error:  # of the analysis
+        raise ConfigError(f"analysis.{error} ({path})") from error
+    axes, common = dict(content["axes"]), dict(content.get("overrides", {}))
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key in axes:
+            axes[key] = [value]
+        elif override not in own:
+            common[key] = value
+    if not axes or not all(axes.values()):
+        raise ConfigError(
+            f"every axis must have a value, got {axes!r} ({path}). Fill or remove it."
+        )
+    _check_primary(file.analysis, content["axes"], path)  # narrowed axes may leave it out for now
+    return replace(file, axes=axes, overrides=common)
+
+
+def _without_values(content: dict[str, Any]) -> dict[str, Any]:
+    """A sweep's settings for the parser, which would import the classes that values name."""
+    content = copy.deepcopy(content)
+    for values in (content.get("axes"), content.get("overrides")):
+        if isinstance(values, dict):
+            values |= {k: [0] * len(v) if isinstance(v, list) else v for k, v in values.items()}
+            values |= {k: 0 for k, v in values.items() if isinstance(v, dict)}
+    return content
+
+
+def _check_primary(analysis: Analysis, axes: Mapping[str, Sequence[Any]], path: Path) -> None:
+    """A primary contrast of cells that the sweep does not run could never be tested."""
+    primary = analysis.primary
+    if primary is None:
+        return
+    architecture = primary.architecture.partition("+")[0]
+    named = {"modality": primary.modalities, "architecture": (architecture,)}
+    for key, values in named.items():
+        missing = set(values) - {"selected"} - set(axes.get(key, values))
+        if missing:
+            raise ConfigError(
+                f"analysis.primary must name what the sweep runs, got {key} "
+                f"{', '.join(sorted(missing))} ({path}). Add it to the axes, or set "
+                "analysis.primary=null."
+            )

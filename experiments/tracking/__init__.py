@@ -1,0 +1,1 @@
+"""Weights & Biases beside the runs, and dashboards over them."""

@@ -1,0 +1,127 @@
+"""ROC points and Youden's threshold against pROC; the threshold of the other folds by hand."""
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evaluation import (
+    EvaluationError,
+    confusion,
+    cross_fitted_thresholds,
+    roc_curve,
+    youden_threshold,
+)
+from evaluation.statistics.roc import RATES
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+
+
+NAMES = sorted(path.stem for path in FIXTURES.glob("*.json") if path.with_suffix(".csv").exists())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_curve_threshold_and_counts_agree_with_proc(name, reference):
+    answer, data = reference(name)
+    for marker, theirs in answer["markers"].items():
+        curve = roc_curve(data["y"], data[marker])
+        if "roc" in theirs:
+            thresholds = np.array(theirs["roc"]["thresholds"], dtype=float)
+            # Where scores are so small that halving them rounds, midpoints may differ by an ulp.
+            np.testing.assert_allclose(curve.thresholds, thresholds, rtol=1e-15, atol=0)
+            np.testing.assert_allclose(
+                curve.sensitivity, theirs["roc"]["sensitivities"], atol=1e-15
+            )
+            np.testing.assert_allclose(
+                curve.specificity, theirs["roc"]["specificities"], atol=1e-15
+            )
+        threshold = youden_threshold(data["y"], data[marker])
+        first = theirs["youden_first_confusion"]
+        assert threshold == pytest.approx(float(first["threshold"]), rel=1e-15)
+        counts = confusion(data["y"], data[marker], threshold)
+        assert (counts.tp, counts.fn, counts.tn, counts.fp) == tuple(
+            first[key] for key in ("tp", "fn", "tn", "fp")
+        )
+        for rate in ("sensitivity", "specificity", "accuracy"):
+            assert getattr(counts, rate) == pytest.approx(first[rate]["estimate"], abs=1e-12)
+        gain = curve.sensitivity + curve.specificity
+        corner = (1 - curve.sensitivity) ** 2 + (1 - curve.specificity) ** 2
+        for key, best in (
+            ("youden_best", gain >= gain.max() - 1e-12),
+            ("topleft_best", corner <= corner.min() + 1e-12),
+        ):
+            for row in theirs[key]:  # where rounding parts equal ones, R gives one of them
+                cut = float(row["threshold"])
+                assert np.isclose(curve.thresholds[best], cut, rtol=1e-15, atol=0).any()
+                counts = confusion(data["y"], data[marker], cut)
+                at = asdict(counts) | {rate: getattr(counts, rate) for rate in RATES}
+                at["youden"] = at["sensitivity"] + at["specificity"]
+                for figure in row.keys() - {"threshold"}:
+                    assert at[figure] == pytest.approx(row[figure], abs=1e-10)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_youden_is_the_best_of_all_cuts_and_the_lowest_of_equals(seed):
+    rng = np.random.default_rng(seed)
+    labels = np.array([0, 1, *rng.integers(0, 2, 30)])
+    scores = rng.integers(0, 8, 32).astype(float)
+
+    def gain(cut: float) -> float:
+        called = scores >= cut
+        return called[labels == 1].mean() - called[labels == 0].mean()
+
+    cuts = [-np.inf, *(np.unique(scores)[1:] - 0.5), np.inf]
+    best = max(map(gain, cuts))
+    lowest = next(cut for cut in cuts if gain(cut) > best - 1e-12)
+    threshold = youden_threshold(labels, scores)
+    assert gain(threshold) == pytest.approx(best)
+    np.testing.assert_array_equal(scores >= threshold, scores >= lowest)
+
+
+def test_a_threshold_between_infinite_scores_is_usable():
+    labels, scores = [0, 0, 1, 1], [-np.inf, -np.inf, np.inf, np.inf]
+    threshold = youden_threshold(labels, scores)
+    assert confusion(labels, scores, threshold).accuracy == 1
+
+
+def test_confusion_counts_by_hand():
+    counts = confusion([1, 1, 1, 0, 0], [0.9, 0.5, 0.1, 0.5, 0.2], 0.5)
+    assert (counts.tp, counts.fn, counts.tn, counts.fp) == (2, 1, 1, 1)
+    assert counts.accuracy == 0.6
+    apart = confusion([1, 0], [0.5, 0.5], [0.6, 0.4])
+    assert (apart.fn, apart.fp) == (1, 1)
+
+
+def test_rates_without_a_denominator_are_nan():
+    assert math.isnan(confusion([0, 0], [1, 2], 1.5).sensitivity)
+    assert math.isnan(confusion([1], [1], 1.5).specificity)
+    assert math.isnan(confusion([], [], 1.5).accuracy)
+
+
+def test_each_fold_is_cut_at_the_threshold_of_the_others():
+    rng = np.random.default_rng(3)
+    labels, folds = np.tile([0, 1], 30), np.repeat(["0", "1", "2"], 20)
+    scores = rng.normal(labels, 1.0)
+    thresholds, reasons = cross_fitted_thresholds(labels, scores, folds)
+    assert not reasons
+    for fold in "012":
+        others = folds != fold
+        assert thresholds[fold] == youden_threshold(labels[others], scores[others])
+
+
+def test_a_fold_whose_others_lack_a_class_has_no_threshold():
+    thresholds, reasons = cross_fitted_thresholds([0, 1, 1, 1], [1, 2, 3, 4], ["a", "a", "b", "b"])
+    assert math.isnan(thresholds["a"])
+    assert reasons == {"a": "no threshold from the other folds: no negative patient"}
+    assert thresholds["b"] == 1.5
+
+
+def test_wrong_input_is_refused():
+    with pytest.raises(EvaluationError, match=r"labels must hold both classes, got 2 patients"):
+        roc_curve([1, 1], [1, 2])
+    with pytest.raises(EvaluationError, match="threshold must be a number, got NaN"):
+        confusion([0, 1], [1, 2], math.nan)
+    with pytest.raises(EvaluationError, match=r"folds must be as many as labels \(2\), got 1"):
+        cross_fitted_thresholds([0, 1], [1, 2], ["a"])

@@ -1,0 +1,250 @@
+"""Expansion of a sweep, its frozen list, and what is refused."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from datamodules.store.splits import load_split
+from experiments.errors import ConfigError
+from experiments.launchers.slots import slots
+from experiments.run_folder.lock import run_lock
+from experiments.run_folder.status import Status, read_status, write_status
+from experiments.sweeps.expand import Sweep, expand, make_data, pending
+from experiments.sweeps.file import LauncherSettings, read_sweep
+from experiments.sweeps.freeze import freeze
+
+SHIPPED = Path(__file__).parents[3] / "experiments" / "yaml" / "sweep"
+
+
+@pytest.fixture
+def made(store: Path, tmp_path: Path) -> Sweep:
+    return sweep(store, tmp_path)
+
+
+def sweep(store: Path, runs: Path, *overrides: str) -> Sweep:
+    common = [f"store={store}", f"runs={runs}", "architecture=resnet", *overrides]
+    return expand(read_sweep(SHIPPED / "demo.yaml", common))
+
+
+def test_the_demo_is_thirty_runs_and_the_study_270(store: Path, tmp_path: Path) -> None:
+    common = [f"store={store}", f"runs={tmp_path}"]
+    assert len(expand(read_sweep(SHIPPED / "demo.yaml", common)).runs) == 30
+    study = read_sweep(SHIPPED / "study.yaml", common)
+    assert [len(values) for values in study.axes.values()] == [5, 3, 6, 3]
+
+
+def test_an_axis_is_narrowed_by_the_command_line(made: Sweep) -> None:
+    assert {run.study.architecture for run in made.runs} == {"resnet"}
+    assert len(made.runs) == 6
+
+
+def test_freezing_writes_folders_and_a_cohort_without_sealed_labels(
+    made: Sweep, store: Path
+) -> None:
+    freeze(made)
+    listed = json.loads((made.folder / "sweep.json").read_text())["runs"]
+    assert [entry["run_id"] for entry in listed] == [run.run_id for run in made.runs]
+    assert all((run.folder / "config.yaml").is_file() for run in made.runs)
+    cohort = pd.read_parquet(made.folder / "cohort.parquet")
+    sealed = cohort["patient_id"].isin(load_split(store, "default").holdout)
+    assert cohort.loc[sealed, "label"].isna().all()
+    assert cohort.loc[~sealed, "label"].notna().all()
+    design = json.loads((made.folder / "design.json").read_text())
+    assert design["canvas"] == 64
+    assert (design["split"]["num_folds"], design["split"]["seed"]) == (2, 0)
+    for name in ("skipped.csv", "quality.csv"):
+        assert (made.folder / name).read_bytes() == (store / name).read_bytes()
+
+
+def test_the_same_sweep_again_changes_nothing(made: Sweep) -> None:
+    freeze(made)
+    names = set(made.folder.glob("*.*")) - {made.folder / ".lock"}
+    before = {path: path.stat().st_mtime_ns for path in names}
+    write_status(made.runs[0].folder, Status(state="done"))
+    config = made.runs[0].folder / "config.yaml"
+    stamp = config.stat().st_mtime_ns
+    freeze(made)
+    assert set(made.folder.glob("*.*")) == names | {made.folder / ".lock"}
+    assert {path: path.stat().st_mtime_ns for path in names} == before
+    assert config.stat().st_mtime_ns == stamp
+
+
+def test_a_changed_setting_is_refused_and_shown(made: Sweep, store: Path, tmp_path: Path) -> None:
+    freeze(made)
+    with pytest.raises(ConfigError, match=r"trainer\.max_epochs \d+ -> 99"):
+        freeze(sweep(store, tmp_path, "trainer.max_epochs=99"))
+
+
+def test_new_cells_are_refused_unless_extended(made: Sweep, store: Path, tmp_path: Path) -> None:
+    freeze(made)
+    more = sweep(store, tmp_path, "seed=1")
+    with pytest.raises(ConfigError, match=r"6 new \(first resnet-combined-0-1\); 6 missing"):
+        freeze(more)
+    freeze(more, extend=True)
+    assert len(json.loads((made.folder / "sweep.json").read_text())["runs"]) == 12
+
+
+def test_the_analysis_is_frozen_before_training(made: Sweep, store: Path, tmp_path: Path) -> None:
+    freeze(made)
+    frozen = json.loads((made.folder / "sweep.json").read_text())["analysis"]
+    assert frozen["primary"]["modalities"] == ["combined", "image"]
+    freeze(made)
+    changed = sweep(store, tmp_path, "analysis.sensitivity=0.95")
+    for extend in (False, True):
+        with pytest.raises(ConfigError, match=r"analysis must be .* sensitivity 0.9 -> 0.95"):
+            freeze(changed, extend=extend)
+
+
+def test_pending_are_those_neither_done_nor_held(made: Sweep) -> None:
+    freeze(made)
+    write_status(made.runs[0].folder, Status(state="done"))
+    write_status(made.runs[1].folder, Status(state="failed", reason="why"))
+    write_status(made.runs[2].folder, Status(state="running"))
+    with run_lock(made.runs[3].folder) as free:
+        assert free
+        assert [run.run_id for run in pending(made)] == [made.runs[i].run_id for i in (1, 2, 4, 5)]
+    assert len(pending(made)) == 5
+
+
+def test_a_damaged_status_is_named(made: Sweep) -> None:
+    freeze(made)
+    (made.runs[0].folder / "status.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"status must be readable.*status\.json"):
+        read_status(made.runs[0].folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("name: x\naxes: {fold: [0, 0], architecture: [resnet], modality: [image]}", "twice"),
+        ("name: x\naxes: {fold: []}", "every axis must have a value"),
+        ("name: x\naxis: {fold: [0]}", "axis"),
+        ("name: x\naxes: {modality: [image]}\nlauncher: {parallel: x}", "parallel"),
+        (
+            "name: x\naxes: {modality: [image]}\nanalysis: {primary: {modalities: [image, video]}}",
+            "analysis.primary must name what the sweep runs, got modality video",
+        ),
+        (
+            "name: x\naxes: {modality: [image]}\nanalysis: {primary: {modalities: [image, image]}}",
+            "primary.modalities must be two that differ",
+        ),
+        ("name: x\naxes: {modality: [image]}\nanalysis: {sensitivity: 2}", "sensitivity must be"),
+    ],
+)
+def test_sweep_files_are_checked(store: Path, tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        expand(read_sweep(path, [f"store={store}"]))
+
+
+def test_a_missing_sweep_file_is_named() -> None:
+    with pytest.raises(
+        ConfigError, match=r"sweep must be one of demo, study or the path of a YAML file"
+    ):
+        read_sweep(Path("none.yaml"))
+
+
+def test_data_is_made_as_the_file_says(cohort: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    file = read_sweep(SHIPPED / "demo.yaml", [f"store={store}", "data.canvas=32"])
+    make_data(file, str(cohort))
+    assert json.loads((store / "store.json").read_text())["canvas"] == 32
+    assert len(load_split(store, "default").folds) == 2
+
+
+def test_device_groups_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    assert [s.gpus for s in slots(LauncherSettings(devices_per_run=2))] == [("0", "1"), ("2", "3")]
+    assert len(slots(LauncherSettings(parallel=8))) == 8
+    with pytest.raises(ConfigError, match="at most the 4 GPUs found, got 5"):
+        slots(LauncherSettings(devices_per_run=5))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert [s.gpus for s in slots(LauncherSettings(parallel=3))] == [None] * 3
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    shared = slots(LauncherSettings(runs_per_device=2))
+    assert [s.gpus for s in shared] == [("0",), ("1",), ("0",), ("1",)]
+    for wrong in ({"parallel": 0}, {"runs_per_device": 0}, {"devices_per_run": 0}):
+        with pytest.raises(ConfigError, match=r"parallel >= 1 \(or auto\), devices_per_run >= 1"):
+            LauncherSettings(**wrong)  # type: ignore[arg-type]
+
+
+AXES = """
+name: axes
+profile: demo
+axes:
+  architecture: [resnet]
+  modality: [image, combined]
+  head: [{class_path: backbones.ConcatFusion}, {class_path: backbones.WeightedLogitFusion}]
+  model.init_args.pos_weight: [1, balanced]
+"""
+
+
+def further(store: Path, runs: Path, content: str, *overrides: str) -> Sweep:
+    path = runs / "axes.yaml"
+    path.write_text(content)
+    return expand(read_sweep(path, [f"store={store}", f"runs={runs}", *overrides]))
+
+
+def test_further_axes_name_the_cells_in_which_they_change_something(
+    store: Path, tmp_path: Path
+) -> None:
+    made = further(store, tmp_path, AXES)
+    weights = ("pos_weight=1", "pos_weight=balanced")
+    cells = [(run.study.architecture, run.study.modality) for run in made.runs]
+    assert cells == [
+        *((f"resnet+{weight}", "image") for weight in weights),
+        *((f"resnet+head=ConcatFusion+{weight}", "combined") for weight in weights),
+        *((f"resnet+head=WeightedLogitFusion+{weight}", "combined") for weight in weights),
+    ]
+    assert [run.config["model"]["init_args"]["pos_weight"] for run in made.runs] == 3 * [
+        1,
+        "balanced",
+    ]
+    freeze(made)
+    listed = json.loads((made.folder / "sweep.json").read_text())["runs"]
+    assert [(entry["architecture"], entry["modality"]) for entry in listed] == cells
+    # Narrowed, a run is the one that it was among all.
+    one = further(store, tmp_path, AXES, "model.init_args.pos_weight=1")
+    assert [run.run_id for run in one.runs] == [made.runs[i].run_id for i in (0, 2, 4)]
+
+
+def test_values_that_would_read_alike_have_names_of_their_own(store: Path, tmp_path: Path) -> None:
+    content = """
+name: axes
+axes:
+  architecture: [resnet]
+  modality: [combined]
+  head:
+    - {class_path: backbones.ConcatFusion}
+    - {class_path: backbones.ConcatFusion, init_args: {anything: 0.5}}
+"""
+    names = [run.study.architecture for run in further(store, tmp_path, content).runs]
+    assert names[0] == "resnet+head=ConcatFusion"
+    assert names[1].startswith("resnet+head=ConcatFusion~")
+
+
+@pytest.mark.parametrize(
+    ("axis", "message"),
+    [
+        ("num_threads: [1, 2]", "axes must change what a run gives, got num_threads"),
+        ("model.init_args.pos_weight: [1, 1]", "got model.init_args.pos_weight=1 twice"),
+        ("modl.init_args.pos_weight: [1]", "Did you mean model"),
+    ],
+)
+def test_axes_that_cannot_be_are_refused(
+    store: Path, tmp_path: Path, axis: str, message: str
+) -> None:
+    content = AXES[: AXES.index("  head:")] + f"  {axis}\n"
+    with pytest.raises(ConfigError, match=message):
+        further(store, tmp_path, content)
+
+
+def test_a_primary_contrast_names_its_cell_in_full(store: Path, tmp_path: Path) -> None:
+    content = AXES + "analysis: {primary: {modalities: [combined, image], architecture: resnet}}"
+    with pytest.raises(ConfigError, match=r"must name a cell of each modality, got 'resnet'"):
+        further(store, tmp_path, content)
+    named = content.replace("  head:", "  #").replace(": resnet}", ": resnet+pos_weight=1}")
+    assert len(further(store, tmp_path, named).runs) == 4

@@ -1,0 +1,328 @@
+"""Runs and sweeps as real processes, with a user's own package for networks."""
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from evaluation import compute, render, unseal
+from experiments.config.compose import compose, make_run
+from experiments.errors import ConfigError
+from experiments.run_folder.status import read_status
+from experiments.sweeps.expand import Sweep, expand
+from experiments.sweeps.file import read_sweep
+from experiments.sweeps.freeze import freeze
+from experiments.training.execute import execute, load_run
+from tests import command
+
+OWN = Path(__file__).parents[1] / "own"
+
+
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(OWN), "COLUMNS": "80"}
+
+
+def ceus_process(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    process = begun(*arguments)
+    out, err = process.communicate()
+    return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+
+def begun(*arguments: str | Path) -> "subprocess.Popen[str]":
+    called = [sys.executable, "-m", "experiments", *map(str, arguments)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(called, env=ENVIRONMENT, stdout=pipe, stderr=pipe, text=True)
+
+
+def ceus(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return command.ceus(*arguments, packages=OWN)
+
+
+def cell(store: Path, runs: Path, *overrides: str) -> list[str]:
+    return [
+        f"architecture={OWN / 'tiny.yaml'}",
+        f"store={store}",
+        f"runs={runs}",
+        "trainer.max_epochs=2",
+        *overrides,
+    ]
+
+
+@pytest.fixture(scope="module")
+def finished(store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A sweep of six tiny runs, done by the command line, and what that printed."""
+    runs = tmp_path_factory.mktemp("runs")
+    result = ceus("sweep", OWN / "tiny_sweep.yaml", *cell(store, runs), "--evaluate")
+    assert result.returncode == 0, result.stderr
+    return runs / "tiny", result.stdout
+
+
+def test_a_sweep_runs_all_and_prints_the_comparison(finished: tuple[Path, str]) -> None:
+    folder, printed = finished
+    assert "6 done, 0 failed, 0 left" in printed
+    assert str(folder) in printed
+    assert "report.html" in printed
+    assert max(map(len, printed.splitlines())) <= 200
+
+
+def tables_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / "evaluation").glob("*.csv")}
+
+
+def test_tables_need_neither_store_nor_checkpoints_nor_wandb(
+    finished: tuple[Path, str], tmp_path: Path
+) -> None:
+    bare = Path(shutil.copytree(finished[0], tmp_path / "tiny"))
+    shutil.rmtree(bare / "evaluation")
+    for run in bare.glob("*/predictions.parquet"):
+        for name in ("checkpoints", "wandb"):
+            shutil.rmtree(run.parent / name)
+        (run.parent / "config.yaml").unlink()  # names the store, which is thus out of reach
+    written = tables_of(finished[0])
+    assert len(written) > 10
+    found = compute(bare).tables
+    for name, table in ((field.name, getattr(found, field.name)) for field in fields(found)):
+        assert table.to_csv(index=False, lineterminator="\n").encode() == written[f"{name}.csv"]
+
+
+def test_opening_the_test_set_again_shows_in_the_exit_code(
+    finished: tuple[Path, str], store: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(finished[0], tmp_path / "tiny"))
+    without = ceus("evaluate", folder, "--unseal-test")
+    assert without.returncode == 2
+    assert "reason must be a sentence" in without.stderr
+    unseal(folder, store, reason="final analysis")
+    first = compute(folder)
+    assert first.exit_code == 0
+    assert "opened 1 time" in render(first)
+    again = ceus("evaluate", folder, "--unseal-test", store, "--reason", "another look")
+    assert again.returncode == 3
+    assert "opened 2 times" in again.stdout
+    for config in folder.glob("*/config.yaml"):
+        config.unlink()
+    lost = ceus("evaluate", folder, "--unseal-test", "--reason", "again")
+    assert lost.returncode == 2
+    assert "Give the store: --unseal-test STORE" in lost.stderr
+
+
+def test_a_run_folder_holds_what_it_must(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    for entry in json.loads((folder / "sweep.json").read_text())["runs"]:
+        run = folder / entry["run_id"]
+        assert read_status(run).state == "done"
+        for name in (
+            "config.yaml",
+            "predictions.parquet",
+            "metrics.csv",
+            "environment.json",
+            "log.txt",
+            "checkpoints/best.ckpt",
+            "checkpoints/last.ckpt",
+        ):
+            assert (run / name).stat().st_size, name
+        assert list((run / "wandb").rglob("*.wandb"))
+        metrics = pd.read_csv(run / "metrics.csv")
+        assert {"inner_bce", "inner_auroc", "train_loss"} <= set(metrics)
+
+
+def test_predictions_have_each_patient_once_and_sealed_labels_empty(
+    finished: tuple[Path, str],
+) -> None:
+    folder, _ = finished
+    tables = [pd.read_parquet(path) for path in folder.glob("*/predictions.parquet")]
+    assert len(tables) == 6
+    for table in tables:
+        assert set(table["part"]) == {"train", "inner_val", "oof", "test"}
+        assert not table.duplicated(["part", "patient_id"]).any()
+        sealed = table["part"] == "test"
+        assert table.loc[sealed, "label"].isna().all()
+        assert table.loc[~sealed, "label"].isin([0, 1]).all()
+        assert table["probability"].between(0, 1).all()
+    image = pd.concat(t for t in tables if t["modality"].iloc[0] == "image")
+    oof = image[image["part"] == "oof"]
+    assert oof["patient_id"].is_unique
+    assert set(oof["patient_id"]).isdisjoint(image.loc[image["part"] == "test", "patient_id"])
+
+
+def test_a_finished_sweep_does_nothing_again(finished: tuple[Path, str], store: Path) -> None:
+    folder, _ = finished
+
+    def stamps() -> dict[Path, int]:  # but for the sweep's lock, whose time is its heartbeat
+        files = (path for path in folder.rglob("*") if path.is_file())
+        return {path: path.stat().st_mtime_ns for path in files if path != folder / ".lock"}
+
+    before = stamps()
+    begun = time.monotonic()
+    again = ceus_process("sweep", OWN / "tiny_sweep.yaml", *cell(store, folder.parent))
+    assert again.returncode == 0, again.stderr
+    assert time.monotonic() - begun < 25
+    assert stamps() == before
+
+
+def test_status_shows_every_run(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    shown = ceus("status", folder)
+    assert shown.returncode == 0, shown.stderr
+    assert "6 runs: 6 done" in shown.stdout
+    assert max(map(len, shown.stdout.splitlines())) <= 80
+
+
+def test_a_failed_run_is_recorded_and_the_rest_go_on(store: Path, tmp_path: Path) -> None:
+    failing = "study.video_encoder.init_args.fail=true"
+    narrowed = cell(store, tmp_path, "fold=0", failing, "launcher.parallel=1")
+    result = ceus("sweep", OWN / "tiny_sweep.yaml", *narrowed)
+    assert result.returncode == 1, result.stderr
+    assert "1 done, 2 failed, 0 left" in result.stdout
+    assert result.stdout.count("RuntimeError: this encoder was told to fail") == 2
+    (failed,) = (tmp_path / "tiny").glob("tiny-video-*")
+    assert "Traceback" in (failed / "log.txt").read_text()
+
+
+def test_one_fit_with_a_lightning_module_of_the_users(store: Path, tmp_path: Path) -> None:
+    own = ["model.class_path=own_package.OwnClassifier", "model.init_args.temperature=2.0"]
+    result = ceus("fit", *cell(store, tmp_path, "modality=image", *own))
+    assert result.returncode == 0, result.stderr
+    (run,) = (tmp_path / "fit").glob("tiny-image-fold0-seed0-*")
+    assert str(run) in result.stdout
+    assert len(pd.read_parquet(run / "predictions.parquet"))
+
+
+def content(sweep: Sweep) -> dict[Path, tuple[bytes, int]]:
+    """Content and time of writing of every file of the finished runs."""
+    return {
+        path: (path.read_bytes(), path.stat().st_mtime_ns)
+        for run in sweep.runs
+        if read_status(run.folder).state == "done"
+        for path in run.folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def holder(sweep: Sweep) -> int | None:
+    """The process that has one of the runs under way."""
+    locks = {(run.folder / ".lock") for run in sweep.runs if (run.folder / ".lock").is_file()}
+    inodes = {str(path.stat().st_ino) for path in locks}
+    for line in Path("/proc/locks").read_text().splitlines():
+        fields = line.split()
+        if fields[1] == "FLOCK" and fields[5].split(":")[2] in inodes:
+            return int(fields[4])
+    return None
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(900)  # six times the start of a sweep, each some seconds of imports
+def test_a_sweep_killed_at_any_moment_ends_as_if_undisturbed(store: Path, tmp_path: Path) -> None:
+    # One run at a time in both: with other threads for each, the last digits are others.
+    calm = cell(store, tmp_path / "calm", "launcher.parallel=1")
+    assert ceus_process("sweep", OWN / "tiny_sweep.yaml", *calm, "--evaluate").returncode == 0
+    narrowed = cell(store, tmp_path, "launcher.parallel=1")
+    sweep = expand(read_sweep(OWN / "tiny_sweep.yaml", narrowed))
+    called = [sys.executable, "-m", "experiments", "sweep", OWN / "tiny_sweep.yaml", *narrowed]
+    moments = random.Random(0)
+    before: dict[Path, tuple[bytes, int]] = {}
+    process: subprocess.Popen[bytes] | None = None
+    victims = ["run", "run", "sweep", "run", "run", "sweep"]
+    try:
+        while victims:
+            if process is None or process.poll() is not None:
+                process = subprocess.Popen(called, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+            pid = holder(sweep)
+            if pid is None:
+                time.sleep(0.01)
+                continue
+            time.sleep(moments.uniform(0, 1.0))
+            victim = victims.pop(0)
+            with contextlib.suppress(ProcessLookupError):  # a run may be over before its turn
+                os.kill(process.pid if victim == "sweep" else pid, signal.SIGKILL)
+            if victim == "sweep":
+                process.wait()
+            deadline = time.monotonic() + 60
+            # None outlives its sweep: its lock would keep the run from being done again.
+            while holder(sweep) == pid or (victim == "sweep" and holder(sweep)):
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            now = content(sweep)
+            assert now.items() >= before.items()
+            before = now
+    finally:
+        if process is not None:
+            process.kill()
+            process.wait()
+    result = ceus_process("sweep", OWN / "tiny_sweep.yaml", *narrowed, "--evaluate")
+    assert "6 done, 0 failed, 0 left" in result.stdout, result.stderr
+    assert content(sweep).items() >= before.items()
+    assert tables_of(tmp_path / "tiny") == tables_of(tmp_path / "calm" / "tiny")
+    assert sum(read_status(run.folder).attempts for run in sweep.runs) > len(sweep.runs)
+
+
+def test_two_sweeps_at_once_share_the_runs(store: Path, tmp_path: Path) -> None:
+    # Longer than it takes the second to find that they are not done.
+    long = ("trainer.max_epochs=30", "patience=30")
+    common = cell(store, tmp_path, "wandb=false", "fold=0", "launcher.parallel=1", *long)
+    called = ["sweep", OWN / "tiny_sweep.yaml", *common]
+    sweep = expand(read_sweep(OWN / "tiny_sweep.yaml", common))
+    with begun(*called) as first:
+        while holder(sweep) is None:
+            assert first.poll() is None
+            time.sleep(0.01)
+        second = ceus(*called)
+        told = [first.communicate()[1], second.stderr]
+    assert [first.returncode, second.returncode] == [0, 0], told
+    assert any("left to another process" in errors for errors in told)
+    folders = [path.parent for path in (tmp_path / "tiny").glob("*/predictions.parquet")]
+    assert len(folders) == 3
+    for folder in folders:
+        status = read_status(folder)
+        assert (status.state, status.attempts, status.history) == ("done", 1, [])
+
+
+def test_a_run_of_two_processes_ends_as_one_of_one_does(
+    finished: tuple[Path, str], store: Path, tmp_path: Path
+) -> None:
+    two = ["trainer.devices=2", "trainer.accelerator=cpu", "batch_size=4", "wandb=false"]
+    result = ceus("fit", *cell(store, tmp_path, "modality=image", *two))
+    assert result.returncode == 0, result.stderr
+    (run,) = (tmp_path / "fit").glob("tiny-image-fold0-seed0-*")
+    (alone,) = finished[0].glob("tiny-image-fold0-seed0-*")  # of batches of 8
+    assert json.loads((run / "environment.json").read_text())["processes"] == 2
+    tables = [pd.read_parquet(folder / "predictions.parquet") for folder in (alone, run)]
+    keys = ["part", "patient_id", "label", "n_items"]
+    pd.testing.assert_frame_equal(tables[0][keys], tables[1][keys])
+    assert (tables[0]["logit"] - tables[1]["logit"]).abs().max() < 1e-5
+
+
+def prepared_run(store: Path, runs: Path, *overrides: str) -> Path:
+    run = make_run(compose(cell(store, runs, "modality=image", "wandb=false", *overrides)))
+    freeze(Sweep("fit", run.folder.parent, (run,), None))  # type: ignore[arg-type]
+    return run.folder
+
+
+def test_rows_that_are_none_are_refused(store: Path, tmp_path: Path) -> None:
+    folder = prepared_run(store, tmp_path, "model.class_path=own_package.WrongRows")
+    with pytest.raises(ConfigError, match="predict_step of WrongRows must give the columns"):
+        execute(folder)
+    assert read_status(folder).state == "failed"
+    assert "predict_step of WrongRows" in str(read_status(folder).reason)
+
+
+def test_an_edited_config_is_refused(store: Path, tmp_path: Path) -> None:
+    folder = prepared_run(store, tmp_path)
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace("max_epochs: 2", "max_epochs: 3"))
+    with pytest.raises(ConfigError, match=r"config\.yaml must be the one its run was named for"):
+        load_run(folder)
+    with pytest.raises(ConfigError, match=r"config\.yaml must be .* got an edited one"):
+        prepared_run(store, tmp_path)
+    config.unlink()
+    with pytest.raises(ConfigError, match=r"run folder must hold config\.yaml"):
+        load_run(folder)
