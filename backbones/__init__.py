@@ -7,10 +7,12 @@ An encoder of your own is an `nn.Module` with an attribute `num_features` that t
 """
 
 from backbones.errors import EncoderError
+from backbones.frames import FrameVideoEncoder
 from backbones.fusion import (
     AverageLogitFusion,
     ConcatFusion,
     GatedFusion,
+    SumLogitFusion,
     WeightedLogitFusion,
 )
 from backbones.image import TimmImageEncoder
@@ -21,8 +23,10 @@ __all__ = [
     "AverageLogitFusion",
     "ConcatFusion",
     "EncoderError",
+    "FrameVideoEncoder",
     "GatedFusion",
     "InflatedVideoEncoder",
+    "SumLogitFusion",
     "TimmImageEncoder",
     "TorchvisionVideoEncoder",
     "WeightedLogitFusion",

@@ -216,6 +216,38 @@ class AverageLogitFusion(_Fusion):
         return (weights * logits).sum(dim=1)
 
 
+class SumLogitFusion(_Fusion):
+    """The sum of a linear score of each modality: `bias + image_head + video_head`.
+
+    Where the modalities are independent given the class, the sum of their log-odds is the best rule
+    there is (Neyman & Pearson 1933); a ridge regression on both features side by side has this form
+    too, so this is the head that a probe's solution fits into. An absent modality adds nothing.
+
+    Args:
+        image_features: width of the image features.
+        video_features: width of the video features.
+    """
+
+    def __init__(self, image_features: int, video_features: int) -> None:
+        super().__init__(image_features, video_features)
+        self.image_head = nn.Linear(image_features, 1)
+        self.video_head = nn.Linear(video_features, 1)
+        self.bias = nn.Parameter(torch.zeros(1))
+
+    def forward(
+        self, image: Tensor, video: Tensor, present_image: Tensor, present_video: Tensor
+    ) -> Tensor:
+        """Logit `(B,)` from features `(B, Fi)`, `(B, Fv)` and presence `(B,)` bool.
+
+        Raises:
+            EncoderError: features of another width than the head was built for.
+        """
+        image, video = self._masked(image, video, present_image, present_video)
+        logits = torch.cat([self.image_head(image), self.video_head(video)], dim=1)
+        present = torch.stack([present_image, present_video], dim=1)
+        return self.bias + torch.where(present, logits, 0.0).sum(dim=1)
+
+
 def _projection(features: int, hidden: int) -> nn.Sequential:
     return nn.Sequential(nn.LayerNorm(features), nn.Linear(features, hidden), nn.ReLU())
 

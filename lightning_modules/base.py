@@ -3,7 +3,7 @@
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from lightning import LightningModule
@@ -13,6 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torchmetrics.functional.classification import binary_auroc
 
 from lightning_modules.layers import blocks, channels_last_format, use_channels_last
+from lightning_modules.probe import LinearRule
 from lightning_modules.scores import gather_rows, patient_scores, rows_of
 
 
@@ -35,6 +36,10 @@ class PatientClassifier(LightningModule):
         layer_decay: Rate of an encoder's first block over that of its last, `encoder_lr`, in
             (0, 1]; between them it rises geometrically, so that networks of 6 and of 67 blocks are
             treated alike (discriminative fine-tuning, Howard & Ruder 2018, section 3.1).
+        label_smoothing: Share of a label that goes to the other class in the loss, in [0, 1).
+        freeze_batch_norm: Whether batch norm in the encoders keeps the statistics it came with: on
+            few patients those of each batch are mostly noise. Its scale and shift are trained.
+        unit_features: Whether an encoder's features are scaled to a root mean square of 1 each row.
         channels_last: Whether convolutions keep channels innermost in memory, for tensor cores.
         fused_optimizer: Whether AdamW updates all parameters in one kernel.
         compile_backend: Backend of `torch.compile` for the encoders, as `inductor`; None for none.
@@ -53,6 +58,9 @@ class PatientClassifier(LightningModule):
         weight_decay: float = 0.05,
         warmup: float = 0.1,
         layer_decay: float = 1.0,
+        label_smoothing: float = 0.0,
+        freeze_batch_norm: bool = False,
+        unit_features: bool = False,
         channels_last: bool = False,
         fused_optimizer: bool = False,
         compile_backend: str | None = None,
@@ -65,6 +73,7 @@ class PatientClassifier(LightningModule):
             ("weight_decay", weight_decay, weight_decay >= 0, ">= 0"),
             ("warmup", warmup, 0 <= warmup < 1, "in [0, 1)"),
             ("layer_decay", layer_decay, 0 < layer_decay <= 1, "in (0, 1]"),
+            ("label_smoothing", label_smoothing, 0 <= label_smoothing < 1, "in [0, 1)"),
         ):
             if not ok:
                 raise ValueError(
@@ -74,6 +83,9 @@ class PatientClassifier(LightningModule):
         self.weight_decay, self.warmup = weight_decay, warmup
         self.layer_decay, self.channels_last = layer_decay, channels_last
         self.fused_optimizer, self.compile_backend = fused_optimizer, compile_backend
+        self.label_smoothing, self.unit_features = label_smoothing, unit_features
+        self.freeze_batch_norm = freeze_batch_norm
+        self._starts_unshifted = False
         self._balance = pos_weight == "balanced"
         # Buffers, because predictions made from a checkpoint must undo what it trained with.
         weight = 1.0 if pos_weight == "balanced" else float(pos_weight)
@@ -85,8 +97,40 @@ class PatientClassifier(LightningModule):
         self._validation_rows: list[dict[str, list[Any]]] = []
 
     @abstractmethod
+    def encode(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Features `(B, F)` of each row by modality; NaN where the row lacks it."""
+
+    @abstractmethod
     def logits(self, batch: Mapping[str, Any]) -> Tensor:
         """Score each row of a batch: logits `(B,)`, any real number."""
+
+    @abstractmethod
+    def set_rule(self, rule: LinearRule) -> None:
+        """Make the head score by a linear rule in the features of `encode`."""
+
+    @abstractmethod
+    def shift_head(self, shift: Tensor) -> None:
+        """Add to every logit, in the head."""
+
+    def start_from_rule(self, rule: LinearRule) -> None:
+        """Begin training at a rule that was fitted without weighting the classes.
+
+        Raises:
+            ValueError: If the head is not linear in the features.
+        """
+        with torch.no_grad():
+            self.set_rule(rule)
+        self._starts_unshifted = True
+
+    def train(self, mode: bool = True) -> Self:
+        """As of any module; frozen batch norm stays in evaluation mode."""
+        super().train(mode)
+        if self.freeze_batch_norm:
+            for encoder in self.encoders():
+                for module in encoder.modules():
+                    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                        module.eval()
+        return self
 
     @abstractmethod
     def encoders(self) -> tuple[nn.Module, ...]:
@@ -114,6 +158,10 @@ class PatientClassifier(LightningModule):
             negatives, positives = data.train_label_counts()
             self.pos_weight.fill_(negatives / positives)
         self.logit_shift.fill_(math.log(self.pos_weight.item() * oversampling))
+        if self._starts_unshifted:
+            with torch.no_grad():
+                self.shift_head(self.logit_shift)
+            self._starts_unshifted = False
         if self.compile_backend:
             for encoder in self.encoders():
                 encoder.compile(backend=self.compile_backend)
@@ -123,6 +171,8 @@ class PatientClassifier(LightningModule):
         if self.channels_last:
             pixels = pixels.contiguous(memory_format=channels_last_format(pixels.ndim))
         features: Tensor = encoder(pixels)
+        if self.unit_features:
+            features = features / features.square().mean(1, keepdim=True).add(1e-8).sqrt()
         return features
 
     def score(self, head: nn.Module, *inputs: Tensor) -> Tensor:
@@ -142,9 +192,10 @@ class PatientClassifier(LightningModule):
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:  # noqa: ARG002
         """Weighted binary cross-entropy over the rows of the batch."""
         logits = self.logits(batch).float()
+        smoothing = self.label_smoothing
         loss = binary_cross_entropy_with_logits(
             logits,
-            batch["label"],
+            batch["label"] * (1 - smoothing) + smoothing / 2,
             weight=batch.get("loss_weight"),
             pos_weight=self.pos_weight.float(),
         )

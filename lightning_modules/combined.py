@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.base import PatientClassifier
+from lightning_modules.probe import LinearRule
 
 
 class CombinedClassifier(PatientClassifier):
@@ -76,11 +77,44 @@ class CombinedClassifier(PatientClassifier):
         """Both encoders."""
         return (self.image_encoder, self.video_encoder)
 
+    def encode(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Features of the rows' images and windows."""
+        features = zip(("image", "video"), self._encoded(batch), strict=True)
+        return {
+            name: torch.where(batch[f"present_{name}"][:, None], values, torch.nan)
+            for name, values in features
+        }
+
+    def set_rule(self, rule: LinearRule) -> None:
+        """Weights, offsets and bias of a `SumLogitFusion`."""
+        head = self._sum_head()
+        for name, linear in (("image", head.image_head), ("video", head.video_head)):
+            linear.weight.copy_(torch.as_tensor(rule.weights[name])[None])
+            linear.bias.fill_(rule.offsets[name])
+        head.bias.fill_(rule.bias)
+
+    def shift_head(self, shift: Tensor) -> None:
+        """Add to the head's bias."""
+        self._sum_head().bias.add_(shift)
+
+    def _sum_head(self) -> Any:
+        if not all(hasattr(self.head, name) for name in ("image_head", "video_head", "bias")):
+            raise ValueError(
+                "head must be a backbones.SumLogitFusion where finetune is probe or lp-ft, got "
+                f"{type(self.head).__name__}. Set head.class_path=backbones.SumLogitFusion, or "
+                "finetune=full."
+            )
+        return self.head
+
+    def _encoded(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        image = _filled(batch["image"], batch["present_image"])
+        video = _filled(batch["video"], batch["present_video"])
+        return self.features(self.image_encoder, image), self.features(self.video_encoder, video)
+
     def logits(self, batch: Mapping[str, Any]) -> Tensor:
         """Logits `(B,)` of the rows' image and window."""
         present_image, present_video = batch["present_image"], batch["present_video"]
-        image = self.features(self.image_encoder, _filled(batch["image"], present_image))
-        video = self.features(self.video_encoder, _filled(batch["video"], present_video))
+        image, video = self._encoded(batch)
         if self.training and self.modality_dropout:
             draw = torch.rand(len(image), device=image.device) / self.modality_dropout
             both = present_image & present_video

@@ -52,8 +52,7 @@ class FreezeEncoders(Callback):
         elif self._frozen:
             self._require_gradients(trainer, pl_module, required=True)
             self._frozen = []
-            for encoder in encoders:
-                encoder.train()
+            pl_module.train()  # batch norm that is frozen for good stays in evaluation mode
 
     def _require_gradients(
         self, trainer: Trainer, pl_module: LightningModule, *, required: bool

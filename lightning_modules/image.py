@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lightning_modules.base import PatientClassifier
+from lightning_modules.probe import LinearRule
 
 
 class ImageClassifier(PatientClassifier):
@@ -28,6 +30,20 @@ class ImageClassifier(PatientClassifier):
         """The one encoder."""
         return (self.encoder,)
 
+    def encode(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Features of the rows' images (in the video classifier: clips)."""
+        return {self._key: self.features(self.encoder, batch[self._key])}
+
     def logits(self, batch: Mapping[str, Any]) -> Tensor:
         """Logits `(B,)` of the rows' images (in the video classifier: clips)."""
-        return self.score(self.head, self.features(self.encoder, batch[self._key])).squeeze(1)
+        return self.score(self.head, self.encode(batch)[self._key]).squeeze(1)
+
+    def set_rule(self, rule: LinearRule) -> None:
+        """Weights and bias of the linear layer."""
+        linear = self.head[-1]
+        linear.weight.copy_(torch.as_tensor(rule.weights[self._key])[None])  # type: ignore[operator]
+        linear.bias.fill_(rule.bias + rule.offsets[self._key])  # type: ignore[operator]
+
+    def shift_head(self, shift: Tensor) -> None:
+        """Add to the linear layer's bias."""
+        self.head[-1].bias.add_(shift)  # type: ignore[operator]

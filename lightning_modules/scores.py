@@ -37,17 +37,18 @@ def gather_rows(rows: Sequence[Mapping[str, list[Any]]]) -> pd.DataFrame:
     rows do not depend on how rows were dealt out.
 
     Args:
-        rows: What this process scored, as `rows_of` gives it.
+        rows: What this process scored, as `rows_of` gives it, with further columns if it has some.
 
     Returns:
-        The columns of `rows_of`, one line a row.
+        The columns, one line a row.
     """
-    own_columns = {c: [value for part in rows for value in part[c]] for c in COLUMNS}
+    columns = list(rows[0]) if rows else list(COLUMNS)
+    own_columns = {c: [value for part in rows for value in part[c]] for c in columns}
     parts: list[Any] = [own_columns]
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         parts = [None] * torch.distributed.get_world_size()
         torch.distributed.all_gather_object(parts, own_columns)
-    table = pd.concat([pd.DataFrame(part, columns=list(COLUMNS)) for part in parts])
+    table = pd.concat([pd.DataFrame(part, columns=list(part)) for part in parts])
     return table.drop_duplicates("row_key").sort_values("row_key", ignore_index=True)
 
 

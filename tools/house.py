@@ -27,7 +27,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"weights", "fusion", "_mvit", "_swin3d"},
         {"_probe"},
         {"image"},
-        {"inflate"},
+        {"inflate", "frames"},
         {"video"},
     ],
     "datamodules": [
@@ -48,7 +48,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"evaluate"},
     ],
     "lightning_modules": [
-        {"layers", "scores", "freeze"},
+        {"layers", "scores", "freeze", "probe"},
         {"base"},
         {"image"},
         {"video", "combined"},

@@ -1,7 +1,8 @@
 """What the three datamodules share: everything but the settings of their inputs."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -76,6 +77,8 @@ class PatientDataModule(L.LightningDataModule):
         batch_size: Training rows per batch and process.
         eval_batch_size: Evaluation rows per batch and process; ``batch_size`` if not given.
         num_threads: Threads that read ahead, each a batch; 0 reads when a batch is asked for.
+        selection: How the end of training is chosen: with `last` the patients of inner validation
+            choose nothing, and are trained on.
         class_sampling: How the classes of training rows meet, see
             :data:`datamodules.batches.plan.ClassSampling`.
         augment: Changes to training rows on the device; none if not given.
@@ -108,6 +111,7 @@ class PatientDataModule(L.LightningDataModule):
         batch_size: int = 8,
         eval_batch_size: int | None = None,
         num_threads: int = 2,
+        selection: Literal["last", "inner_bce"] = "inner_bce",
         class_sampling: ClassSampling = "stratified",
         augment: Augment | None = None,
         decode: Decode = "auto",
@@ -128,7 +132,8 @@ class PatientDataModule(L.LightningDataModule):
         self._path, self._split, self._fold = Path(store), split, fold
         self._seed, self._num_threads, self._augment = seed, num_threads, augment
         self._batch_size, self._eval_batch_size = batch_size, eval_batch_size
-        self._class_sampling = class_sampling
+        self._class_sampling, self._selection = class_sampling, selection
+        self._predicts_training = False
         if decode == "cuda" and cache in {"disk", "ram"}:
             raise DataError(
                 f"decode must be auto or cpu with a cache, got {decode!r} (cache={cache}). "
@@ -179,7 +184,7 @@ class PatientDataModule(L.LightningDataModule):
 
     def teardown(self, stage: str) -> None:
         """Give the cache up after the last use of a run; a cache in memory goes with it."""
-        if stage == "predict" and self._cache:
+        if stage == "predict" and self._cache and not self._predicts_training:
             self._cache.close()
             self._cache, self._parts = None, {}
 
@@ -218,8 +223,20 @@ class PatientDataModule(L.LightningDataModule):
         """Inner validation, this process's share, in order."""
         return self._evaluation_loader("inner_val")
 
+    @contextmanager
+    def predicting_training_rows(self) -> Iterator[None]:
+        """Meanwhile what is predicted are the training patients' rows, seen as at evaluation."""
+        self._predicts_training = True
+        try:
+            yield
+        finally:
+            self._predicts_training = False
+
     def predict_dataloader(self) -> list[RowLoader]:
         """Every part of :attr:`predict_parts`, as at evaluation: no augmentation, all windows."""
+        if self._predicts_training:
+            self.setup()
+            return [self._evaluation_loader_of(self._training_patients())]
         return [self._evaluation_loader(part) for part in self.predict_parts]
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
@@ -243,7 +260,11 @@ class PatientDataModule(L.LightningDataModule):
 
     def _training_rows(self, *, epoch: int) -> list[Row]:
         rng = np.random.default_rng((self._seed, epoch, 0, 1))
-        return training_rows(self.patients("train"), self._items, rng)
+        return training_rows(self._training_patients(), self._items, rng)
+
+    def _training_patients(self) -> tuple[str, ...]:
+        inner = self.patients("inner_val") if self._selection == "last" else ()
+        return (*self.patients("train"), *inner)
 
     def _row_labels(self, rows: Sequence[Row]) -> IntArray:
         return np.array([self._labels[row.patient_id] for row in rows], dtype=np.int64)
@@ -268,7 +289,10 @@ class PatientDataModule(L.LightningDataModule):
         ]
 
     def _evaluation_loader(self, part: str) -> RowLoader:
-        rows = evaluation_rows(self.patients(part), self._items, self._evaluation_windows)
+        return self._evaluation_loader_of(self.patients(part))
+
+    def _evaluation_loader_of(self, patients: Sequence[str]) -> RowLoader:
+        rows = evaluation_rows(patients, self._items, self._evaluation_windows)
 
         def plan(_: int, *, rank: int, world: int) -> list[list[Row]]:
             size = self._eval_batch_size

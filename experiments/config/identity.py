@@ -14,7 +14,15 @@ from omegaconf import DictConfig, OmegaConf
 SECTIONS = ("model", "data", "trainer", "seed_everything")
 """Counted as they stand, less `_ELSEWHERE`."""
 
-PROTOCOL = ("warm_start", "freeze_epochs", "ema_decay", "matmul_precision", "patience")
+PROTOCOL = (
+    "finetune",
+    "selection",
+    "warm_start",
+    "freeze_epochs",
+    "ema_decay",
+    "matmul_precision",
+    "patience",
+)
 """Keys of `study:` that are counted: code reads them while a run is trained."""
 
 # Devices, workers, paths, logging, how frames are decoded and kept: the same work all the same.

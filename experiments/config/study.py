@@ -40,6 +40,8 @@ class Study:
     runs: Path
     sweep: str
     warm_start: str | dict[Literal["image", "video"], str] | None = None
+    finetune: Literal["full", "lp-ft", "probe"]
+    selection: Literal["last", "inner_bce"]
     freeze_epochs: int
     ema_decay: float | None = None
     matmul_precision: Literal["highest", "high", "medium"]

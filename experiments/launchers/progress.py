@@ -48,7 +48,9 @@ class Progress:
         status = read_status(run.folder)
         good = status.state == "done"
         self._done, self._failed = self._done + good, self._failed + (not good)
-        figures = f"inner AUROC {figure(status)}" if good else f"{status.state}: {status.reason}"
+        figures = "done" if status.inner_auroc is None else f"inner AUROC {figure(status)}"
+        if not good:
+            figures = f"{status.state}: {status.reason}"
         self._console.print(
             f"[{self._done + self._failed}/{self._total}] {run.run_id}  {figures}  "
             f"{status.seconds:.0f} s",

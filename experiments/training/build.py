@@ -112,6 +112,8 @@ def build(
             logger=logger,
             plugins=plugins,
             default_root_dir=str(root) if root else None,
+            # Where it selects nothing, inner validation is trained on: scoring it says nothing.
+            **({"limit_val_batches": 0} if config["study"].get("selection") == "last" else {}),
         )
     except ArgumentError as error:
         raise ConfigError(explain(error)) from error
@@ -131,7 +133,7 @@ def build(
 
 
 def protocol_callbacks(study: Study, folder: Path) -> list[Callback]:
-    """Early stopping and checkpoints as DESIGN §3 has them: on inner BCE, never on a test part.
+    """Checkpoints, and early stopping where inner validation selects; never on a test part.
 
     Averaged weights (EMA) are those that validation scores, and so those that are chosen and saved.
     `RunCheckpointIO` leaves in `best.ckpt` weights only; `resume` writes `last.ckpt`.
@@ -149,14 +151,15 @@ def protocol_callbacks(study: Study, folder: Path) -> list[Callback]:
         schedule.append(FreezeEncoders(study.freeze_epochs))
     if study.ema_decay is not None:
         schedule.append(EMAWeightAveraging(decay=study.ema_decay))
+    kept: dict[str, Any] = {
+        "dirpath": folder / "checkpoints",
+        "filename": "best",
+        "enable_version_counter": False,
+    }
+    if study.selection == "last":  # the weights that the schedule ends in
+        return [*schedule, ModelCheckpoint(**kept)]
     return [
         *schedule,
         EarlyStopping(monitor="inner_bce", mode="min", patience=study.patience, check_finite=True),
-        ModelCheckpoint(
-            dirpath=folder / "checkpoints",
-            filename="best",
-            monitor="inner_bce",
-            mode="min",
-            enable_version_counter=False,
-        ),
+        ModelCheckpoint(**kept, monitor="inner_bce", mode="min"),
     ]

@@ -56,6 +56,7 @@ from experiments.training.memory import (
 from experiments.training.metrics import MetricsCsv
 from experiments.training.pace import Pace
 from experiments.training.predict import predict
+from experiments.training.probing import start_from_probe
 from experiments.training.pulse import Pulse
 from experiments.training.resume import LastCheckpoint, epoch_of, forget_pair, resume_point
 from experiments.training.watch import Steps, StopRequestedError, Watch
@@ -196,6 +197,10 @@ def _work(run: Run, pulse: Pulse, watch: Watch | None) -> None:
         wandb.log_environment(made_with)
     checkpoint = run.folder / "checkpoints" / BEST
     with _short_of_memory(config, model):
+        if run.study.finetune != "full" and point is None:
+            start_from_probe(trainer, model, data, seed=run.study.seed)
+        if run.study.finetune == "probe":
+            model.requires_grad_(False)
         if any(parameter.requires_grad for parameter in model.parameters()):
             trainer.fit(model, datamodule=data, ckpt_path=point, weights_only=True)
         else:
@@ -227,8 +232,8 @@ def _score_untrained(
     data: LightningDataModule,
     checkpoint: Path,
 ) -> None:
-    """In the place of a fit, for a model that is made of trained ones."""
-    if not run.study.warm_start:
+    """In the place of a fit, for a model that is made of trained ones, or is a probe."""
+    if not run.study.warm_start and run.study.finetune != "probe":
         raise ConfigError(
             f"warm_start must be set where nothing is trained, got null ({run.run_id}). "
             "Set warm_start=sweep, or choose another head."

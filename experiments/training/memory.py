@@ -67,6 +67,8 @@ def batch_statistics(model: nn.Module) -> str | None:
 
     To such a network half a micro-batch is another computation, not the same one in two parts.
     """
+    if getattr(model, "freeze_batch_norm", False):
+        return None
     for name, module in model.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             return f"{name} ({type(module).__name__})"

@@ -60,6 +60,11 @@ class Pulse(Callback):
             changes["inner_auroc"] = round(auroc, 4) if math.isfinite(auroc) else None
         self.update(**changes)
 
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Epochs done, where no validation says it."""
+        if not trainer.enable_validation:
+            self.update(epoch=trainer.current_epoch + 1)
+
     def state_dict(self) -> dict[str, Any]:
         """The best so far, for a resume."""
         return {"best_bce": self._best_bce, "inner_auroc": self._status.inner_auroc}
