@@ -144,6 +144,7 @@ class PatientClassifier(LightningModule):
         """
         if self.channels_last:
             use_channels_last(self)
+        self.train(self.training)  # Lightning leaves modules in the modes it finds them in
         if stage != "fit":
             return
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
