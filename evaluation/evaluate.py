@@ -64,7 +64,7 @@ def evaluate(sweep_dir: Path, *, out: Path | None = None) -> Evaluation:
     done, `model_card.md`.
 
     Args:
-        sweep_dir: Sweep folder (DESIGN, run directory).
+        sweep_dir: Sweep folder (docs/design.md, Sweep folder).
         out: Where to write; `SWEEP_DIR/evaluation` if not given.
 
     Raises:

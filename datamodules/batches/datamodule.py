@@ -63,10 +63,10 @@ class PatientDataModule(L.LightningDataModule):
     every clip. A patient without any of the inputs is left out. Labels of the hold-out (part
     ``test``) are NaN; they are not looked up.
 
-    A batch has, besides the keys of DESIGN's contract, ``row_key``, unique in a part: a process
-    without a row of its own at evaluation repeats one, and who gathers drops it by this key. A
-    training batch has ``loss_weight (B,)`` float32: a step's loss is the mean over its rows and
-    processes of loss × weight.
+    A batch (docs/design.md, Batch) has ``row_key``, unique in a part: a process without a row of
+    its own at evaluation repeats one, and who gathers drops it by this key. A training batch has
+    ``loss_weight (B,)`` float32: a step's loss is the mean over its rows and processes of loss ×
+    weight.
 
     Args:
         store: A prepared store.

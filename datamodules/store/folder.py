@@ -65,7 +65,7 @@ class Store:
 
     @cached_property
     def items(self) -> pd.DataFrame:
-        """One row an item, sorted by patient; columns as in DESIGN §2, missing text is ""."""
+        """One row an item, sorted by patient (docs/design.md, Store); missing text is ""."""
         return pd.read_parquet(self.path / "cohort.parquet")
 
     @cached_property

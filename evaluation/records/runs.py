@@ -65,7 +65,7 @@ class Sweep:
         path: The folder.
         name: Of the sweep.
         runs: All listed runs, in the order of the list.
-        predictions: Rows of all done runs (DESIGN, predictions table) and one column more,
+        predictions: Rows of all done runs (docs/design.md, Predictions table) and one column more,
             `score`: the log-odds of the row's probability, at full precision.
         shas: `split_sha` and `store_sha`, the same in all done runs.
         environments: `environment.json` of each done run that has one, flat, by run_id.

@@ -205,7 +205,7 @@ def make_run(
 
 
 def _check_balance(config: Mapping[str, Any]) -> None:
-    """Repeating positives and weighting them is the same remedy twice (DESIGN section 3)."""
+    """Repeating positives and weighting them is one remedy twice (docs/design.md, Protocol)."""
     sampling = config["data"].get("init_args", {}).get("class_sampling")
     weight = config["model"].get("init_args", {}).get("pos_weight", 1)
     if sampling == "balanced" and weight != 1:

@@ -71,11 +71,12 @@ def run_figures(predictions: pd.DataFrame, patients: Pseudonyms) -> Figures:
     """Out-of-fold table, ROC curve and confusion matrix of one run.
 
     The matrix is cut at Youden's threshold of the run's own inner validation: within one run there
-    are no other folds to take it from (DESIGN §3), and the out-of-fold patients have no say in it.
-    `ceus evaluate` cuts at the threshold of the other folds; its figures are the study's.
+    are no other folds to take it from (docs/design.md, Protocol), and the out-of-fold patients have
+    no say in it. `ceus evaluate` cuts at the threshold of the other folds; its figures are the
+    study's.
 
     Args:
-        predictions: The run's prediction table (DESIGN §2).
+        predictions: The run's prediction table (docs/design.md, Predictions table).
         patients: Of the store it was made from.
 
     Returns:

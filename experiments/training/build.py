@@ -131,7 +131,7 @@ def build(
 
 
 def protocol_callbacks(study: Study, folder: Path) -> list[Callback]:
-    """Early stopping and checkpoints as DESIGN §3 has them: on inner BCE, never on a test part.
+    """Early stopping and checkpoints on inner BCE, never on a test part (docs/design.md, Protocol).
 
     Averaged weights (EMA) are those that validation scores, and so those that are chosen and saved.
     `RunCheckpointIO` leaves in `best.ckpt` weights only; `resume` writes `last.ckpt`.
