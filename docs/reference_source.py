@@ -43,11 +43,11 @@ def yaml_keys(path: Path) -> Iterator[Key]:
     indented further than the key, or stands above the key in lines of its own as far left.
     """
     lines = path.read_text(encoding="utf-8").splitlines()
-    root = yaml.compose("\n".join(lines))
+    root: Any = yaml.compose("\n".join(lines))
     for name, key, value in _leaves(root):
         row, column = key.start_mark.line, key.start_mark.column
         above, below = row - 1, row + 1
-        while above > 0 and _is_comment(lines[above], most=column):
+        while above >= 0 and _is_comment(lines[above], most=column):
             above -= 1
         while below < len(lines) and _is_comment(lines[below], least=column + 1):
             below += 1
@@ -183,7 +183,8 @@ def _written(node: yaml.Node) -> str:
         if arguments is None or _is_block(arguments):
             return str(path)
         return f"{path} {_written(arguments)}"
-    text = node.start_mark.buffer[node.start_mark.pointer : node.end_mark.pointer]
+    buffer = node.start_mark.buffer or ""
+    text = str(buffer)[node.start_mark.pointer : node.end_mark.pointer]
     return " ".join(text.rstrip("\0").split())
 
 
