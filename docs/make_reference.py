@@ -38,13 +38,14 @@ from docs.reference_source import (
     yaml_keys,
 )
 from evaluation import Tables
-from experiments.cli import main
-from experiments.config.compose import Study
+from experiments.cli import COMMANDS, main
 from experiments.config.files import HERE
+from experiments.config.study import Study
 from experiments.sweeps.file import SweepFile
 
 OUT = Path(__file__).parent / "reference"
 
+_STUDY_KEY = r"\$\{study\.(\w+)\}"
 _NOTE = "Made by `python docs/make_reference.py`; do not edit it by hand."
 
 
@@ -57,12 +58,6 @@ def pages() -> dict[str, str]:
     }
 
 
-def subcommands() -> list[str]:
-    """The names of the subcommands of `ceus`."""
-    listed = re.search(r"\{([\w,\s-]+)\}", help_of())
-    return [name.strip() for name in listed[1].split(",")] if listed else []
-
-
 def help_of(*command: str) -> str:
     """What `ceus COMMAND --help` prints, 88 columns wide."""
     shown = io.StringIO()
@@ -72,7 +67,7 @@ def help_of(*command: str) -> str:
         contextlib.suppress(SystemExit),
     ):
         main([*command, "--help"])
-    return re.sub(r"<class '(\w+)'>", r"\1", shown.getvalue()).strip()
+    return shown.getvalue().strip()
 
 
 def _configuration() -> Iterator[str]:
@@ -95,34 +90,34 @@ A run is composed of YAML files in `experiments/yaml/`; later ones win: `base.ya
 
 def _run_keys() -> Iterator[str]:
     hints, arguments = get_type_hints(Study), _arguments()
-    rooms: dict[str, list[Key]] = {"study": [], "model": [], "data": [], "": []}
+    own, others = [], []
     for key in yaml_keys(HERE / "base.yaml"):
         room, _, name = key.name.partition(".")
         if room != "study":
-            rooms[room if room in rooms else ""].append(key)
+            # A key of `study:` that is placed in an argument is in the table above.
+            is_placed = room in ("model", "data") and re.search(_STUDY_KEY, key.default)
+            others += [] if is_placed else [key]
             continue
-        placed = arguments.get(name, Key(name, "", "", ""))
-        kind = words_of(hints[name]) if name in hints else placed.type
-        sized = re.fullmatch(r"`\$\{study\.sizes\.\$\{study\.size\}\.\w+\}`", key.default)
+        argument = arguments.get(name, Key(name, "", "", ""))
+        kind = words_of(hints[name]) if name in hints else argument.type
+        sized = re.search(r"\$\{study\.sizes\.\$\{study\.size\}\.\w+\}", key.default)
         default = "of the size" if sized else key.default
-        rooms["study"].append(Key(name, kind, default, key.text or placed.text))
+        own.append(Key(name, kind, default, key.text or argument.text))
     yield """
 ## Keys of a run
 
 Under `study:` in `base.yaml`. `???` is set by the architecture's or the modality's file; "of the
 size" is what the architecture's file gives under `sizes:` for `study.size`.
 """
-    yield from _table(rooms["study"])
-    for room, what in (("model", "classifier"), ("data", "datamodule")):
-        if rooms[room]:
-            yield f"\nWhat every {what} is made with:\n"
-            yield from _table(rooms[room])
+    yield from _table(own)
     yield """
 ## Lightning's keys
 
-The rest of `base.yaml`. Any argument of Lightning's `Trainer` may stand under `trainer:`.
+The rest of `base.yaml`. Any argument of Lightning's `Trainer` may stand under `trainer:`, any
+argument of the classifier and the datamodule under `model.init_args:` and `data.init_args:`
+([below](#classes-that-yaml-can-name)).
 """
-    yield from _table(rooms[""])
+    yield from _table(others)
 
 
 def _arguments() -> dict[str, Key]:
@@ -138,7 +133,7 @@ def _arguments() -> dict[str, Key]:
             given = base.get(room, {}).get("init_args", {}) | content[room].get("init_args", {})
             known = parameters(_class(content[room]["class_path"]))
             for name, value in given.items():
-                match = re.fullmatch(r"\$\{study\.(\w+)\}", str(value))
+                match = re.fullmatch(_STUDY_KEY, str(value))
                 if match and name in known:
                     found.setdefault(match[1], known[name])
     return found
@@ -250,7 +245,7 @@ opened again or something changed since it was opened; 130, stopped by Ctrl-C.
 ```
 {help_of()}
 ```"""
-    for name in subcommands():
+    for name in COMMANDS:
         yield f"\n## `ceus {name}`\n\n```\n{help_of(name)}\n```"
     yield ""
 

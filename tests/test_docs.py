@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Iterator
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from docs import make_reference
 from experiments.config.compose import compose
+from experiments.config.study import study_keys
 from experiments.sweeps.file import read_sweep
 from tools import house
 
@@ -54,7 +56,7 @@ def broken_citations(text: str) -> list[str]:
         f"{file}, {rest[:40]}"
         for file, rest in citations(text)
         if not (ROOT / file).is_file()
-        or not any(re.match(rf"{re.escape(h)}\b", rest) for h in headings(ROOT / file))
+        or not any(re.match(rf'"?{re.escape(h)}\b', rest) for h in headings(ROOT / file))
     ]
     return wrong + re.findall(r"\bDESIGN\b.{0,20}", text)
 
@@ -70,6 +72,7 @@ def test_every_heading_that_code_cites_is_there() -> None:
     ("text", "wrong"),
     [
         ("A batch (docs/design.md, Batch) of rows.", 0),
+        ('See docs/design.md, "Sweep folder" and more.', 0),
         ("See docs/design.md, Predictions\n    # table, for it.", 0),
         ("A batch (docs/design.md, Batches).", 1),
         ("See docs/nothing.md, Batch.", 1),
@@ -112,7 +115,7 @@ def test_files_and_folders_in_backticks_are_there() -> None:
     rooms = "|".join((*house.ROOMS, "benchmarks", "docs", "notebooks", "tests", "tools"))
     for page in PAGES:
         for name in re.findall(rf"`((?:{rooms})/[\w./-]*)`", page.read_text()):
-            assert (ROOT / name).exists(), f"{name} ({page.name})"
+            assert "NAME" in name or (ROOT / name).exists(), f"{name} ({page.name})"
 
 
 def test_the_design_names_every_wing() -> None:
@@ -148,7 +151,7 @@ def test_every_command_shown_is_one(command: str) -> None:
         return
     if words[1:] in ([], ["--help"], ["--debug"]):
         return
-    assert words[1] in make_reference.subcommands()
+    assert words[1] in make_reference.COMMANDS
     shown = make_reference.help_of(words[1])
     assert all(word in shown for word in words if word.startswith("--") and word != "--help")
     settings = [word for word in words if re.match(r"[a-z_][\w.]*=", word)]
@@ -171,8 +174,7 @@ def test_the_reference_is_what_the_code_gives(name: str) -> None:
 
 def test_the_reference_knows_every_setting() -> None:
     page = make_reference.pages()["configuration.md"]
-    for cls in (make_reference.Study, make_reference.SweepFile):
-        for name in cls.__dataclass_fields__:
-            assert f"`{name}`" in page
+    for name in (*study_keys(), *(field.name for field in fields(make_reference.SweepFile))):
+        assert f"`{name}`" in page
     for name in ("launcher.slurm.hours", "analysis.primary.modalities", "weight_decay", "speckle"):
         assert f"`{name}`" in page
