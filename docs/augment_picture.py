@@ -15,10 +15,7 @@ from datamodules.store.folder import Store
 from docs.phantom_picture import phantom_patients, save
 
 _SIZE = 192
-
-
 _STILL = {"flip": 0.0, "degrees": 0.0, "scale": 0.0, "shift": 0.0, "gain": 0.0}
-
 
 # The settings of profile/study.yaml and base.yaml, one by one.
 _SPACE: Sequence[tuple[str, dict[str, float]]] = (
@@ -31,14 +28,12 @@ _SPACE: Sequence[tuple[str, dict[str, float]]] = (
     ("speckle 0.05", {"speckle": 0.05}),
 )
 
-
 _TIME: Sequence[tuple[str, dict[str, Any]]] = (
     ("PhaseFrames", {}),
     ("shift_seconds 0.5", {"shift_seconds": 0.5}),
     ("speed 0.1", {"speed": 0.1}),
     ("jitter_seconds 0.2", {"jitter_seconds": 0.2}),
 )
-
 
 _DRAWS = 64  # of which the one that changes most is shown
 

@@ -11,11 +11,7 @@ from datamodules.errors import DataError
 from datamodules.phantom.render import Bolus
 
 _COLOURS = {"carotid": "#c0392b", "thyroid": "#2471a3", "nodule": "#e67e22"}
-
-
 _FLOOR_DB = -45.0  # black in the clips
-
-
 _NUM_FRAMES = 6
 
 

@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 IntArray = NDArray[np.int64]
 Sample = dict[str, Any]
 Batch = dict[str, Any]
-
-
 _AHEAD = 2
 """Batches in reading, at least, beyond the one handed out: a ring of three slots."""
 

@@ -13,11 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 _SLIDERS = 6  # of the depth gain; devices have six to eight
-
-
 _GRAINS = 64  # of the speckle, along each side: 3.5 pixels at 224
-
-
 _DEEPEST_SHADOW = 0.6  # share of the grey levels that it takes at most: what lies in it stays seen
 
 

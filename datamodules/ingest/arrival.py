@@ -19,58 +19,25 @@ import numpy as np
 import numpy.typing as npt
 
 Curve = npt.NDArray[np.floating]
-
-
 _Floats = npt.NDArray[np.float64]
-
-
 LEAST_CONFIDENCE = 0.5  # below it no arrival is given
-
-
 _LEAST_SECONDS = 2.0  # of a clip that can show an arrival
-
-
 _SIDE_SECONDS = 0.25  # of the curve on either side of a step
-
-
 _PEAK_SECONDS = 1.0
-
-
 _SUSTAINED_SECONDS = 2.0  # wash-in stays up so long, a flash does not
-
-
 _FLASH_SECONDS = 1.5  # a burst of destructive pulses is over by then
-
-
 _LEAST_STEP, _LEAST_FLASH = 0.02, 0.05  # of the curve's range
-
-
 _RETURN = 0.5  # of a flash's rise, that falls again in one frame
-
-
 _GAP_SECONDS = 0.4  # an artery brightens visibly in that time
-
-
 _LOOK_BACK_SECONDS = 2.0  # half a breath
-
-
 _LEAST_SHARE = 0.01  # of the rise: an artery at the picture's edge
-
 
 # Confidence is the least of five, each 0 at the first and 1 at the second value. They were set on
 # phantom clips of another seed than the tests' and on lung ultrasound without contrast.
 _GREY_LEVELS = (3.0, 9.0)  # rise, of 255
-
-
 _RISE = (0.25, 0.75)  # rise over the baseline's level: in contrast mode tissue is nearly black
-
-
 _CLARITY = (4.0, 20.0)  # rise over the baseline's own ups and downs
-
-
 _BASELINE = (0.3, 0.9)  # seconds before arrival
-
-
 _BEND = (1.5, 3.0)  # speed of wash-in over that of the baseline's drift
 
 

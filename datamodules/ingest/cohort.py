@@ -10,16 +10,9 @@ from pathlib import Path
 from datamodules.errors import DataError
 
 MODALITIES = ("image", "ceus")
-
-
 PANELS = ("left", "right", "top", "bottom")
-
-
 _REQUIRED = ("patient_id", "label", "modality", "path")
-
-
 _OPTIONAL = ("split", "crop", "panel", "fps", "arrival_s")
-
 
 # Columns of the store's own table, which a covariate must not replace.
 _RESERVED = {

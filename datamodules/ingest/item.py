@@ -44,8 +44,6 @@ from datamodules.store.clip_file import (
 )
 
 _READ_BACK = 16  # frames of each clip compared after writing
-
-
 _TOLERANCE = 2  # of 255: what two decoders' colour conversions may differ by
 
 

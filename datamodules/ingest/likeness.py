@@ -8,14 +8,8 @@ import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
 Frames = npt.NDArray[np.uint8]
-
-
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
-
-
 _RADIUS = 5  # pixels
-
-
 _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 

@@ -11,17 +11,13 @@ from datamodules.ingest.cohort import Row
 from datamodules.store.clip_file import read_index
 
 _ARRIVAL = ["arrival_s", "peak_s", "arrival_confidence"]
-
-
 _FACTS = ["frames", "fps", "seconds", "width", "height", "source_sha", "item_sha", "warnings"]
-
 
 _QUALITY = [
     "frames", "fps", "seconds", "width", "height", "codec", "colours", "resampled", "concealed",
     "bytes", "psnr", "ssim", "exact", "crop", "crop_method", "crop_confidence", "masked",
     "mask_confidence", *_ARRIVAL, "warnings",
 ]  # fmt: skip
-
 
 Facts = Mapping[str, Any]
 

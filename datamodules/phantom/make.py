@@ -28,8 +28,6 @@ from datamodules.phantom.preset import PRESETS, PhantomPreset
 from datamodules.phantom.truth import Patient, answer, draw_patients, separation
 
 __all__ = ["PRESETS", "PhantomPreset", "make_phantom"]
-
-
 _RECIPE = 1  # raise it when the same settings no longer give the same bytes
 
 

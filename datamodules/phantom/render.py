@@ -13,42 +13,23 @@ import numpy.typing as npt
 import scipy.fft
 
 Array = npt.NDArray[np.float32]
-
-
 Frame = npt.NDArray[np.uint8]
-
 
 # Point spread function (axial, lateral standard deviation) of a linear probe near 10 MHz.
 _PSF_MM = (0.13, 0.24)
 
-
 # Contrast modes receive at about half the frequency with longer pulses.
 _CEUS_PSF_MM = (0.2, 0.36)
-
 
 # Independent looks averaged (spatial compounding, persistence): a Rayleigh envelope for one look,
 # a Nakagami envelope with m = looks for several.
 _BMODE_LOOKS, _CEUS_LOOKS = 3, 2
-
-
 _BMODE_RANGE_DB, _CEUS_RANGE_DB = 60.0, 45.0  # usual display settings; 0 dB is white
-
-
 _TISSUE_LEAK_DB = -24.0  # tissue left over by the contrast mode, relative to B-mode
-
-
 _NOISE_DB = -52.0  # electronic noise, below the CEUS display range
-
-
 _MOTION_MM = 1.6  # bound on probe drift plus breathing, in each direction
-
-
 _BUBBLE_SECONDS = 0.12  # speckle forgets itself as bubbles move through the resolution cell
-
-
 _PLAIN_NODULE = 0.3  # how the nodule of every clip looks under the contrast, whoever the patient
-
-
 REGIONS = ("carotid", "thyroid", "nodule", "muscle")
 
 

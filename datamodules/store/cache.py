@@ -35,10 +35,7 @@ from datamodules.store.slots import Slots
 Cache = Literal["off", "disk", "ram", False]
 """False is how YAML reads a bare `off`."""
 
-
 _FORMAT = 1  # of the folder; to be raised when frames are made in another way
-
-
 _log = logging.getLogger(__name__)
 
 

@@ -38,11 +38,9 @@ from datamodules.errors import DataError
 
 INDEX_FORMAT = 2
 
-
 INDEX_DTYPE = np.dtype(
     [("offset", "<u8"), ("size", "<u4"), ("digest", "<u8"), ("pts", "<f8"), ("level", "<f4")]
 )
-
 
 # crf 14 without adaptive quantisation: 38.5 to 45.7 dB on five lung ultrasound clips. The adaptive
 # kind takes bits from speckle, for the eye; without it they gained 0.4 to 0.9 dB for at most 7 %
@@ -56,22 +54,11 @@ _X264 = {
     ":threads=1",
 }
 
-
 _HEADER = struct.Struct("<8sIIQ")
-
-
 _MAGIC = b"ceus.idx"
-
-
 _KEY_FRAME = 0x10  # AVIIF_KEYFRAME, and AVIF_HASINDEX in the main header
-
-
 _NOMINAL_FPS = 25  # of the AVI in memory; the times of the frames are in the index
-
-
 Frames = npt.NDArray[np.uint8]
-
-
 Index = npt.NDArray[np.void]
 
 

@@ -20,8 +20,6 @@ from datamodules.store.decode import DecordCpu, FrameDecoder
 from datamodules.store.folder import Store
 
 Indices = Sequence[int] | npt.NDArray[np.int64]
-
-
 Frame = tuple[str, int]
 """Item id and frame number."""
 

@@ -26,17 +26,9 @@ from datamodules.store.clip_file import ClipWriter, open_packets, splice
 from datamodules.store.slots import Slots
 
 Decode = Literal["auto", "cpu", "cuda"]
-
-
 _HOW_TO = "For decoding on the GPU: `make decord-cuda`, or install ceus[gpu] and FFmpeg."
-
-
 _PROBE_SIZE = 128  # pixels; some NVIDIA decoders refuse less
-
-
 _MOST_OFF = 4.0  # of 255, mean over a frame; BT.709 taken for BT.601 is off by 10 on the probe
-
-
 _log = logging.getLogger(__name__)
 
 

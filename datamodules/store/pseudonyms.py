@@ -19,11 +19,7 @@ from datamodules.errors import DataError
 from datamodules.store.folder import Store
 
 KEY_FILE = "patient.key"
-
-
 _KEY_BYTES = 32
-
-
 _HEX_DIGITS = 16  # 64 bits: two of a million patients agree once in 37 million studies
 
 

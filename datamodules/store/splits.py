@@ -21,11 +21,7 @@ from datamodules.errors import DataError
 from datamodules.store.folder import Store
 
 FORMAT = 1
-
-
 INNER_FRACTION = 0.2
-
-
 HOLDOUT_FRACTION = 116 / 396
 """Test patients among all in the reference study (doi 10.3389/fendo.2025.1634875)."""
 

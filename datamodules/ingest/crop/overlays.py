@@ -10,18 +10,12 @@ from datamodules.ingest.crop.panels import brightest_channel
 
 _STILL = 4.0  # grey levels of standard deviation over time, and
 
-
 _STILLER = (
     0.4  # times that of the picture around: thin letters waver with what is coded beside them
 )
 
-
 _BRIGHT = 110  # grey levels that writing has at least, nine tenths of the time
-
-
 _CONTRAST = 60  # by which it stands out of the darker part of its surroundings
-
-
 _LARGEST = 0.02  # share of the picture of one mark; a larger still bright thing is anatomy
 
 

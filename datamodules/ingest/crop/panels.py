@@ -16,37 +16,19 @@ from scipy import ndimage
 from datamodules.ingest.readers.clip import Box
 
 _FLICKER = 2.0  # grey levels of standard deviation over time; compressed still picture has under 1
-
-
 _SMALLEST = 0.04  # share of the frame that a panel has at least
-
-
 _WHOLE = 0.85  # share of both sides from which a panel is the frame itself, if no text is beside it
-
-
 _TWO = 0.8  # confidence from which panels of different kinds are told apart
-
-
 _ALIKE = 0.2  # panels of one display differ in size by less than this
-
 
 _EDGE = (
     8.0  # grey levels, sum of three channels, by which panels that touch differ along their line
 )
 
-
 _REACH = 24  # pixels that a side is moved at most
-
-
 _SHARP = 0.2  # of the flicker inside, from which a side is taken for a straight border
-
-
 _BLACK = 40  # grey levels
-
-
 _PLAIN = 12.0  # flicker above this is as good as any
-
-
 _TINT, _RISE = 12.0, 0.5  # between panels: levels of saturation; log ratio of late to early light
 
 

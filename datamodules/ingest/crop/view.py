@@ -17,11 +17,7 @@ from datamodules.ingest.readers.clip import Box, Clip
 from datamodules.ingest.readers.pictures import Picture, crop_picture
 
 _SAMPLE = 16  # frames by which a clip is judged
-
-
 _THUMBNAIL = 360  # pixels
-
-
 _SURE_WRITING = 0.7  # below, it may be tissue: nothing is blacked out, the review shows the doubt
 
 

@@ -12,7 +12,6 @@ from datamodules.ingest.readers.pictures import MediaError, Picture
 Box = tuple[int, int, int, int]
 """x, y, width, height in pixels."""
 
-
 _MAX_STRETCH = 10  # frames of the constant rate per decoded frame
 
 

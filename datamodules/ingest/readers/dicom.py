@@ -21,8 +21,6 @@ from datamodules.ingest.readers.clip import Box, Timing, VideoFacts, constant_ra
 from datamodules.ingest.readers.pictures import MAX_SIDE, MediaError, Picture
 
 _IMAGE_2D = 1  # Region Spatial Format (0018,6012), PS3.3 C.8.5.5.1.1
-
-
 _PREFIX = 132  # bytes up to and with "DICM"
 
 

@@ -14,11 +14,7 @@ from PIL import Image, ImageOps
 from datamodules.errors import DataError
 
 Picture = npt.NDArray[np.uint8]
-
-
 MAX_SIDE = 8192  # pixels; more is a slip or a bomb
-
-
 _LARGEST_RATIO = 32
 
 

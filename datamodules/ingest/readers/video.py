@@ -25,13 +25,9 @@ from datamodules.ingest.readers.pictures import MAX_SIDE, MediaError, Picture
 # are FFmpeg formats too and stay closed.
 _CONTAINERS = "avi,mov,matroska,mpeg,mpegvideo,mpegts,asf,gif,apng,flv,ogg,dv,h264,hevc,m4v,mjpeg"
 
-
 # Not "careful" and "aggressive": they refuse the slips of well-known encoders.
 _STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}
-
-
 _MAX_DAMAGED = 0.05  # share of frames; a clip with more is refused
-
 
 _COLOUR_NAMES = {
     Colorspace.ITU709: "BT.709",

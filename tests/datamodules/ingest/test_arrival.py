@@ -24,7 +24,6 @@ from docs.augment_picture import draw_augmentations
 
 Curve = np.ndarray
 
-
 # Fewer pixels, all else as shipped.
 QUICK = {
     "demo": replace(
@@ -37,10 +36,7 @@ QUICK = {
     ),
 }  # fmt: skip
 
-
 INITIAL = {"demo": "P", "published": "Q"}  # of patient ids
-
-
 run = partial(prepare, canvas=64, as_is=True, progress=False, workers=1)
 
 
@@ -156,7 +152,6 @@ def flash(curve: Curve, since: Curve, *, at: float, seconds: float) -> Curve:
 
 # A curve, and the seconds since the arrival of each of its frames, to another curve.
 Change = Callable[[Curve, Curve], Curve]
-
 
 STILL_FOUND: dict[str, tuple[Change, str]] = {
     "frames lost to black": (lambda c, _: np.where(np.arange(len(c)) % 17 == 5, 0, c), ""),

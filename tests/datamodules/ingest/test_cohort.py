@@ -10,8 +10,6 @@ from datamodules.errors import DataError
 from datamodules.ingest.cohort import Row, find_repeats, read_cohort
 
 Write = Callable[..., Path]
-
-
 GOOD = {"patient_id": "p1", "label": "1", "modality": "image", "path": "a.png"}
 
 

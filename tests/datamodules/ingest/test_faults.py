@@ -22,8 +22,6 @@ from datamodules.store.clips import ClipReader
 from datamodules.store.folder import Store
 
 FRAMES = 24
-
-
 CANVAS = 128
 
 
@@ -93,8 +91,6 @@ def other_name(data: bytes, rng: random.Random) -> bytes:
 
 
 FAULTS = (cut, cut, flip, flip, blank, without_index, absurd, other_name)
-
-
 RECOVERED = {"other_name", "without_index", "cut", "absurd"}  # if taken, every frame must be right
 
 

@@ -29,8 +29,6 @@ from datamodules.store.clips import ClipReader
 from datamodules.store.folder import Store
 
 FRAMES = 50
-
-
 OTHER = range(100, 120)  # what a second clip shows
 
 

@@ -23,8 +23,6 @@ from datamodules.store.decode import (
 )
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
-
-
 SIZE = 64
 
 
