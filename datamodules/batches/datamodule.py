@@ -61,38 +61,38 @@ class PatientDataModule(L.LightningDataModule):
     A subclass names its inputs. Training rows: each patient has as many as it has images or clips,
     whichever are more, paired anew every epoch. Evaluation rows: every image with every window of
     every clip. A patient without any of the inputs is left out. Labels of the hold-out (part
-    ``test``) are NaN; they are not looked up.
+    `test`) are NaN; they are not looked up.
 
-    A batch has, besides the keys of DESIGN's contract, ``row_key``, unique in a part: a process
+    A batch has, besides the keys of DESIGN's contract, `row_key`, unique in a part: a process
     without a row of its own at evaluation repeats one, and who gathers drops it by this key. A
-    training batch has ``loss_weight (B,)`` float32: a step's loss is the mean over its rows and
+    training batch has `loss_weight (B,)` float32: a step's loss is the mean over its rows and
     processes of loss × weight.
 
     Args:
         store: A prepared store.
         split: Name of a split of this store.
-        fold: Number of the fold, from 0, or ``all``.
+        fold: Number of the fold, from 0, or `all`.
         seed: Seed of order, windows and augmentation, 0 or more.
         batch_size: Training rows per batch and process.
-        eval_batch_size: Evaluation rows per batch and process; ``batch_size`` if not given.
+        eval_batch_size: Evaluation rows per batch and process; `batch_size` if not given.
         num_threads: Threads that read ahead, each a batch; 0 reads when a batch is asked for.
         class_sampling: How the classes of training rows meet, see
-            :data:`datamodules.batches.plan.ClassSampling`.
+            `datamodules.batches.plan.ClassSampling`.
         augment: Changes to training rows on the device; none if not given.
-        decode: Where clips are decoded: ``auto``, ``cpu`` or ``cuda``, see
-            :func:`datamodules.store.decode.choose_decoder`. With a cache it is the CPU.
-        cache: Where decoded frames are kept at the size of the video input: ``off``, ``disk`` (in
-            the store's folder) or ``ram``; see :class:`datamodules.store.cache.FrameCache`.
+        decode: Where clips are decoded: `auto`, `cpu` or `cuda`, see
+            `datamodules.store.decode.choose_decoder`. With a cache it is the CPU.
+        cache: Where decoded frames are kept at the size of the video input: `off`, `disk` (in
+            the store's folder) or `ram`; see `datamodules.store.cache.FrameCache`.
         cache_gb: Most that the cache may take, in 10^9 bytes, 0 or more.
 
     Raises:
-        DataError: If a setting is out of range; from :meth:`setup` if the store, the split or the
+        DataError: If a setting is out of range; from `setup` if the store, the split or the
             fold do not exist or do not fit, a part has no rows, training lacks a class, or the
             sampling of evaluation varies in time.
     """
 
     inputs: dict[str, Input]
-    """``image`` and ``video``, in this order, or one of them."""
+    """`image` and `video`, in this order, or one of them."""
     train_sampling: FrameSampling
     """Frames in training; one of its windows per row. Set where there is a video input."""
     eval_sampling: FrameSampling
@@ -185,7 +185,7 @@ class PatientDataModule(L.LightningDataModule):
 
     @property
     def predict_parts(self) -> list[str]:
-        """Parts in the order of :meth:`predict_dataloader`; fold ``all`` has no ``oof``."""
+        """Parts in the order of `predict_dataloader`; fold `all` has no `oof`."""
         self.setup()
         return list(self._parts)
 
@@ -219,7 +219,7 @@ class PatientDataModule(L.LightningDataModule):
         return self._evaluation_loader("inner_val")
 
     def predict_dataloader(self) -> list[RowLoader]:
-        """Every part of :attr:`predict_parts`, as at evaluation: no augmentation, all windows."""
+        """Every part of `predict_parts`, as at evaluation: no augmentation, all windows."""
         return [self._evaluation_loader(part) for part in self.predict_parts]
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:

@@ -23,15 +23,15 @@ _AHEAD = 2
 
 
 class RowLoader:
-    """Iterates over batches of rows, each batch read by ``read``.
+    """Iterates over batches of rows, each batch read by `read`.
 
-    Lightning takes it as it is: it has a length, and ``loader.sampler.set_epoch`` as
-    ``Trainer.fit`` calls it. Iterating starts nothing until the first batch is asked for.
+    Lightning takes it as it is: it has a length, and `loader.sampler.set_epoch` as
+    `Trainer.fit` calls it. Iterating starts nothing until the first batch is asked for.
     The threads end with the last batch, or when the iterator is dropped.
 
     Args:
-        plan: The rows of each batch in an epoch: ``plan(epoch)``, always as many batches.
-        read: Reads the rows of a batch of an epoch on any thread: ``read(rows, epoch)``.
+        plan: The rows of each batch in an epoch: `plan(epoch)`, always as many batches.
+        read: Reads the rows of a batch of an epoch on any thread: `read(rows, epoch)`.
         num_threads: Reading threads, each at a batch of its own; 0 reads when a batch is asked for.
         stage: What to do with batches on their way to the consumer, on its thread.
         epochs: Whether another epoch follows each: its first batches are then read while the last
@@ -39,7 +39,7 @@ class RowLoader:
     """
 
     batch_sampler = None
-    """Lightning asks for it where there is a ``sampler``."""
+    """Lightning asks for it where there is a `sampler`."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class RowLoader:
 
     @property
     def sampler(self) -> "RowLoader":
-        """The object whose ``set_epoch`` Lightning calls."""
+        """The object whose `set_epoch` Lightning calls."""
         return self
 
     def set_epoch(self, epoch: int) -> None:

@@ -58,8 +58,8 @@ class ImageDataModule(PatientDataModule):
 class CombinedDataModule(PatientDataModule):
     """Batches of pairs of an image and a window of a CEUS clip.
 
-    A patient that lacks one of the two has a zero tensor in its place, and ``present_image`` or
-    ``present_video`` False.
+    A patient that lacks one of the two has a zero tensor in its place, and `present_image` or
+    `present_video` False.
 
     Args:
         image_size: Side in pixels that the image encoder gets.

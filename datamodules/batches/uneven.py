@@ -19,14 +19,14 @@ _DEEPEST_SHADOW = 0.6  # share of the grey levels that it takes at most: what li
 
 @dataclass(frozen=True)
 class Uneven:
-    """What is drawn for each row; the settings are those of :class:`datamodules.Augment`."""
+    """What is drawn for each row; the settings are those of `datamodules.Augment`."""
 
     tgc: float
     shadow: float
     speckle: float
 
     def draw(self, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Parameters of one row: as many as :meth:`factors` takes; none if nothing is on."""
+        """Parameters of one row: as many as `factors` takes; none if nothing is on."""
         parts = []
         if self.tgc:
             parts.append(rng.uniform(-self.tgc, self.tgc, size=_SLIDERS))
@@ -44,11 +44,11 @@ class Uneven:
         """The map of each row.
 
         Args:
-            parameters: float32 ``(B, n)`` as :meth:`draw` gives them.
+            parameters: float32 `(B, n)` as `draw` gives them.
             size: Height and width.
 
         Returns:
-            float32 ``(B, 1, height, width)``, 0 or more; None if nothing is on.
+            float32 `(B, 1, height, width)`, 0 or more; None if nothing is on.
         """
         if not parameters.shape[1]:
             return None

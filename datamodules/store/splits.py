@@ -33,7 +33,7 @@ class Fold:
     Attributes:
         train: Patients that the weights are fitted to.
         inner_val: Patients that early stopping and the choice of checkpoint watch.
-        oof: Patients scored once, after training (out of fold). Empty for ``all``.
+        oof: Patients scored once, after training (out of fold). Empty for `all`.
     """
 
     train: tuple[str, ...]
@@ -64,10 +64,10 @@ class Split:
     all: Fold
 
     def parts(self, fold: int | Literal["all"]) -> dict[str, tuple[str, ...]]:
-        """Patients of ``train``, ``inner_val``, ``oof`` (absent for ``all``) and ``test``.
+        """Patients of `train`, `inner_val`, `oof` (absent for `all`) and `test`.
 
         Args:
-            fold: 0 to ``num_folds - 1``, or ``"all"``.
+            fold: 0 to `num_folds - 1`, or `"all"`.
 
         Raises:
             DataError: If there is no such fold.
@@ -95,15 +95,15 @@ def make_split(
     seed: int = 0,
     holdout_fraction: float = HOLDOUT_FRACTION,
 ) -> Path:
-    """Split the store's patients and freeze the result in ``store/splits/NAME.json``.
+    """Split the store's patients and freeze the result in `store/splits/NAME.json`.
 
-    A ``split`` column in the cohort fixes the hold-out; ``holdout_fraction`` is then not used, and
+    A `split` column in the cohort fixes the hold-out; `holdout_fraction` is then not used, and
     the labels of its test patients are not read. Called again with the same settings on the same
     store it does nothing.
 
     Args:
         store: A prepared store.
-        name: Name of the split: letters, digits, ``.``, ``_`` and ``-``.
+        name: Name of the split: letters, digits, `.`, `_` and `-`.
         num_folds: Number of folds, 2 or more.
         seed: Seed of the permutations, 0 or more.
         holdout_fraction: Share of each class that is held out, in (0, 1).
@@ -113,7 +113,7 @@ def make_split(
 
     Raises:
         DataError: If a setting is out of range, a class has too few patients, the cohort's
-            ``split`` column is not usable, or a split of this name exists and differs.
+            `split` column is not usable, or a split of this name exists and differs.
     """
     if num_folds < 2:
         raise DataError(
@@ -225,7 +225,7 @@ def _file(store: Path, name: str) -> Path:
 
 
 def _fixed_holdout(table: Store) -> list[str] | None:
-    """Test patients by the cohort's ``split`` column; None where it has none or is empty."""
+    """Test patients by the cohort's `split` column; None where it has none or is empty."""
     items = table.items
     if "split" not in items or not (items["split"].fillna("") != "").any():
         return None
