@@ -14,18 +14,14 @@ from PIL import Image
 from datamodules.ingest.arrival import NO_ARRIVAL, find_arrival
 from datamodules.ingest.crop.view import View, as_given, view_of_clip, view_of_still
 from datamodules.ingest.likeness import psnr, ssim
-from datamodules.ingest.readers.clip import Box, _Clip
-from datamodules.ingest.readers.dicom import DicomVideo, is_dicom
+from datamodules.ingest.readers.open import hash_source, open_clip, read_still
 from datamodules.ingest.readers.pictures import (
     Letterbox,
     MediaError,
     Picture,
     crop_picture,
     letterbox,
-    read_picture,
 )
-from datamodules.ingest.readers.series import PictureSeries, is_series, numbered_pictures
-from datamodules.ingest.readers.video import Video
 from datamodules.ingest.task import (
     Outcome,
     Task,
@@ -58,7 +54,7 @@ def inspect(task: Task) -> Outcome:
             source_sha = hash_source(task.path)
             seconds = None
             if task.modality == "image":
-                crop_picture(_read_still(task.path)[0], task.crop)
+                crop_picture(read_still(task.path)[0], task.crop)
             else:
                 with open_clip(task.path) as video:
                     seconds = video.header_seconds
@@ -100,25 +96,6 @@ def ingest(task: Task) -> Outcome:
             return Outcome(task.line, reason=_reason(error))
 
 
-def hash_source(path: Path) -> str:
-    """SHA-256 of a file, or of the pictures of a folder one after another."""
-    total = hashlib.sha256()
-    for part in numbered_pictures(path) if path.is_dir() else (path,):
-        with part.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256")
-        if part is path:
-            return digest.hexdigest()
-        total.update(digest.digest())
-    return total.hexdigest()
-
-
-def open_clip(path: Path) -> _Clip:
-    """The reader that fits what a file or folder is, whatever its name ends with."""
-    if is_series(path):
-        return PictureSeries(path)
-    return DicomVideo(path) if is_dicom(path) else Video(path)
-
-
 def _reason(error: MediaError | OSError) -> str:
     if isinstance(error, MediaError):
         return str(error)
@@ -126,7 +103,7 @@ def _reason(error: MediaError | OSError) -> str:
 
 
 def _ingest_image(task: Task, stem: Path) -> dict[str, Any]:
-    picture, regions = _read_still(task.path)
+    picture, regions = read_still(task.path)
     if task.as_is:
         view = View(as_given(picture, task.crop))
     else:
@@ -150,18 +127,6 @@ def _ingest_image(task: Task, stem: Path) -> dict[str, Any]:
         "arrival": asdict(NO_ARRIVAL),
         **view.facts(),
     }
-
-
-def _read_still(path: Path) -> tuple[Picture, tuple[Box, ...]]:
-    if not is_dicom(path):
-        return read_picture(path), ()
-    with DicomVideo(path) as still:
-        if still.promised != 1:
-            raise MediaError(
-                f"file must be a single picture, got {still.promised} frames; is its modality "
-                "`ceus`?"
-            )
-        return next(still.frames()), still.regions
 
 
 def _ingest_clip(task: Task, stem: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader
 
 from datamodules.errors import DataError
+from datamodules.files import write_atomic
 
 LEAST_CONFIDENCE = 0.5  # below it a person should look
 
@@ -59,7 +60,5 @@ def write_review(store: Path, items: Sequence[Mapping[str, Any]]) -> Path:
             key=lambda item: (item["crop_confidence"], item["mask_confidence"]),
         ),
     )
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(path)
+    write_atomic(path, page)
     return path

@@ -17,9 +17,9 @@ from scipy.signal import fftconvolve
 from datamodules.errors import DataError
 from datamodules.ingest.crop.overlays import find_overlay
 from datamodules.ingest.crop.panels import choose_region, find_layout
-from datamodules.ingest.item import open_clip
 from datamodules.ingest.prepare import prepare
 from datamodules.ingest.readers.clip import Box
+from datamodules.ingest.readers.open import open_clip
 from datamodules.ingest.review import approvals_path, read_approvals, review_path
 from datamodules.phantom.make import PRESETS, make_phantom
 from datamodules.store.clips import ClipReader

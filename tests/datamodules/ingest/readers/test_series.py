@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules.ingest.item import open_clip
 from datamodules.ingest.prepare import prepare
+from datamodules.ingest.readers.open import open_clip
 from datamodules.ingest.readers.pictures import MediaError
 from datamodules.ingest.readers.series import PictureSeries
 from datamodules.ingest.readers.video import Video

@@ -12,7 +12,8 @@ import pytest
 from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image
 
-from datamodules.ingest.readers.clip import VideoFacts, constant_rate
+from datamodules.ingest.readers.clip import VideoFacts
+from datamodules.ingest.readers.display import apply_display_matrix
 from datamodules.ingest.readers.pictures import (
     Letterbox,
     MediaError,
@@ -20,7 +21,8 @@ from datamodules.ingest.readers.pictures import (
     letterbox,
     read_picture,
 )
-from datamodules.ingest.readers.video import Video, apply_display_matrix
+from datamodules.ingest.readers.timing import constant_rate
+from datamodules.ingest.readers.video import Video
 
 WHOLE = ["mpeg4-b-avi", "h264-mp4", "h264-ts", "mpeg2-ps", "mpeg2-ts", "open-gop-mkv", "wmv",
          "gif", "mjpeg-avi"]  # fmt: skip
