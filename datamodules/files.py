@@ -36,9 +36,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 def write_once(path: Path, content: bytes) -> None:
     """Write a file that only its owner may read; of those who do so at once the first one wins."""
-    handle, temporary = tempfile.mkstemp(
-        dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY
-    )
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)

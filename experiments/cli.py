@@ -210,7 +210,7 @@ def _prepare(options: Namespace) -> int:
     )
     print(f"store: {options.store}")
     if options.cache is not None:
-        from datamodules.store.clips import fill_cache
+        from datamodules.store.fill import fill_cache
 
         print(f"cache: {fill_cache(options.store, size=options.cache)}")
     return 0

@@ -8,17 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datamodules.errors import DataError
+from datamodules.store.columns import ITEM_COLUMNS
 
 MODALITIES = ("image", "ceus")
 PANELS = ("left", "right", "top", "bottom")
 _REQUIRED = ("patient_id", "label", "modality", "path")
 _OPTIONAL = ("split", "crop", "panel", "fps", "arrival_s")
 
-# Columns of the store's own table, which a covariate must not replace.
-_RESERVED = {
-    *_REQUIRED, *_OPTIONAL, "item_id", "frames", "seconds", "width", "height",
-    "source_sha", "item_sha", "warnings", "peak_s", "arrival_confidence",
-}  # fmt: skip
+# A covariate must not replace one of the store's own columns.
+_RESERVED = {*_REQUIRED, *_OPTIONAL, *ITEM_COLUMNS}
 
 
 @dataclass(frozen=True)

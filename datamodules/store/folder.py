@@ -23,6 +23,7 @@ import pandas as pd
 from PIL import Image
 
 from datamodules.errors import DataError
+from datamodules.store.columns import ITEM_COLUMNS
 
 STORE_FORMAT = 3
 
@@ -67,6 +68,16 @@ class Store:
     def items(self) -> pd.DataFrame:
         """One row an item, sorted by patient; columns as in DESIGN §2, missing text is ""."""
         return pd.read_parquet(self.path / "cohort.parquet")
+
+    @property
+    def item_columns(self) -> tuple[str, ...]:
+        """Names of the store's own columns of `items`, see `datamodules.store.columns`."""
+        return tuple(name for name in ITEM_COLUMNS if name in self.items)
+
+    @property
+    def covariates(self) -> tuple[str, ...]:
+        """Names of the columns of `items` that the user asked to keep, in their order."""
+        return tuple(str(name) for name in self.items if name not in ITEM_COLUMNS)
 
     @cached_property
     def labels(self) -> dict[str, int]:

@@ -7,23 +7,22 @@ by patient, stratified by label, and the same for every architecture, modality a
 
 import hashlib
 import json
-import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from datamodules.errors import DataError
+from datamodules.files import write_atomic
+from datamodules.store.deal import deal, require_enough, stratified_share
 from datamodules.store.folder import Store
 
 FORMAT = 1
 INNER_FRACTION = 0.2
-HOLDOUT_FRACTION = 116 / 396
-"""Test patients among all in the reference study (doi 10.3389/fendo.2025.1634875)."""
+_REMAKE = "Put the original file back, or make a split under a new name."
+REFERENCE_HOLDOUT = 116 / 396
+"""Share of the patients that the reference study (doi 10.3389/fendo.2025.1634875) held out."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def make_split(
     name: str = "default",
     num_folds: int = 5,
     seed: int = 0,
-    holdout_fraction: float = HOLDOUT_FRACTION,
+    holdout_fraction: float = REFERENCE_HOLDOUT,
 ) -> Path:
     """Split the store's patients and freeze the result in `store/splits/NAME.json`.
 
@@ -145,17 +144,17 @@ def make_split(
         return path
     labels = table.labels
     if holdout is None:
-        holdout = _stratified_share(
-            patients, labels, holdout_fraction, np.random.default_rng((seed, 0))
-        )
+        holdout = stratified_share(patients, labels, holdout_fraction, seed=(seed, 0))
     development = sorted(set(patients) - set(holdout))
-    _require_enough(development, labels, num_folds=num_folds, where=store)
-    dealt = _deal(development, labels, num_folds, np.random.default_rng((seed, 1)))
-    folds = [
-        _fold(sorted(set(development) - set(oof)), oof, labels, (seed, 2, k))
-        for k, oof in enumerate(dealt)
-    ]
-    everyone = _fold(development, (), labels, (seed, 3))
+    require_enough(development, labels, num_folds=num_folds, where=store)
+
+    def fold(oof: tuple[str, ...], *draw: int) -> Fold:
+        fitted = sorted(set(development) - set(oof))
+        inner_val = stratified_share(fitted, labels, INNER_FRACTION, seed=(seed, *draw))
+        return Fold(tuple(sorted(set(fitted) - set(inner_val))), tuple(inner_val), oof)
+
+    dealt = deal(development, labels, num_folds, seed=(seed, 1))
+    everyone = fold((), 3)
     content = {
         "format": FORMAT,
         "name": name,
@@ -163,10 +162,11 @@ def make_split(
         "seed": seed,
         "cohort_sha": _cohort_sha(table, development),
         "holdout": sorted(holdout),
-        "folds": [asdict(fold) for fold in folds],
+        "folds": [asdict(fold(oof, 2, k)) for k, oof in enumerate(dealt)],
         "all": {"train": everyone.train, "inner_val": everyone.inner_val},
     }
-    _write(path, content | {"sha": _sha(content)})
+    path.parent.mkdir(exist_ok=True)
+    write_atomic(path, json.dumps(content | {"sha": _sha(content)}, indent=1))
     return path
 
 
@@ -213,9 +213,6 @@ def load_split(store: Path, name: str) -> Split:
     return split
 
 
-_REMAKE = "Put the original file back, or make a split under a new name."
-
-
 def _file(store: Path, name: str) -> Path:
     if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", name):
         raise DataError(
@@ -248,56 +245,8 @@ def _fixed_holdout(table: Store) -> list[str] | None:
     return holdout
 
 
-def _by_class(
-    patients: Iterable[str], labels: dict[str, int], rng: np.random.Generator
-) -> list[list[str]]:
-    """Patients of label 0, then of label 1, each in a random order."""
-    patients = sorted(patients)
-    classes = [[p for p in patients if labels[p] == label] for label in (0, 1)]
-    return [[group[i] for i in rng.permutation(len(group))] for group in classes]
-
-
-def _stratified_share(
-    patients: Iterable[str], labels: dict[str, int], fraction: float, rng: np.random.Generator
-) -> list[str]:
-    """That share of each class, at least one patient of each."""
-    groups = _by_class(patients, labels, rng)
-    return sorted(p for g in groups for p in g[: max(1, round(fraction * len(g)))])
-
-
-def _deal(
-    patients: Iterable[str], labels: dict[str, int], num_folds: int, rng: np.random.Generator
-) -> list[tuple[str, ...]]:
-    """Deal the classes one after the other, round the table: sizes differ by at most one."""
-    order = [p for group in _by_class(patients, labels, rng) for p in group]
-    return [tuple(sorted(order[k::num_folds])) for k in range(num_folds)]
-
-
-def _fold(
-    training: Sequence[str], oof: tuple[str, ...], labels: dict[str, int], seed: tuple[int, ...]
-) -> Fold:
-    inner = _stratified_share(training, labels, INNER_FRACTION, np.random.default_rng(seed))
-    return Fold(tuple(sorted(set(training) - set(inner))), tuple(inner), oof)
-
-
 def _fold_from(content: dict[str, list[str]]) -> Fold:
     return Fold(**{part: tuple(patients) for part, patients in content.items()})
-
-
-def _require_enough(
-    patients: Sequence[str], labels: dict[str, int], *, num_folds: int, where: Path
-) -> None:
-    """Each class must reach the out-of-fold, inner validation and training part of every fold."""
-    # The largest out-of-fold part takes ceil(n / k); one must be left to watch, one to train on.
-    needed = next(n for n in count(num_folds) if n - -(-n // num_folds) >= 2)
-    for label in (0, 1):
-        have = sum(labels[p] == label for p in patients)
-        if have < needed:
-            raise DataError(
-                f"patients of label {label} outside the hold-out must be {needed} or more for "
-                f"num_folds = {num_folds}, got {have}: {needed - have} lacking ({where}). "
-                "Use fewer folds or a smaller hold-out, or add patients."
-            )
 
 
 def _require_disjoint(split: Split, path: Path) -> None:
@@ -339,11 +288,3 @@ def _cohort_sha(table: Store, development: Iterable[str]) -> str:
 
 def _sha(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _write(path: Path, content: object) -> None:
-    """Write so that the file is there whole or not at all."""
-    path.parent.mkdir(exist_ok=True)
-    draft = path.with_suffix(f".{os.getpid()}.tmp")
-    draft.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    draft.replace(path)

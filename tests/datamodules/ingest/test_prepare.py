@@ -17,8 +17,9 @@ import pytest
 from PIL import Image
 
 from datamodules.errors import DataError
+from datamodules.ingest.commit import staging_folder
 from datamodules.ingest.item import ingest
-from datamodules.ingest.prepare import _staging, prepare
+from datamodules.ingest.prepare import prepare
 from datamodules.ingest.task import Outcome, Task
 from datamodules.ingest.workers import Workers, run_all
 from datamodules.store.clips import ClipReader
@@ -270,7 +271,7 @@ def test_other_canvas_and_other_folder(cohort: Callable[..., Path], tmp_path: Pa
 def test_one_call_at_a_time(cohort: Callable[..., Path], tmp_path: Path) -> None:
     table = cohort(row("p1", "c.png"))
     with (
-        _staging(tmp_path / "store"),
+        staging_folder(tmp_path / "store"),
         pytest.raises(DataError, match=r"store must be written by one call at a time"),
     ):
         run(table, tmp_path / "store")

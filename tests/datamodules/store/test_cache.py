@@ -15,8 +15,9 @@ from datamodules.batches.augment import resize
 from datamodules.errors import DataError
 from datamodules.ingest.prepare import prepare
 from datamodules.store.cache import FrameCache, open_cache
-from datamodules.store.clips import ClipReader, fill_cache
+from datamodules.store.clips import ClipReader
 from datamodules.store.decode import DecordCpu
+from datamodules.store.fill import fill_cache
 from datamodules.store.folder import Store
 from experiments.processes import warm_server
 
