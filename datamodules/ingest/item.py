@@ -30,14 +30,8 @@ from datamodules.ingest.task import (
     still_alive,
     watched,
 )
-from datamodules.store.clip_file import (
-    ClipWriter,
-    decode_packets,
-    decode_with_pyav,
-    read_index,
-    read_packets,
-    write_clip,
-)
+from datamodules.store.clip_file import read_index, read_packets, write_clip
+from datamodules.store.codec import ClipWriter, decode_packets, decode_with_pyav
 
 _READ_BACK = 16  # frames of each clip compared after writing
 _TOLERANCE = 2  # of 255: what two decoders' colour conversions may differ by

@@ -7,7 +7,8 @@ from pathlib import Path
 from rich.console import Console
 
 from datamodules.errors import DataError
-from datamodules.ingest.cohort import Cohort, Problem, Row, find_repeats, read_cohort
+from datamodules.ingest.cohort import Cohort, Problem, Row, find_repeats
+from datamodules.ingest.cohort_file import read_cohort
 from datamodules.ingest.commit import check_folder, commit, staging_folder
 from datamodules.ingest.item import ingest, inspect
 from datamodules.ingest.known import Known, source_key
@@ -40,7 +41,7 @@ def prepare(
     rows taken out of the table leave the store.
 
     Args:
-        cohort_csv: table, see `datamodules.ingest.cohort.read_cohort`.
+        cohort_csv: table, see `datamodules.ingest.cohort_file.read_cohort`.
         store: folder; made if it is not there.
         canvas: side of the stored frames, pixels, a multiple of 16 in 32..1024. The whole frame
             (or crop) is fitted in, aspect ratio kept, bars black.

@@ -22,7 +22,8 @@ import numpy as np
 import torch
 
 from datamodules.errors import DataError
-from datamodules.store.clip_file import ClipWriter, open_packets, splice
+from datamodules.store.avi import splice
+from datamodules.store.codec import ClipWriter, open_packets
 from datamodules.store.slots import Slots
 
 Decode = Literal["auto", "cpu", "cuda"]

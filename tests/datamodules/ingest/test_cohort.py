@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from datamodules.errors import DataError
-from datamodules.ingest.cohort import Row, find_repeats, read_cohort
+from datamodules.ingest.cohort import Row, find_repeats
+from datamodules.ingest.cohort_file import read_cohort
 
 Write = Callable[..., Path]
 GOOD = {"patient_id": "p1", "label": "1", "modality": "image", "path": "a.png"}

@@ -16,7 +16,7 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, UltrasoundMultiFrameImageStorage, generate_uid
 
 from datamodules.errors import DataError
-from datamodules.ingest.cohort import read_cohort
+from datamodules.ingest.cohort_file import read_cohort
 from datamodules.ingest.prepare import prepare
 from datamodules.store.clips import ClipReader
 from datamodules.store.folder import Store

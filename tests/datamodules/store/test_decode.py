@@ -10,7 +10,7 @@ import torch
 
 from datamodules.batches.device import DeviceStage
 from datamodules.errors import DataError
-from datamodules.store.clip_file import ClipWriter, decode_with_pyav
+from datamodules.store.codec import ClipWriter, decode_with_pyav
 from datamodules.store.decode import (
     DecordCpu,
     DecordCuda,
