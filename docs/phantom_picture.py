@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datamodules.errors import DataError
-from datamodules.phantom.render import Bolus
+from datamodules.phantom.perfusion import Bolus
 
 _COLOURS = {"carotid": "#c0392b", "thyroid": "#2471a3", "nodule": "#e67e22"}
 _FLOOR_DB = -45.0  # black in the clips
