@@ -79,8 +79,8 @@ class RowLoader:
             for rows in plan:
                 yield self._stage(read(rows))
             return
-        of_epoch, begun = self._begun
-        pending = begun if of_epoch == epoch else deque()
+        begun_epoch, begun = self._begun
+        pending = begun if begun_epoch == epoch else deque()
         self._begun = (-1, deque())
         pool = self._pool()
         try:
@@ -116,10 +116,10 @@ class RowLoader:
 
 def collate(samples: Sequence[Sample]) -> Batch:
     """Samples of the same keys as a batch: tensors are stacked, everything else becomes a list."""
+    columns = {key: [sample[key] for sample in samples] for key in samples[0]}
     return {
         key: torch.stack(values) if isinstance(values[0], torch.Tensor) else values
-        for key in samples[0]
-        for values in [[sample[key] for sample in samples]]
+        for key, values in columns.items()
     }
 
 

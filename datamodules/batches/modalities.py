@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from datamodules.batches.datamodule import Input, PatientDataModule
+from datamodules.batches.datamodule import PatientDataModule
+from datamodules.batches.finish import Input
 from datamodules.batches.sampling import FrameSampling
 
 

@@ -71,8 +71,8 @@ class PhaseFrames(FrameSampling):
         """Frames of each phase: shares of `num_frames` by the largest remainder."""
         exact = np.array(self.shares) * self.num_frames / sum(self.shares)
         counts = np.floor(exact).astype(int)
-        left = self.num_frames - int(counts.sum())
-        counts[np.argsort(counts - exact, kind="stable")[:left]] += 1
+        remaining = self.num_frames - int(counts.sum())
+        counts[np.argsort(counts - exact, kind="stable")[:remaining]] += 1
         return tuple(counts.tolist())
 
 

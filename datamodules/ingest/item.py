@@ -142,27 +142,27 @@ def _ingest_clip(task: Task, stem: Path) -> dict[str, Any]:
             if len(sample) == 2 * _READ_BACK:
                 stride *= 2
                 sample = {key: sample[key] for key in sample if key % stride == 0}
-        found = video.facts(task.fps)
+        source = video.facts(task.fps)
     assert view is not None  # facts() refuses a clip without frames
     packets = writer.finish()
-    timing = found.timing
+    timing = source.timing
     write_clip(stem, packets, levels=writer.levels, order=timing.order, fps=timing.fps)
     curve = read_index(stem.with_suffix(".idx"))["level"]
     check_exact(stem, canvas=task.canvas)
     read_back = decode_with_pyav([packets[key] for key in sample])
-    source = np.stack([*sample.values()])
+    original = np.stack([*sample.values()])
     return {
         "frames": len(timing.order),
         "fps": timing.fps,
         "seconds": len(timing.order) / timing.fps,
-        "width": found.width,
-        "height": found.height,
-        "codec": found.codec,
-        "colours": found.colours,
+        "width": source.width,
+        "height": source.height,
+        "codec": source.codec,
+        "colours": source.colours,
         "resampled": timing.resampled,
-        "concealed": found.concealed,
-        "psnr": psnr(read_back, source),
-        "ssim": ssim(read_back, source),
+        "concealed": source.concealed,
+        "psnr": psnr(read_back, original),
+        "ssim": ssim(read_back, original),
         "exact": True,
         "warnings": [*timing.warnings, *view.warnings()],
         "thumbnail": view.thumbnail,

@@ -200,22 +200,22 @@ def probe(decoder: FrameDecoder) -> str:
     packets = _probe_clip()
     expected = DecordCpu().decode(packets, canvas=_PROBE_SIZE)
     try:
-        found = decoder.decode(packets, canvas=_PROBE_SIZE).cpu()
+        decoded = decoder.decode(packets, canvas=_PROBE_SIZE).cpu()
     except Exception as error:  # noqa: BLE001  whatever ails it, it is not used
         return (str(error).strip() or type(error).__name__).splitlines()[0][:120]
-    return compare_frames(found, expected)
+    return compare_frames(decoded, expected)
 
 
-def compare_frames(found: torch.Tensor, expected: torch.Tensor) -> str:
+def compare_frames(decoded: torch.Tensor, expected: torch.Tensor) -> str:
     """How frames differ from those expected, in a few words; "" if only by rounding.
 
     Args:
-        found: uint8 (N, H, W, 3).
+        decoded: uint8 (N, H, W, 3).
         expected: uint8 (N, H, W, 3), each frame unlike the others.
     """
-    if found.shape != expected.shape or found.dtype != expected.dtype:
-        return f"frames of {tuple(found.shape)}, not of {tuple(expected.shape)}"
-    distances = torch.stack([(found.float() - frame).abs().mean((1, 2, 3)) for frame in expected])
+    if decoded.shape != expected.shape or decoded.dtype != expected.dtype:
+        return f"frames of {tuple(decoded.shape)}, not of {tuple(expected.shape)}"
+    distances = torch.stack([(decoded.float() - frame).abs().mean((1, 2, 3)) for frame in expected])
     nearest = distances.argmin(0).tolist()
     if nearest != list(range(len(expected))):
         return f"frames in the order {nearest}"
