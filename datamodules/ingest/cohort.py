@@ -13,16 +13,16 @@ class Row:
     """One usable row.
 
     Attributes:
-        line: number in the file, the header being 1.
+        line: Number in the file, the header being 1.
         name: `path` as it is written in the table.
-        path: the file, resolved.
+        path: The file, resolved.
         label: 0 or 1.
         crop: x, y, width, height in pixels of the file's frames.
-        panel: which panel to keep, of `PANELS`, or "".
-        fps: frames per second to take in place of the file's own.
+        panel: Which panel to keep, of `PANELS`, or "".
+        fps: Frames per second to take in place of the file's own.
         split: "train", "test" or "".
-        arrival_s: seconds from the first frame to the arrival of contrast, as a person saw it.
-        covariates: the named columns, as text.
+        arrival_s: Seconds from the first frame to the arrival of contrast, as a person saw it.
+        covariates: The named columns, as text.
     """
 
     line: int
@@ -119,8 +119,8 @@ def find_repeats(source: Mapping[int, str], rows: Sequence[Row]) -> list[Problem
     split: every such row is bad.
 
     Args:
-        source: line -> what tells its source, a path or a hash.
-        rows: the rows.
+        source: Line -> what tells its source, a path or a hash.
+        rows: The rows.
     """
     owners: dict[str, dict[str, int]] = defaultdict(dict)
     for row in rows:

@@ -28,10 +28,10 @@ def read_cohort(path: Path, *, covariates: Sequence[str] = ()) -> Cohort:
             ("x,y,w,h"), `panel` (left, right, top, bottom), `fps` (in place of the file's own),
             `split` (train, test, empty; one a patient), `arrival_s` (seconds). Others are not read
             unless named in `covariates`.
-        covariates: further columns to keep.
+        covariates: Further columns to keep.
 
     Raises:
-        DataError: if the table itself cannot be used. Bad rows are collected in
+        DataError: If the table itself cannot be used. Bad rows are collected in
             `Cohort.problems` instead.
     """
     path = Path(path)

@@ -24,7 +24,7 @@ def check_folder(store: Path, canvas: int) -> None:
     """Refuses a folder that is no store, and a store of another canvas.
 
     Raises:
-        DataError: in these cases.
+        DataError: In these cases.
     """
     if not store.exists() or (store.is_dir() and not any(store.iterdir())):
         return
@@ -50,7 +50,7 @@ def staging_folder(store: Path) -> Iterator[Path]:
     and ends with the process that holds it.
 
     Raises:
-        DataError: if another call holds it.
+        DataError: If another call holds it.
     """
     path = store.absolute().with_name(f".{store.name}.preparing")
     path.mkdir(parents=True, exist_ok=True)

@@ -175,7 +175,7 @@ def check_exact(stem: Path, *, canvas: int) -> None:
     """Reads a written clip back at random, as training will, and compares with PyAV's decode.
 
     Raises:
-        MediaError: if a frame is not the one asked for, or is off by more than 2/255.
+        MediaError: If a frame is not the one asked for, or is off by more than 2/255.
     """
     index = read_index(stem.with_suffix(".idx"))
     path, count = stem.with_suffix(".h264"), len(index)

@@ -12,7 +12,7 @@ class Known:
     """What the store holds already (`prepared.json`), and what a killed call had finished.
 
     Attributes:
-        sources: hash of a file's place, size and time -> hash of its content.
+        sources: Hash of a file's place, size and time -> hash of its content.
         items: item_id -> facts, for items whose files are all there.
         stored: item_ids of those in the store.
     """

@@ -18,7 +18,7 @@ def psnr(frames: Frames, source: Frames) -> float:
 
     Args:
         frames: uint8 (T, H, W, 3), RGB.
-        source: the same frames before they were stored, of the same shape.
+        source: The same frames before they were stored, of the same shape.
 
     Returns:
         dB over all values of all frames; 99 at most, also where nothing differs.
@@ -36,7 +36,7 @@ def ssim(frames: Frames, source: Frames) -> float:
 
     Args:
         frames: uint8 (T, H, W, 3), RGB.
-        source: the same frames before they were stored, of the same shape, 11 x 11 or larger.
+        source: The same frames before they were stored, of the same shape, 11 x 11 or larger.
 
     Returns:
         -1 to 1; 1 where nothing differs.

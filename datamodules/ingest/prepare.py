@@ -41,23 +41,23 @@ def prepare(
     rows taken out of the table leave the store.
 
     Args:
-        cohort_csv: table, see `datamodules.ingest.cohort_file.read_cohort`.
-        store: folder; made if it is not there.
-        canvas: side of the stored frames, pixels, a multiple of 16 in 32..1024. The whole frame
+        cohort_csv: Table, see `datamodules.ingest.cohort_file.read_cohort`.
+        store: Folder; made if it is not there.
+        canvas: Side of the stored frames, pixels, a multiple of 16 in 32..1024. The whole frame
             (or crop) is fitted in, aspect ratio kept, bars black.
-        covariates: further columns of the table to copy.
-        skip_bad: leave bad rows out (told on stderr, kept in skipped.csv) instead of failing.
-        as_is: keep whole frames, or the table's crop: look for no panel, black out no writing.
-        require_review: refuse clips whose panel was found with a confidence under 0.5, until they
+        covariates: Further columns of the table to copy.
+        skip_bad: Leave bad rows out (told on stderr, kept in skipped.csv) instead of failing.
+        as_is: Keep whole frames, or the table's crop: look for no panel, black out no writing.
+        require_review: Refuse clips whose panel was found with a confidence under 0.5, until they
             are approved (`datamodules.ingest.review`) or have a crop.
-        workers: processes; by default one a core.
-        progress: show a bar on stderr. What was done and left out is said there in any case.
+        workers: Processes; by default one a core.
+        progress: Show a bar on stderr. What was done and left out is said there in any case.
 
     Returns:
-        the store's folder.
+        The store's folder.
 
     Raises:
-        DataError: one that lists every bad row; or the table, the folder or a setting is not
+        DataError: One that lists every bad row; or the table, the folder or a setting is not
             usable, or another `ceus prepare` is writing this store.
     """
     cohort_csv, store = Path(cohort_csv), Path(store)

@@ -26,7 +26,7 @@ def read_approvals(store: Path) -> frozenset[str]:
     """Items that a person has approved; none without a file.
 
     Raises:
-        DataError: if the file is not a table of item_ids.
+        DataError: If the file is not a table of item_ids.
     """
     path = approvals_path(store)
     if not path.is_file():
@@ -44,8 +44,8 @@ def write_review(store: Path, items: Sequence[Mapping[str, Any]]) -> Path:
     """Write the page, the most doubtful items first.
 
     Args:
-        store: the store's folder.
-        items: of each: item_id, line, thumbnail, crop, crop_method, crop_confidence, masked,
+        store: The store's folder.
+        items: Of each: item_id, line, thumbnail, crop, crop_method, crop_confidence, masked,
             mask_confidence.
     """
     approved = read_approvals(store)

@@ -31,11 +31,11 @@ def make_tables(
     """The cohort table and the quality table, one row an item, sorted by patient.
 
     Args:
-        rows: rows of the cohort table, one or more.
-        item_ids: item of each row, by line.
-        facts: what is known of each item, by item_id.
-        items: folder of the items' files.
-        split: whether the cohort table has this column.
+        rows: Rows of the cohort table, one or more.
+        item_ids: Item of each row, by line.
+        facts: What is known of each item, by item_id.
+        items: Folder of the items' files.
+        split: Whether the cohort table has this column.
     """
     records = []
     for row in rows:

@@ -15,8 +15,8 @@ def splice(packets: Sequence[bytes], canvas: int) -> bytes:
     """An AVI of these packets, H.264 with start codes, frame i at i / 25 s.
 
     Args:
-        packets: one a frame.
-        canvas: side of the frames, pixels.
+        packets: One a frame.
+        canvas: Side of the frames, pixels.
     """
     count, largest = len(packets), max(map(len, packets))
     main = struct.pack(

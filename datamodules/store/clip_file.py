@@ -44,12 +44,12 @@ def write_clip(
     """Writes STEM.h264 and STEM.idx.
 
     Args:
-        stem: path without suffix.
-        packets: from `datamodules.store.codec.ClipWriter`.
-        levels: one a packet.
+        stem: Path without suffix.
+        packets: From `datamodules.store.codec.ClipWriter`.
+        levels: One a packet.
         order: (T,) which packet is shown at frame 0, 1, ...; never decreasing. A packet shown
             twice is stored once, one never shown is not stored.
-        fps: frames per second of the written clip.
+        fps: Frames per second of the written clip.
     """
     index = np.zeros(len(order), INDEX_DTYPE)
     index["pts"] = np.arange(len(order)) / fps
@@ -72,7 +72,7 @@ def read_index(path: Path) -> Index:
     """The index of a clip, one row of `INDEX_DTYPE` a frame.
 
     Raises:
-        DataError: if the file is not there or not an index.
+        DataError: If the file is not there or not an index.
     """
     again = "Run `ceus prepare` into a new store."
     try:
@@ -101,12 +101,12 @@ def read_packets(path: Path, rows: Index, *, frames: Sequence[int]) -> list[byte
     """The bytes of some frames, checked against their hash.
 
     Args:
-        path: the .h264 file.
-        rows: index rows of the frames.
-        frames: their numbers, for the message.
+        path: The .h264 file.
+        rows: Index rows of the frames.
+        frames: Their numbers, for the message.
 
     Raises:
-        DataError: if the file is not there, or its bytes are not those that were written.
+        DataError: If the file is not there, or its bytes are not those that were written.
     """
     try:
         fd = os.open(path, os.O_RDONLY)

@@ -26,12 +26,12 @@ class ClipReader:
     a frame, are remembered.
 
     Args:
-        store: a store, or the folder of one, made by `ceus prepare`.
-        decoder: by default decord on the CPU.
-        cache: decoded frames; what it lacks is decoded, at its size then, and given to it.
+        store: A store, or the folder of one, made by `ceus prepare`.
+        decoder: By default decord on the CPU.
+        cache: Decoded frames; what it lacks is decoded, at its size then, and given to it.
 
     Raises:
-        DataError: if the folder is not a store.
+        DataError: If the folder is not a store.
     """
 
     def __init__(
@@ -73,14 +73,14 @@ class ClipReader:
         `read(item, [4, 0, 4])` gives frame 4, frame 0 and frame 4 again; each is decoded once.
 
         Args:
-            item_id: a clip of the store.
-            indices: frame numbers from 0, in any order, repeated or not; at least one.
+            item_id: A clip of the store.
+            indices: Frame numbers from 0, in any order, repeated or not; at least one.
 
         Returns:
             uint8 (T, C, H, W), RGB; a view of memory in the order (T, H, W, C).
 
         Raises:
-            DataError: if there is no such clip, a frame number is out of range, or the bytes on
+            DataError: If there is no such clip, a frame number is out of range, or the bytes on
                 disk are not those that were written.
         """
         return self.read_many([(item_id, indices)])
@@ -89,14 +89,14 @@ class ClipReader:
         """Frames of several clips, decoded as one: cheaper than a call a clip.
 
         Args:
-            requests: item id and frame numbers, at least one; as for `read`.
+            requests: Item id and frame numbers, at least one; as for `read`.
 
         Returns:
             uint8 (sum of all T, C, H, W), RGB, request after request; a view of memory in the order
             (T, H, W, C).
 
         Raises:
-            DataError: as `read`.
+            DataError: As `read`.
         """
         wanted = [(item, number) for item, some in requests for number in self._checked(item, some)]
         # Sorted by place, so that the disk is read forwards.

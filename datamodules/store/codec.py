@@ -49,11 +49,11 @@ class ClipWriter:
     (held by a test). All frames share it, so the shape of a time-intensity curve does not bend.
 
     Args:
-        canvas: height and width of the frames, pixels.
+        canvas: Height and width of the frames, pixels.
 
     Attributes:
-        packets: one a frame added, after `finish`.
-        levels: mean grey level of each frame added, all channels and black bars included, 0 to 255.
+        packets: One a frame added, after `finish`.
+        levels: Mean grey level of each frame added, all channels and black bars included, 0 to 255.
     """
 
     def __init__(self, *, canvas: int) -> None:
@@ -105,8 +105,8 @@ def open_packets(packets: Sequence[bytes], *, canvas: int, context: Any = None) 
     Not to be kept: idle readers read ahead, and open ones do not survive a fork.
 
     Args:
-        packets: of one clip or several.
-        canvas: side of the frames, pixels.
+        packets: Of one clip or several.
+        canvas: Side of the frames, pixels.
         context: decord's device; the CPU by default.
     """
     file = io.BytesIO(splice(packets, canvas))

@@ -149,7 +149,7 @@ def choose_decoder(decode: Decode, device: torch.device) -> FrameDecoder:
         device: Where the batches go.
 
     Raises:
-        DataError: if it must be CUDA and cannot be.
+        DataError: If it must be CUDA and cannot be.
     """
     if decode == "cpu" or (decode == "auto" and device.type != "cuda"):
         return DecordCpu()

@@ -24,17 +24,17 @@ def fill_cache(
     """Decodes every clip of a store into its cache on disk.
 
     Args:
-        store: a store.
-        size: side of the frames, pixels, 1 or more: `video_size` of the runs that will read it.
-        limit_gb: most that it may take, 10^9 bytes.
-        threads: by default one a core.
-        progress: show a bar on stderr.
+        store: A store.
+        size: Side of the frames, pixels, 1 or more: `video_size` of the runs that will read it.
+        limit_gb: Most that it may take, 10^9 bytes.
+        threads: By default one a core.
+        progress: Show a bar on stderr.
 
     Returns:
-        the cache's folder.
+        The cache's folder.
 
     Raises:
-        DataError: if there is no store, or its folder cannot be written.
+        DataError: If there is no store, or its folder cannot be written.
     """
     if size < 1:
         raise DataError(f"size of the cache must be 1 or more, got {size} (ceus prepare --cache).")

@@ -32,10 +32,10 @@ class Store:
     """A prepared cohort, read only.
 
     Args:
-        path: the folder.
+        path: The folder.
 
     Raises:
-        DataError: if it is not there, not a store, not finished, or of another format.
+        DataError: If it is not there, not a store, not finished, or of another format.
     """
 
     def __init__(self, path: Path) -> None:
@@ -107,7 +107,7 @@ class Store:
         """The file of an item: suffix ".png" for an image, ".h264" and ".idx" for a clip.
 
         Raises:
-            DataError: if the store has no such item, or it is of the other modality.
+            DataError: If the store has no such item, or it is of the other modality.
         """
         modality = self._modality.get(item_id)
         expected = "image" if suffix == ".png" else "ceus"
@@ -122,7 +122,7 @@ class Store:
         """One image, uint8 (3, canvas, canvas), RGB.
 
         Raises:
-            DataError: if there is no such image or its file is damaged.
+            DataError: If there is no such image or its file is damaged.
         """
         path = self.item_path(item_id, ".png")
         try:

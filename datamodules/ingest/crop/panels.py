@@ -36,8 +36,8 @@ class Layout:
     """What was found in a frame.
 
     Attributes:
-        panels: boxes of ultrasound, from left to right and top to bottom.
-        chosen: the box to keep: of the contrast panel, or of the only one.
+        panels: Boxes of ultrasound, from left to right and top to bottom.
+        chosen: The box to keep: of the contrast panel, or of the only one.
         confidence: 0 to 1; a doubt, not a probability. Below 0.5 a person should look.
         method: `crop`, `DICOM region`, `pixels` or `whole frame`.
     """
@@ -57,7 +57,7 @@ def find_layout(frames: npt.NDArray[np.uint8], *, panel: str = "") -> Layout:
             tinted and lights up.
 
     Returns:
-        the whole frame with confidence 0 where nothing flickers.
+        The whole frame with confidence 0 where nothing flickers.
     """
     light = brightest_channel(frames).astype(np.float32)
     height, width = light.shape[1:]
@@ -99,9 +99,9 @@ def choose_region(
     """The region of a DICOM file to keep: the largest, of two of a size the one with contrast.
 
     Args:
-        regions: boxes, one or more.
+        regions: Boxes, one or more.
         frames: (T, H, W, 3) RGB, as for `find_layout`; a single one tells by tint alone.
-        panel: as for `find_layout`.
+        panel: As for `find_layout`.
     """
     ordered = sorted(regions)
     largest = max(ordered, key=lambda box: box[2] * box[3])

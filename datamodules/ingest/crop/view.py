@@ -26,9 +26,9 @@ class View:
     """The part of every frame that is kept.
 
     Attributes:
-        layout: where it is and how that was found.
+        layout: Where it is and how that was found.
         mask: (h, w) bool of the crop, True where it is blacked out; None if nowhere.
-        mask_confidence: as `overlays.Overlay.confidence`.
+        mask_confidence: As `overlays.Overlay.confidence`.
         thumbnail: JPEG of a frame with the boxes, as a data URL; empty if nothing was to be found.
     """
 
@@ -73,9 +73,9 @@ def view_of_clip(open_source: Callable[[], ClipSource], *, crop: Box | None, pan
     """Decide by the table's crop, then DICOM regions, then pixels.
 
     Args:
-        open_source: opens the clip at its start; called twice where its key frames are too few.
-        crop: of the cohort table.
-        panel: of the cohort table.
+        open_source: Opens the clip at its start; called twice where its key frames are too few.
+        crop: Of the cohort table.
+        panel: Of the cohort table.
     """
     frames, regions = _spread(open_source)
     if crop:

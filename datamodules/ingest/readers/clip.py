@@ -31,7 +31,7 @@ class ClipSource(ABC):
     ultrasound, a length in its header) it overrides.
 
     Attributes:
-        aspect: width of a pixel over its height; of some files known with the first frame only.
+        aspect: Width of a pixel over its height; of some files known with the first frame only.
     """
 
     aspect: float = 1.0
@@ -70,7 +70,7 @@ class ClipSource(ABC):
         """Every step-th frame, RGB uint8 (H, W, 3), in order of presentation.
 
         Raises:
-            MediaError: if the file cannot be read on, or the frames are not of one size.
+            MediaError: If the file cannot be read on, or the frames are not of one size.
         """
 
     def glance(self, *, step: int) -> Iterator[Picture]:
@@ -81,10 +81,10 @@ class ClipSource(ABC):
         """What was found; call it when `frames` is exhausted.
 
         Args:
-            fps: frames per second to take in place of the file's own times.
+            fps: Frames per second to take in place of the file's own times.
 
         Raises:
-            MediaError: if frames are missing or too many are damaged, or nothing gives a rate.
+            MediaError: If frames are missing or too many are damaged, or nothing gives a rate.
         """
         timing = stated_rate(self._timing(fps), count=self._count, fps=fps)
         concealed = (f"{self._concealed} damaged frames, concealed",) if self._concealed else ()

@@ -37,10 +37,10 @@ class DicomVideo(ClipSource):
     Times come from Frame Time, Frame Time Vector or Cine Rate, in this order. A still has none.
 
     Args:
-        path: the file.
+        path: The file.
 
     Raises:
-        MediaError: if the file is not a whole DICOM image that can be decoded.
+        MediaError: If the file is not a whole DICOM image that can be decoded.
     """
 
     def __init__(self, path: Path) -> None:

@@ -23,14 +23,14 @@ def apply_display_matrix(picture: Picture, matrix: bytes) -> tuple[Picture, bool
 
     Args:
         picture: (H, W, 3).
-        matrix: nine native 32-bit integers; (a b / c d) in 16.16 are words 0, 1, 3, 4; the point
+        matrix: Nine native 32-bit integers; (a b / c d) in 16.16 are words 0, 1, 3, 4; the point
             (x, y) is shown at (a x + c y, b x + d y) (ISO/IEC 14496-12, 8.3.2).
 
     Returns:
-        the picture, and whether rows became columns.
+        The picture, and whether rows became columns.
 
     Raises:
-        MediaError: if the turn is not by a right angle.
+        MediaError: If the turn is not by a right angle.
     """
     a, b, _, c, d = struct.unpack("=5i", matrix[:20])
     if (a and b) or (c and d) or not (a or b) or not (c or d):

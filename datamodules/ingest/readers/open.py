@@ -14,7 +14,7 @@ def open_clip(path: Path) -> ClipSource:
     """A clip, to be decoded once from start to end.
 
     Raises:
-        MediaError: if it is no clip that can be opened.
+        MediaError: If it is no clip that can be opened.
     """
     if is_series(path):
         return PictureSeries(path)
@@ -25,7 +25,7 @@ def read_still(path: Path) -> tuple[Picture, tuple[Box, ...]]:
     """A single picture, RGB uint8 (H, W, 3), and where the file says that ultrasound is.
 
     Raises:
-        MediaError: if it is no whole picture, or several.
+        MediaError: If it is no whole picture, or several.
     """
     if not is_dicom(path):
         return read_picture(path), ()

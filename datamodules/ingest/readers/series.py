@@ -28,10 +28,10 @@ class PictureSeries(ClipSource):
     missing between the first and the last. Pictures have no times: the cohort table must give fps.
 
     Args:
-        path: folder or file.
+        path: Folder or file.
 
     Raises:
-        MediaError: if there are no pictures, or their numbers are not of one unbroken series.
+        MediaError: If there are no pictures, or their numbers are not of one unbroken series.
     """
 
     _codec = "pictures"
@@ -74,7 +74,7 @@ def numbered_pictures(folder: Path) -> tuple[Path, ...]:
     """The pictures of a folder in the order of the last number in their names.
 
     Raises:
-        MediaError: if there is none, or they are not one unbroken series.
+        MediaError: If there is none, or they are not one unbroken series.
     """
     path_of: dict[int, Path] = {}
     for path in folder.iterdir():

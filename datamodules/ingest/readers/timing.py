@@ -17,9 +17,9 @@ class Timing:
 
     Attributes:
         order: (T,) which decoded frame is shown at time 0, 1/fps, 2/fps, ...
-        fps: frames per second.
-        resampled: whether any frame is left out or repeated.
-        warnings: oddities, in words.
+        fps: Frames per second.
+        resampled: Whether any frame is left out or repeated.
+        warnings: Oddities, in words.
     """
 
     order: npt.NDArray[np.int64]
@@ -36,11 +36,11 @@ def constant_rate(times: Sequence[float | None], *, header_fps: float) -> Timing
     before it (or less than half an interval after it: jitter must not drop frames).
 
     Args:
-        times: seconds, of each frame in order of presentation; None where the file has none.
-        header_fps: rate the file's header claims, 0 if none: for files without usable times.
+        times: Seconds, of each frame in order of presentation; None where the file has none.
+        header_fps: Rate the file's header claims, 0 if none: for files without usable times.
 
     Raises:
-        MediaError: if there is no rate at all, or the times leap.
+        MediaError: If there is no rate at all, or the times leap.
     """
     count = len(times)
     order = np.arange(count)
@@ -73,9 +73,9 @@ def stated_rate(timing: Timing, *, count: int, fps: float | None) -> Timing:
     """The rate that the user states in place of the file's own.
 
     Args:
-        timing: what the file's own times give.
-        count: decoded frames.
-        fps: frames per second, None to leave the timing as it is.
+        timing: What the file's own times give.
+        count: Decoded frames.
+        fps: Frames per second, None to leave the timing as it is.
     """
     if fps is None or (not timing.resampled and abs(timing.fps - fps) < 0.005 * fps):
         return timing

@@ -34,7 +34,7 @@ class Video(ClipSource):
     """One video file.
 
     Raises:
-        MediaError: if the file is not a video, is cut off, or too much of it is damaged. The first
+        MediaError: If the file is not a video, is cut off, or too much of it is damaged. The first
             two are found when it is opened, where its format allows; in the others, see `facts`.
             Damage that still is a valid stream, as arithmetic coding makes of most, is not seen.
     """

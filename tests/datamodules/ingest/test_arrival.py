@@ -19,8 +19,7 @@ from datamodules.ingest.prepare import prepare
 from datamodules.phantom.make import PRESETS, make_phantom
 from datamodules.store.clips import ClipReader
 from datamodules.store.folder import Store
-from docs.arrival_picture import draw_arrivals
-from docs.augment_picture import draw_augmentations
+from docs.pictures import draw_arrivals, draw_augmentations
 
 Curve = np.ndarray
 
