@@ -21,11 +21,7 @@ from datamodules.store.folder import STORE_FORMAT, Store
 
 
 def check_folder(store: Path, canvas: int) -> None:
-    """Refuses a folder that is no store, and a store of another canvas.
-
-    Raises:
-        DataError: In these cases.
-    """
+    """Raises DataError for a folder that is no store, and a store of another canvas."""
     if not store.exists() or (store.is_dir() and not any(store.iterdir())):
         return
     if (

@@ -22,14 +22,7 @@ from datamodules.ingest.readers.pictures import (
     crop_picture,
     letterbox,
 )
-from datamodules.ingest.task import (
-    Outcome,
-    Task,
-    item_suffixes,
-    make_item_id,
-    still_alive,
-    watched,
-)
+from datamodules.ingest.task import Outcome, Task, item_suffixes, make_item_id, still_alive, watched
 from datamodules.store.clip_file import read_index, read_packets, write_clip
 from datamodules.store.codec import ClipWriter, decode_packets, decode_with_pyav
 

@@ -35,8 +35,8 @@ def ssim(frames: Frames, source: Frames) -> float:
     inside the frame, all as published.
 
     Args:
-        frames: uint8 (T, H, W, 3), RGB.
-        source: The same frames before they were stored, of the same shape, 11 x 11 or larger.
+        frames: As for `psnr`, 11 x 11 pixels or larger.
+        source: As for `psnr`.
 
     Returns:
         -1 to 1; 1 where nothing differs.

@@ -13,10 +13,7 @@ from datamodules.ingest.commit import check_folder, commit, staging_folder
 from datamodules.ingest.item import ingest, inspect
 from datamodules.ingest.known import Known, source_key
 from datamodules.ingest.review import LEAST_CONFIDENCE, read_approvals, review_path, write_review
-from datamodules.ingest.task import (
-    Outcome,
-    Task,
-)
+from datamodules.ingest.task import Outcome, Task
 from datamodules.ingest.workers import Workers, run_all
 from datamodules.store.folder import Store
 from datamodules.store.pseudonyms import make_key

@@ -45,7 +45,7 @@ def write_review(store: Path, items: Sequence[Mapping[str, Any]]) -> Path:
 
     Args:
         store: The store's folder.
-        items: Of each: item_id, line, thumbnail, crop, crop_method, crop_confidence, masked,
+        items: Records with item_id, line, thumbnail, crop, crop_method, crop_confidence, masked,
             mask_confidence.
     """
     approved = read_approvals(store)

@@ -140,11 +140,7 @@ def _render_patient(
     for number in range(patient.images):
         path = folder / "images" / f"{patient.patient_id}_{number + 1}.png"
         still = render_bmode(
-            rng,
-            anatomy,
-            suspicion=suspicion,
-            size=preset.image_size,
-            depth_mm=preset.depth_mm,
+            rng, anatomy, suspicion=suspicion, size=preset.image_size, depth_mm=preset.depth_mm
         )
         write_still(path, still)
         images.append({"path": path.relative_to(folder).as_posix()})

@@ -69,14 +69,8 @@ def render_ceus(
 ) -> Iterator[Frame]:
     """The frames (height, width), uint8, of one clip in contrast mode, in order.
 
-    Args:
-        rng: Source of the speckle, the vascular pattern and the motion.
-        anatomy: Where everything lies.
-        boluses: One for each of REGIONS.
-        frames: Number of frames.
-        fps: Frames per second.
-        size: (width, height) in pixels.
-        depth_mm: Depth shown; pixels are square.
+    Speckle, vascular pattern and motion come from `rng`; `boluses` has one for each of REGIONS;
+    the other arguments are those of `render_bmode`.
     """
     width, height = size
     pixels_per_mm = height / depth_mm

@@ -46,7 +46,7 @@ def write_clip(
     Args:
         stem: Path without suffix.
         packets: From `datamodules.store.codec.ClipWriter`.
-        levels: One a packet.
+        levels: Mean grey level of each packet's frame.
         order: (T,) which packet is shown at frame 0, 1, ...; never decreasing. A packet shown
             twice is stored once, one never shown is not stored.
         fps: Frames per second of the written clip.

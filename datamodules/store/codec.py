@@ -105,7 +105,7 @@ def open_packets(packets: Sequence[bytes], *, canvas: int, context: Any = None) 
     Not to be kept: idle readers read ahead, and open ones do not survive a fork.
 
     Args:
-        packets: Of one clip or several.
+        packets: Packets of one clip or several.
         canvas: Side of the frames, pixels.
         context: decord's device; the CPU by default.
     """

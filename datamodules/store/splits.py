@@ -72,11 +72,7 @@ class Split:
             DataError: If there is no such fold.
         """
         if fold == "all":
-            return {
-                "train": self.all.train,
-                "inner_val": self.all.inner_val,
-                "test": self.holdout,
-            }
+            return {"train": self.all.train, "inner_val": self.all.inner_val, "test": self.holdout}
         if type(fold) is not int or not 0 <= fold < len(self.folds):
             raise DataError(
                 f"fold must be 0 to {len(self.folds) - 1} or 'all', got {fold!r} "

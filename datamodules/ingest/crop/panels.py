@@ -136,10 +136,7 @@ def _rise(light: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def _choose(
-    boxes: list[Box],
-    tint: npt.NDArray[np.float32],
-    rise: npt.NDArray[np.float32],
-    panel: str,
+    boxes: list[Box], tint: npt.NDArray[np.float32], rise: npt.NDArray[np.float32], panel: str
 ) -> tuple[Box, float]:
     if panel:
         return _by_place(boxes, panel), 0.95

@@ -74,8 +74,8 @@ def view_of_clip(open_source: Callable[[], ClipSource], *, crop: Box | None, pan
 
     Args:
         open_source: Opens the clip at its start; called twice where its key frames are too few.
-        crop: Of the cohort table.
-        panel: Of the cohort table.
+        crop: The cohort table's, None where it gives none.
+        panel: Which panel the cohort table names, "" where it names none.
     """
     frames, regions = _spread(open_source)
     if crop:
