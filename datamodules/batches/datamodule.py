@@ -125,17 +125,17 @@ class PatientDataModule(L.LightningDataModule):
         if self._parts:
             return
         self._store = Store(self._path)
-        listed = load_split(self._path, self._split).parts(self._fold)
+        patients_of = load_split(self._path, self._split).parts(self._fold)
         table = self._store.items
         self._items: dict[str, dict[str, list[str]]] = {}
         for key in self.inputs:
-            of_modality = table[table["modality"] == _MODALITY[key]].sort_values("item_id")
-            groups = of_modality.groupby("patient_id")["item_id"]
+            items = table[table["modality"] == _MODALITY[key]].sort_values("item_id")
+            groups = items.groupby("patient_id")["item_id"]
             self._items[key] = {str(patient): list(ids) for patient, ids in groups}
         where = f"fold {self._fold} of split {self._split!r}, {self._path}"
         modalities = " or ".join(_MODALITY[key] for key in self.inputs)
         parts = {}
-        for part, patients in listed.items():
+        for part, patients in patients_of.items():
             parts[part] = tuple(
                 p for p in patients if any(p in ids for ids in self._items.values())
             )
@@ -226,10 +226,10 @@ class PatientDataModule(L.LightningDataModule):
         labels = self._row_labels(rows)
         rng = np.random.default_rng((self._seed, epoch, 0))
         if self._class_sampling == "balanced":
-            again = balanced_repeats(labels, rng)
+            repeats = balanced_repeats(labels, rng)
             # Chance depends on the index: a row shown again is cut and augmented anew.
-            rows += [replace(rows[i], index=len(rows) + k) for k, i in enumerate(again)]
-            labels = np.concatenate([labels, labels[again]])
+            rows += [replace(rows[i], index=len(rows) + k) for k, i in enumerate(repeats)]
+            labels = np.concatenate([labels, labels[repeats]])
         if self._class_sampling == "plain":
             order = rng.permutation(len(rows))
         else:

@@ -35,8 +35,8 @@ def training_batches(
     if len(rest) > 1 or (len(rest) == 1 and not steps):
         size = max(-(-len(rest) // world), min(2, batch_size)) * world
         steps.append(np.resize(np.concatenate([rest, order]), size))
-        own = np.arange(size) < len(rest)
-        weights.append((own * (size / len(rest))).astype(np.float32))
+        is_own = np.arange(size) < len(rest)
+        weights.append((is_own * (size / len(rest))).astype(np.float32))
     return [(s[rank::world], w[rank::world]) for s, w in zip(steps, weights, strict=True)]
 
 

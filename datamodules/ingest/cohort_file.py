@@ -44,8 +44,8 @@ def read_cohort(path: Path, *, covariates: Sequence[str] = ()) -> Cohort:
         except _BadRowError as bad:
             patient, name = record.get("patient_id") or "", record.get("path") or ""
             modality = (record.get("modality") or "").strip()
-            known = modality if modality in MODALITIES else ""
-            problems.append(Problem(line, patient.strip(), name.strip(), str(bad), known))
+            known_modality = modality if modality in MODALITIES else ""
+            problems.append(Problem(line, patient.strip(), name.strip(), str(bad), known_modality))
     problems += find_conflicts(rows, "label") + find_conflicts(rows, "split")
     # By name here; the contents are compared once they are hashed.
     problems += find_repeats({row.line: str(row.path) for row in rows}, rows)

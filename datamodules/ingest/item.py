@@ -173,22 +173,22 @@ def check_exact(stem: Path, *, canvas: int) -> None:
     index = read_index(stem.with_suffix(".idx"))
     path, count = stem.with_suffix(".h264"), len(index)
     rng = np.random.default_rng(count)
-    wanted = np.sort(rng.choice(count, min(count, _READ_BACK), replace=False))
+    numbers = np.sort(rng.choice(count, min(count, _READ_BACK), replace=False))
     batch = decode_packets(
-        read_packets(path, index[wanted], frames=wanted.tolist()), canvas=canvas
+        read_packets(path, index[numbers], frames=numbers.tolist()), canvas=canvas
     ).asnumpy()
-    around = np.unique(np.clip(wanted[:, None] + [-1, 0, 1], 0, count - 1))
-    own = decode_with_pyav(read_packets(path, index[around], frames=around.tolist()))
-    reference = dict(zip(around.tolist(), own.astype(np.int16), strict=True))
-    for number, frame in zip(wanted.tolist(), batch.astype(np.int16), strict=True):
-        off = np.abs(frame - reference[number])
-        beside = [
+    nearby = np.unique(np.clip(numbers[:, None] + [-1, 0, 1], 0, count - 1))
+    exact = decode_with_pyav(read_packets(path, index[nearby], frames=nearby.tolist()))
+    reference = dict(zip(nearby.tolist(), exact.astype(np.int16), strict=True))
+    for number, frame in zip(numbers.tolist(), batch.astype(np.int16), strict=True):
+        error = np.abs(frame - reference[number])
+        errors_beside = [
             np.abs(frame - reference[near]).mean()
             for near in (number - 1, number + 1)
             if near in reference
         ]
-        if off.max() > _TOLERANCE or any(off.mean() > distance for distance in beside):
+        if error.max() > _TOLERANCE or any(error.mean() > distance for distance in errors_beside):
             raise MediaError(
-                f"clip must read back exactly, got frame {number} off by {off.max()}/255: "
+                f"clip must read back exactly, got frame {number} off by {error.max()}/255: "
                 "decord does not decode what was written"
             )

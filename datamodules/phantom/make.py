@@ -108,12 +108,12 @@ def _is_made(out: Path, settings: dict[str, Any]) -> bool:
             f"out must be a new folder or a phantom made before, got {str(out)!r}. "
             "Choose another folder."
         )
-    made = json.loads(truth.read_text())["settings"]
-    keys = sorted(made.keys() | settings.keys())
+    made_with = json.loads(truth.read_text())["settings"]
+    keys = sorted(made_with.keys() | settings.keys())
     changed = [
-        f"{key} {made.get(key)!r} -> {settings.get(key)!r}"
+        f"{key} {made_with.get(key)!r} -> {settings.get(key)!r}"
         for key in keys
-        if made.get(key) != settings.get(key)
+        if made_with.get(key) != settings.get(key)
     ]
     if changed:
         raise DataError(

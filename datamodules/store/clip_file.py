@@ -74,25 +74,25 @@ def read_index(path: Path) -> Index:
     Raises:
         DataError: If the file is not there or not an index.
     """
-    again = "Run `ceus prepare` into a new store."
+    advice = "Run `ceus prepare` into a new store."
     try:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(
-            f"index of a clip must be readable, got {error.strerror} ({path}). {again}"
+            f"index of a clip must be readable, got {error.strerror} ({path}). {advice}"
         ) from error
     # Not np.load: on Python 3.11 its ast.parse fails at random in threads (gh-106905).
     magic, version, count, digest = _HEADER.unpack_from(data.ljust(_HEADER.size, b"\0"))
     if magic != _MAGIC or version != INDEX_FORMAT:
         raise DataError(
             f"index of a clip must be of format {INDEX_FORMAT}, got "
-            f"{version if magic == _MAGIC else 'another kind of file'} ({path}). {again}"
+            f"{version if magic == _MAGIC else 'another kind of file'} ({path}). {advice}"
         )
     rows = data[_HEADER.size :]
     if not count or len(rows) != count * INDEX_DTYPE.itemsize or digest_of(rows) != digest:
         raise DataError(
             f"index of a clip must hold the {count} rows that were written, got others ({path}). "
-            f"The disk or the copy is damaged. {again}"
+            f"The disk or the copy is damaged. {advice}"
         )
     return np.frombuffer(rows, INDEX_DTYPE)
 

@@ -37,11 +37,11 @@ def require_enough(patients: Sequence[str], labels: Labels, *, num_folds: int, w
     # The largest out-of-fold part takes ceil(n / k); one must be left to watch, one to train on.
     needed = next(n for n in count(num_folds) if n - -(-n // num_folds) >= 2)
     for label in (0, 1):
-        have = sum(labels[p] == label for p in patients)
-        if have < needed:
+        number = sum(labels[p] == label for p in patients)
+        if number < needed:
             raise DataError(
                 f"patients of label {label} outside the hold-out must be {needed} or more for "
-                f"num_folds = {num_folds}, got {have}: {needed - have} lacking ({where}). "
+                f"num_folds = {num_folds}, got {number}: {needed - number} lacking ({where}). "
                 "Use fewer folds or a smaller hold-out, or add patients."
             )
 

@@ -179,9 +179,9 @@ def load_split(store: Path, name: str) -> Split:
     """
     path = _file(store, name)
     if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.json"))) or "none"
+        names = ", ".join(sorted(p.stem for p in path.parent.glob("*.json"))) or "none"
         raise DataError(
-            f"split must be one of the store's splits ({known}), got {name!r} ({path}). "
+            f"split must be one of the store's splits ({names}), got {name!r} ({path}). "
             "Make it with `ceus split`."
         )
     try:
@@ -260,16 +260,17 @@ def _require_disjoint(split: Split, path: Path) -> None:
 
 
 def _require_same_cohort(split: Split, table: Store, cohort_sha: str) -> None:
-    known = {*split.holdout, *split.all.train, *split.all.inner_val}
-    now = set(table.items["patient_id"])
+    split_patients = {*split.holdout, *split.all.train, *split.all.inner_val}
+    store_patients = set(table.items["patient_id"])
     remedy = "The split is of another cohort: make a split under a new name."
-    if now != known:
+    new = sorted(store_patients - split_patients)
+    gone = sorted(split_patients - store_patients)
+    if new or gone:
         raise DataError(
             f"patients of split {split.name!r} must be those of the store {table.path}, got "
-            f"{len(now - known)} new {sorted(now - known)[:5]} and "
-            f"{len(known - now)} gone {sorted(known - now)[:5]}. {remedy}"
+            f"{len(new)} new {new[:5]} and {len(gone)} gone {gone[:5]}. {remedy}"
         )
-    if _cohort_sha(table, known - set(split.holdout)) != cohort_sha:
+    if _cohort_sha(table, split_patients - set(split.holdout)) != cohort_sha:
         raise DataError(
             f"labels of the store {table.path} must be those split {split.name!r} was made with, "
             f"got others for some patients. {remedy}"

@@ -106,19 +106,19 @@ def even_out(panels: list[Panel]) -> list[Panel]:
     """Panels of one display show the same depth and width: the sharper side serves both."""
     if len(panels) != 2 or not are_alike(panels[0].box, panels[1].box):
         return panels
-    one, two = panels
-    beside = abs(one.ends[0] - two.ends[0]) > abs(one.ends[2] - two.ends[2])
-    shared, own = ((2, 3), (0, 1)) if beside else ((0, 1), (2, 3))
-    ends = [list(one.ends), list(two.ends)]
+    first, second = panels
+    beside = abs(first.ends[0] - second.ends[0]) > abs(first.ends[2] - second.ends[2])
+    shared, outer = ((2, 3), (0, 1)) if beside else ((0, 1), (2, 3))
+    ends = [list(first.ends), list(second.ends)]
     for side in shared:
         ends[0][side] = ends[1][side] = max(panels, key=lambda p: p.sharp[side]).ends[side]
-    surest = max(panels, key=lambda p: min(p.sharp[side] for side in own))
-    size = surest.ends[own[1]] - surest.ends[own[0]]
+    surest = max(panels, key=lambda p: min(p.sharp[side] for side in outer))
+    size = surest.ends[outer[1]] - surest.ends[outer[0]]
     for panel, panel_ends in zip(panels, ends, strict=True):
-        if panel.sharp[own[0]] >= panel.sharp[own[1]]:
-            panel_ends[own[1]] = panel_ends[own[0]] + size
+        if panel.sharp[outer[0]] >= panel.sharp[outer[1]]:
+            panel_ends[outer[1]] = panel_ends[outer[0]] + size
         else:
-            panel_ends[own[0]] = max(0, panel_ends[own[1]] - size)
+            panel_ends[outer[0]] = max(0, panel_ends[outer[1]] - size)
     return [
         Panel((left, right, top, bottom), panel.sharp)
         for (left, right, top, bottom), panel in zip(ends, panels, strict=True)

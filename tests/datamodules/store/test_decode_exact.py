@@ -110,8 +110,8 @@ def test_frames_equal_the_sequential_decode(prepared: dict, name: str) -> None:
 
 def test_variable_rate_is_said(prepared: dict) -> None:
     records = prepared["store"].items.set_index("patient_id")
-    said = "variable frame rate, resampled to 25.000 fps"
-    assert records.loc["variable-rate", "warnings"].split("; ")[0] == said
+    warning = "variable frame rate, resampled to 25.000 fps"
+    assert records.loc["variable-rate", "warnings"].split("; ")[0] == warning
     assert "variable" not in records.loc["mpeg4-b-avi", "warnings"]
 
 

@@ -61,8 +61,8 @@ def test_a_folder_becomes_an_item(
     (item,) = store.items.to_dict("records")
     assert (item["frames"], item["fps"], item["seconds"]) == (4, 10.0, 0.4)
     frames = ClipReader(store).read(item["item_id"], [3, 0])
-    found = [media.read_number(frame.permute(1, 2, 0).numpy()) for frame in frames]
-    assert found == [3, 0]
+    numbers = [media.read_number(frame.permute(1, 2, 0).numpy()) for frame in frames]
+    assert numbers == [3, 0]
 
 
 @pytest.mark.parametrize(
