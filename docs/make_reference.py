@@ -37,6 +37,7 @@ from docs.reference_source import (
     words_of,
     yaml_keys,
 )
+from datamodules.store.columns import COLUMNS
 from evaluation import Tables
 from experiments.cli import COMMANDS, main
 from experiments.config.files import HERE
@@ -90,6 +91,9 @@ A run is composed of YAML files in `experiments/yaml/`; later ones win: `base.ya
 
 def _run_keys() -> Iterator[str]:
     hints, arguments = get_type_hints(Study), _arguments()
+    # The types of what neither code nor a constructor's argument reads by itself.
+    sizes = _load(min((HERE / "architecture").glob("*.yaml")))["study"]["sizes"]
+    examples = _load(HERE / "base.yaml")["study"] | next(iter(sizes.values()))
     own, others = [], []
     for key in yaml_keys(HERE / "base.yaml"):
         room, _, name = key.name.partition(".")
@@ -100,6 +104,7 @@ def _run_keys() -> Iterator[str]:
             continue
         argument = arguments.get(name, Key(name, "", "", ""))
         kind = words_of(hints[name]) if name in hints else argument.type
+        kind = kind or words_of(type(examples.get(name)))
         sized = re.search(r"\$\{study\.sizes\.\$\{study\.size\}\.\w+\}", key.default)
         default = "of the size" if sized else key.default
         own.append(Key(name, kind, default, key.text or argument.text))
@@ -251,9 +256,11 @@ opened again or something changed since it was opened; 130, stopped by Ctrl-C.
 
 
 def _tables() -> Iterator[str]:
-    yield f"""# Tables of an evaluation
+    yield f"""# Tables
 
 {_NOTE}
+
+## Of an evaluation
 
 `ceus evaluate runs/NAME` writes them into `runs/NAME/evaluation/`. Every number of the report and
 of its figures is in one of them. What is undefined is empty there, and `reason` says why.
@@ -261,6 +268,14 @@ of its figures is in one of them. What is undefined is empty there, and `reason`
     described = parse(Tables.__doc__ or "").params
     rows = [[f"`{each.arg_name}.csv`", str(each.description)] for each in described]
     yield from _rows(["file", "what it holds"], [[" ".join(c.split()) for c in r] for r in rows])
+    yield """
+## Of the store
+
+`cohort.parquet`, one row an item, sorted by patient; after these the covariates that were asked for.
+A sweep's folder has a copy without the hold-out's labels.
+"""
+    columns = [[f"`{each.name}`", words_of(each.kind), each.meaning] for each in COLUMNS]
+    yield from _rows(["column", "type", "what it holds"], columns)
     yield ""
 
 

@@ -113,7 +113,7 @@ def words_of(hint: Any) -> str:
     if origin is tuple:
         listed = len(inner) == 2 and inner[1] is Ellipsis
         return f"list of {words_of(inner[0])}" if listed else f"{len(inner)} × {words_of(inner[0])}"
-    if origin in (dict, Mapping):
+    if hint is dict or origin in (dict, Mapping):
         return "mapping"
     return f"class ({hint.__name__})" if inspect.isclass(hint) else "class"
 

@@ -8,8 +8,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
+from datamodules.files import write_atomic
 from experiments.errors import ConfigError
-from experiments.run_folder.files import write_atomic
 
 
 def duration(seconds: float) -> str:

@@ -10,10 +10,10 @@ from lightning import LightningModule
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from torch import Tensor
 
+from datamodules.files import replacing
 from experiments.config.run import Run
 from experiments.config.warm_start import check_done, family, needed
 from experiments.errors import ConfigError
-from experiments.run_folder.files import replacing
 
 _HYPERPARAMETERS = (
     "hyper_parameters",

@@ -23,6 +23,7 @@ from omegaconf import OmegaConf
 
 from backbones.errors import EncoderError
 from datamodules.errors import DataError
+from datamodules.files import sweep_up, write_atomic
 from datamodules.store.pseudonyms import Pseudonyms, conceal
 from evaluation.errors import EvaluationError
 from evaluation.records.schema import PREDICTION_COLUMNS
@@ -37,7 +38,6 @@ from experiments.run_folder.failures import (
     one_line,
     take_notes,
 )
-from experiments.run_folder.files import sweep_up, write_atomic
 from experiments.run_folder.lock import STALE_SECONDS, run_lock
 from experiments.run_folder.needs import check_needs
 from experiments.run_folder.status import next_attempt, read_status
