@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # called as a script, Python
 import backbones
 import datamodules
 import lightning_modules
+from datamodules.store.columns import COLUMNS
 from docs.reference_source import (
     Key,
     comment_of,
@@ -37,7 +38,6 @@ from docs.reference_source import (
     words_of,
     yaml_keys,
 )
-from datamodules.store.columns import COLUMNS
 from evaluation import Tables
 from experiments.cli import COMMANDS, main
 from experiments.config.files import HERE
@@ -271,7 +271,7 @@ of its figures is in one of them. What is undefined is empty there, and `reason`
     yield """
 ## Of the store
 
-`cohort.parquet`, one row an item, sorted by patient; after these the covariates that were asked for.
+`cohort.parquet`, one row an item, sorted by patient; after these, the covariates asked for.
 A sweep's folder has a copy without the hold-out's labels.
 """
     columns = [[f"`{each.name}`", words_of(each.kind), each.meaning] for each in COLUMNS]
