@@ -28,7 +28,7 @@ INDEX_DTYPE = np.dtype(
     [("offset", "<u8"), ("size", "<u4"), ("digest", "<u8"), ("pts", "<f8"), ("level", "<f4")]
 )
 
-_HEADER = struct.Struct("<8sIIQ")
+_HEADER = struct.Struct("<8sIIQ")  # magic, format version, number of frames, hash of the rows
 _MAGIC = b"ceus.idx"
 Index = npt.NDArray[np.void]
 
