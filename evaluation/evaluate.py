@@ -13,9 +13,7 @@ from evaluation.tables.make import Tables
 
 _FILE = "latest.json"
 
-
 _LIBRARIES = ("matplotlib", "numpy", "pandas", "scipy")
-
 
 _NOT_READ = {"log.txt"}
 

@@ -9,14 +9,11 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import TYPE_CHECKING
 
 import yaml
 
 from evaluation.checklists.answers import answers
-
-if TYPE_CHECKING:
-    from evaluation.result import Evaluation
+from evaluation.result import Evaluation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +73,7 @@ CHECKLISTS = {
 }
 
 
-def fill(evaluation: "Evaluation") -> dict[str, list[Answered]]:
+def fill(evaluation: Evaluation) -> dict[str, list[Answered]]:
     """The items of every checklist in order, answered where the sweep can."""
     known = answers(evaluation)
     filled = {}

@@ -6,17 +6,15 @@ Each answer is a sentence or two with this sweep's own figures; "" where the fol
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
+from evaluation.result import Evaluation
 from evaluation.tables.cohort import DEVELOPMENT
 from evaluation.tables.operating import YOUDEN, rules
 from evaluation.text.format import brief, number
 from evaluation.text.sentences import findings, headline, is_deployed
-
-if TYPE_CHECKING:
-    from evaluation.result import Evaluation
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,7 @@ class Answer:
     evidence: str
 
 
-def answers(evaluation: "Evaluation") -> dict[str, Answer]:
+def answers(evaluation: Evaluation) -> dict[str, Answer]:
     """Every answer by its key."""
     study, opened = evaluation.study, evaluation.seal.labels is not None
     scored = _scored(evaluation)
@@ -136,7 +134,7 @@ def answers(evaluation: "Evaluation") -> dict[str, Answer]:
     }  # fmt: skip
 
 
-def _first(evaluation: "Evaluation") -> Mapping[str, Any]:
+def _first(evaluation: Evaluation) -> Mapping[str, Any]:
     return next(iter(evaluation.study.settings.values()), {})
 
 
@@ -144,12 +142,12 @@ def _several(values: list[str]) -> str:
     return "; ".join(dict.fromkeys(filter(None, values)))
 
 
-def _of_cells(evaluation: "Evaluation", name: str) -> str:
+def _of_cells(evaluation: Evaluation, name: str) -> str:
     found = [brief(each.get("study", {}).get(name)) for each in evaluation.study.settings.values()]
     return _several(found)
 
 
-def _preprocessing(evaluation: "Evaluation") -> str:
+def _preprocessing(evaluation: Evaluation) -> str:
     canvas, quality = evaluation.study.design.get("canvas"), evaluation.study.quality
     if canvas is None:
         return ""
@@ -170,7 +168,7 @@ def _preprocessing(evaluation: "Evaluation") -> str:
     return " ".join(told)
 
 
-def _acquisition(evaluation: "Evaluation") -> str:
+def _acquisition(evaluation: Evaluation) -> str:
     items = evaluation.study.items
     if items is None or "seconds" not in items:
         return ""
@@ -189,7 +187,7 @@ def _acquisition(evaluation: "Evaluation") -> str:
     )
 
 
-def _rows(evaluation: "Evaluation", step: str) -> list[dict[Any, Any]]:
+def _rows(evaluation: Evaluation, step: str) -> list[dict[Any, Any]]:
     flow = evaluation.tables.flow
     return flow[flow["step"] == step].to_dict("records")
 
@@ -198,7 +196,7 @@ def _events(row: Mapping[Any, Any]) -> str:
     return "events sealed" if pd.isna(row["events"]) else f"{row['events']} events"
 
 
-def _scored(evaluation: "Evaluation") -> str:
+def _scored(evaluation: Evaluation) -> str:
     told = [
         f"{row['modality']} {'out-of-fold' if row['split'] == DEVELOPMENT else 'hold-out'} "
         f"{row['patients']} ({_events(row)})"
@@ -207,7 +205,7 @@ def _scored(evaluation: "Evaluation") -> str:
     return f"Patients scored: {', '.join(told)}."
 
 
-def _flow(evaluation: "Evaluation") -> str:
+def _flow(evaluation: Evaluation) -> str:
     told = [
         f"{row['rows']} files of {row['patients']} patients in the cohort table."
         for row in _rows(evaluation, "cohort table")
@@ -223,7 +221,7 @@ def _flow(evaluation: "Evaluation") -> str:
     return " ".join([*told, _scored(evaluation)])
 
 
-def _missing(evaluation: "Evaluation") -> str:
+def _missing(evaluation: Evaluation) -> str:
     patients, told = evaluation.study.patients, []
     for name in patients:
         lacking = int((patients[name] == 0).sum()) if str(name).startswith("items_") else 0
@@ -241,7 +239,7 @@ def _missing(evaluation: "Evaluation") -> str:
     )
 
 
-def _partition(evaluation: "Evaluation") -> str:
+def _partition(evaluation: Evaluation) -> str:
     split = evaluation.study.design.get("split", {})
     told = [
         f"{str(row['split']).capitalize()} {row['patients']} patients ({_events(row)})."
@@ -257,7 +255,7 @@ def _partition(evaluation: "Evaluation") -> str:
     return " ".join(told)
 
 
-def _inputs(evaluation: "Evaluation") -> str:
+def _inputs(evaluation: Evaluation) -> str:
     if not evaluation.study.settings:
         return ""
     sizes = {
@@ -273,7 +271,7 @@ def _inputs(evaluation: "Evaluation") -> str:
     )
 
 
-def _model(evaluation: "Evaluation") -> str:
+def _model(evaluation: Evaluation) -> str:
     if not evaluation.study.settings:
         return ""
     return (
@@ -284,7 +282,7 @@ def _model(evaluation: "Evaluation") -> str:
     )
 
 
-def _initial(evaluation: "Evaluation") -> str:
+def _initial(evaluation: Evaluation) -> str:
     found = set()
     for config in evaluation.study.settings.values():
         for name in ("image_encoder", "video_encoder"):
@@ -298,7 +296,7 @@ def _initial(evaluation: "Evaluation") -> str:
     return f"Encoders start {' or '.join(dict.fromkeys(told))}; heads at random." if told else ""
 
 
-def _training(evaluation: "Evaluation") -> str:
+def _training(evaluation: Evaluation) -> str:
     runs, config = evaluation.tables.training, _first(evaluation)
     told = []
     if config:
@@ -316,7 +314,7 @@ def _training(evaluation: "Evaluation") -> str:
     return " ".join(told)
 
 
-def _imbalance(evaluation: "Evaluation") -> str:
+def _imbalance(evaluation: Evaluation) -> str:
     config = _first(evaluation)
     if not config:
         return ""
@@ -329,12 +327,12 @@ def _imbalance(evaluation: "Evaluation") -> str:
     )
 
 
-def _seeds(evaluation: "Evaluation") -> str:
+def _seeds(evaluation: Evaluation) -> str:
     count = len({run.seed for run in evaluation.sweep.runs})
     return f"{count} seed{'' if count == 1 else 's'}"
 
 
-def _thresholds(evaluation: "Evaluation") -> str:
+def _thresholds(evaluation: Evaluation) -> str:
     names = ", ".join(rules(evaluation.sweep.analysis))
     state = (
         "were frozen to a file before the test labels were read"
@@ -347,7 +345,7 @@ def _thresholds(evaluation: "Evaluation") -> str:
     )
 
 
-def _shift(evaluation: "Evaluation") -> str:
+def _shift(evaluation: Evaluation) -> str:
     table = evaluation.tables.characteristics
     if table.empty:
         return ""
@@ -359,14 +357,14 @@ def _shift(evaluation: "Evaluation") -> str:
     )
 
 
-def _code(evaluation: "Evaluation") -> str:
+def _code(evaluation: Evaluation) -> str:
     commits = {flat.get("commit", "") for flat in evaluation.sweep.environments.values()}
     known = sorted(commits - {"", "None"})
     told = f"Trained at commit {', '.join(known)}. " if known else ""
     return f"{told}Where code, model and data can be had is for the authors."
 
 
-def _software(evaluation: "Evaluation") -> str:
+def _software(evaluation: Evaluation) -> str:
     found: dict[str, set[str]] = {}
     for flat in evaluation.sweep.environments.values():
         for key, value in flat.items():
@@ -376,7 +374,7 @@ def _software(evaluation: "Evaluation") -> str:
     return f"{told}." if told else ""
 
 
-def _prevalence(evaluation: "Evaluation") -> str:
+def _prevalence(evaluation: Evaluation) -> str:
     told = [
         f"{row['split']} {100 * row['events'] / row['patients']:.1f} %"
         for row in _rows(evaluation, "split")
@@ -390,7 +388,7 @@ def _prevalence(evaluation: "Evaluation") -> str:
     )
 
 
-def _performance(evaluation: "Evaluation") -> str:
+def _performance(evaluation: Evaluation) -> str:
     told = [
         f"{each.modality} ({each.architecture}) out-of-fold AUC {each.oof}"
         + (f", test {each.test}" if each.test else "")
@@ -399,7 +397,7 @@ def _performance(evaluation: "Evaluation") -> str:
     return f"{'; '.join(told)}. {headline(evaluation)}" if told else ""
 
 
-def _diagnostic(evaluation: "Evaluation") -> str:
+def _diagnostic(evaluation: Evaluation) -> str:
     table = evaluation.tables.operating
     part = "oof" if evaluation.seal.labels is None else "test"
     mine = table[(table["part"] == part) & (table["rule"] == YOUDEN)]
@@ -416,7 +414,7 @@ def _diagnostic(evaluation: "Evaluation") -> str:
     return f"{name}, at Youden's threshold: {'; '.join(told)}." if told else ""
 
 
-def _variability(evaluation: "Evaluation") -> str:
+def _variability(evaluation: Evaluation) -> str:
     spread = evaluation.tables.cells["fold_sd_auc"]
     folds = (
         f"SD of the AUC over folds {number(spread.min())} to {number(spread.max())}; "

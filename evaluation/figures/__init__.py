@@ -1,7 +1,5 @@
 """Figures of an evaluation, made from its tables alone; matplotlib is needed from here on."""
 
-from typing import TYPE_CHECKING
-
 from evaluation.figures.discrimination import (
     comparison,
     comparison_figure,
@@ -24,9 +22,7 @@ from evaluation.figures.probabilities import (
 )  # fmt: skip
 from evaluation.figures.study import flow, flow_figure, training, training_figure
 from evaluation.figures.style import COLOURS, Drawing, styled
-
-if TYPE_CHECKING:
-    from evaluation.result import Evaluation
+from evaluation.result import Evaluation
 
 __all__ = [
     "COLOURS",
@@ -45,7 +41,7 @@ __all__ = [
 ]
 
 
-def drawings(evaluation: "Evaluation") -> dict[str, Drawing]:
+def drawings(evaluation: Evaluation) -> dict[str, Drawing]:
     """Every figure of the report, by name, as far as the sweep has what it shows."""
     with styled():
         made = [comparison(evaluation), flow(evaluation), roc(evaluation), folds(evaluation)]

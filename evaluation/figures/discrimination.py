@@ -1,7 +1,5 @@
 """Figures of discrimination: AUCs of all cells, ROC curves, folds, differences between cells."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -26,15 +24,12 @@ from evaluation.figures.style import (
     marker,
     panels,
 )  # fmt: skip
+from evaluation.result import Evaluation
 from evaluation.tables.comparisons import PAIRED, PRIMARY
-from evaluation.text.format import interval, number, p_value
-
-if TYPE_CHECKING:
-    from evaluation.result import Evaluation
-from evaluation.text.format import _PRIMARY, pair
+from evaluation.text.format import _PRIMARY, interval, number, p_value, pair
 
 
-def comparison(evaluation: "Evaluation") -> Drawing:
+def comparison(evaluation: Evaluation) -> Drawing:
     """Fold-mean out-of-fold AUC of every cell, and the test AUC once it is open."""
     opened = evaluation.seal.labels is not None
     cells, modalities = evaluation.tables.cells, evaluation.tables.modalities
@@ -62,7 +57,7 @@ def comparison(evaluation: "Evaluation") -> Drawing:
     )
 
 
-def comparison_figure(evaluation: "Evaluation") -> Figure:
+def comparison_figure(evaluation: Evaluation) -> Figure:
     """One panel a modality, one row an architecture."""
     tables, opened = evaluation.tables, evaluation.seal.labels is not None
     architectures, modalities = architectures_of(evaluation), modalities_of(evaluation)
@@ -108,7 +103,7 @@ def _whisker(
         axes.plot(value, y, shape, ms=4.2, mfc=face, mec=colour, mew=0.9)
 
 
-def roc(evaluation: "Evaluation") -> Drawing:
+def roc(evaluation: Evaluation) -> Drawing:
     """ROC curves of all cells over each other, the selected ones with their bands."""
     tables = evaluation.tables
     picked = tables.cells[tables.cells["selected"]]
@@ -130,7 +125,7 @@ def roc(evaluation: "Evaluation") -> Drawing:
     )
 
 
-def roc_figure(evaluation: "Evaluation") -> Figure:
+def roc_figure(evaluation: Evaluation) -> Figure:
     """One column a modality; a row out-of-fold, and a row test once it is open."""
     tables = evaluation.tables
     figure, shown = part_panels(
@@ -163,7 +158,7 @@ def roc_figure(evaluation: "Evaluation") -> Figure:
     return figure
 
 
-def folds(evaluation: "Evaluation") -> Drawing:
+def folds(evaluation: Evaluation) -> Drawing:
     """How much the AUC of a fold varies."""
     spread = evaluation.tables.cells["fold_sd_auc"]
     told = (
@@ -180,7 +175,7 @@ def folds(evaluation: "Evaluation") -> Drawing:
     )
 
 
-def fold_figure(evaluation: "Evaluation") -> Figure:
+def fold_figure(evaluation: Evaluation) -> Figure:
     """One panel a modality, the folds of each architecture beside each other."""
     tables = evaluation.tables
     architectures, modalities = architectures_of(evaluation), modalities_of(evaluation)
@@ -202,7 +197,7 @@ def fold_figure(evaluation: "Evaluation") -> Figure:
     return figure
 
 
-def forest(evaluation: "Evaluation") -> Drawing:
+def forest(evaluation: Evaluation) -> Drawing:
     """Paired differences: the primary contrast apart from the families."""
     table = evaluation.tables.comparisons
     paired = table[(table["patients_used"] == PAIRED) & table["p_value"].notna()]
@@ -227,7 +222,7 @@ def forest(evaluation: "Evaluation") -> Drawing:
     )
 
 
-def forest_figure(evaluation: "Evaluation") -> Figure:
+def forest_figure(evaluation: Evaluation) -> Figure:
     """A row a pair, families below each other; a panel out-of-fold, and one test once open."""
     table, parts = evaluation.tables.comparisons, parts_of(evaluation)
     paired = table[table["patients_used"] == PAIRED]

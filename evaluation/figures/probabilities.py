@@ -1,7 +1,5 @@
 """Figures of the probabilities: calibration, net benefit, scales of the scores, calls."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -23,14 +21,12 @@ from evaluation.figures.style import (
     below,
     panels,
 )  # fmt: skip
+from evaluation.result import Evaluation
 from evaluation.tables.operating import YOUDEN
 from evaluation.text.format import number
 
-if TYPE_CHECKING:
-    from evaluation.result import Evaluation
 
-
-def calibration(evaluation: "Evaluation") -> Drawing:
+def calibration(evaluation: Evaluation) -> Drawing:
     """Smoothed event rate over the predicted probability."""
     table = evaluation.tables.calibration
     slopes = table.loc[table["part"] == "oof", "slope"]
@@ -53,7 +49,7 @@ def calibration(evaluation: "Evaluation") -> Drawing:
     )
 
 
-def calibration_figure(evaluation: "Evaluation") -> Figure:
+def calibration_figure(evaluation: Evaluation) -> Figure:
     """One column a modality; a row out-of-fold, and a row test once it is open."""
     figure, shown = part_panels(
         evaluation, height_mm=22, row_mm=54, x="predicted probability", y="observed rate"
@@ -69,7 +65,7 @@ def calibration_figure(evaluation: "Evaluation") -> Figure:
     return figure
 
 
-def decision(evaluation: "Evaluation") -> Drawing:
+def decision(evaluation: Evaluation) -> Drawing:
     """Net benefit over the risk at which one would act."""
     table = evaluation.tables.net_benefit
     oof = table[table["part"] == "oof"]
@@ -91,7 +87,7 @@ def decision(evaluation: "Evaluation") -> Drawing:
     )
 
 
-def decision_figure(evaluation: "Evaluation") -> Figure:
+def decision_figure(evaluation: Evaluation) -> Figure:
     """One column a modality; a row out-of-fold, and a row test once it is open."""
     figure, shown = part_panels(
         evaluation, height_mm=16, row_mm=48, x="risk at which one would act", y="net benefit"
@@ -110,7 +106,7 @@ def decision_figure(evaluation: "Evaluation") -> Figure:
     return figure
 
 
-def scales(evaluation: "Evaluation") -> Drawing:
+def scales(evaluation: Evaluation) -> Drawing:
     """Where scores lie in each part, with the threshold: did it transfer?"""
     table = evaluation.tables.scales.pivot_table(
         index=["architecture", "modality"], columns="part", values="called_positive", sort=False
@@ -135,7 +131,7 @@ def scales(evaluation: "Evaluation") -> Drawing:
     )
 
 
-def scale_figure(evaluation: "Evaluation") -> Figure:
+def scale_figure(evaluation: Evaluation) -> Figure:
     """One panel a modality, the parts of each architecture below each other."""
     architectures, modalities = architectures_of(evaluation), modalities_of(evaluation)
     figure, (row,) = panels(modalities, height_mm=24 + 9 * len(architectures))
@@ -163,7 +159,7 @@ def scale_figure(evaluation: "Evaluation") -> Figure:
     return figure
 
 
-def confusion(evaluation: "Evaluation", part: str) -> Drawing:
+def confusion(evaluation: Evaluation, part: str) -> Drawing:
     """2 × 2 tables at Youden's threshold."""
     table = evaluation.tables.operating
     mine = table[(table["part"] == part) & (table["rule"] == YOUDEN) & table["sensitivity"].notna()]
@@ -190,7 +186,7 @@ def confusion(evaluation: "Evaluation", part: str) -> Drawing:
     )
 
 
-def confusion_figure(evaluation: "Evaluation", part: str) -> Figure:
+def confusion_figure(evaluation: Evaluation, part: str) -> Figure:
     """Architectures below each other, modalities beside each other."""
     architectures, modalities = architectures_of(evaluation), modalities_of(evaluation)
     height = 10 + 21 * len(modalities)

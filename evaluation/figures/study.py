@@ -1,7 +1,7 @@
 """Figures of the study itself: the flow of patients, and how training went."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -18,14 +18,12 @@ from evaluation.figures.style import (
     of_style,
     panels,
 )  # fmt: skip
+from evaluation.result import Evaluation
 from evaluation.tables.cohort import DEVELOPMENT, HOLDOUT
 from evaluation.text.format import number
 
-if TYPE_CHECKING:
-    from evaluation.result import Evaluation
 
-
-def flow(evaluation: "Evaluation") -> Drawing:
+def flow(evaluation: Evaluation) -> Drawing:
     """From the cohort table to the patients scored."""
     boxes = _boxes(evaluation)
     return Drawing(
@@ -38,7 +36,7 @@ def flow(evaluation: "Evaluation") -> Drawing:
     )
 
 
-def flow_figure(evaluation: "Evaluation") -> Figure:
+def flow_figure(evaluation: Evaluation) -> Figure:
     """Boxes and arrows; nothing is told that the folder does not say."""
     boxes = _boxes(evaluation)
     lines = {name: text.count("\n") + 1 for name, text in boxes.items()}
@@ -80,7 +78,7 @@ def flow_figure(evaluation: "Evaluation") -> Figure:
     return figure
 
 
-def _boxes(evaluation: "Evaluation") -> dict[str, str]:
+def _boxes(evaluation: Evaluation) -> dict[str, str]:
     flow = evaluation.tables.flow
     steps = {step: mine.to_dict("records") for step, mine in flow.groupby("step", sort=False)}
     boxes = {"table": "Cohort\nnot recorded in this folder", "left_out": ""}
@@ -135,7 +133,7 @@ def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> 
     axes.annotate("", end, start, arrowprops=arrow | {"mutation_scale": 7})
 
 
-def training(evaluation: "Evaluation") -> Drawing | None:
+def training(evaluation: Evaluation) -> Drawing | None:
     """Losses over the epochs; None where no run wrote any."""
     runs = evaluation.tables.training
     if runs.empty:
@@ -154,7 +152,7 @@ def training(evaluation: "Evaluation") -> Drawing | None:
     )
 
 
-def training_figure(evaluation: "Evaluation") -> Figure:
+def training_figure(evaluation: Evaluation) -> Figure:
     """One column a modality; training loss above inner validation."""
     curves, modalities = evaluation.study.curves, modalities_of(evaluation)
     figure, grid = panels(modalities, rows=2, height_mm=98, share=False)

@@ -3,13 +3,11 @@
 import hashlib
 import importlib.metadata
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from evaluation.report.views import View, words
+from evaluation.result import Evaluation
 from evaluation.text.format import brief, in_use
-
-if TYPE_CHECKING:
-    from evaluation.result import Evaluation
 
 _OWN_PACKAGES = ("ceus", "numpy", "scipy", "pandas", "matplotlib")
 _SETTINGS = (
@@ -18,7 +16,7 @@ _SETTINGS = (
 )  # fmt: skip
 
 
-def provenance(evaluation: "Evaluation") -> list[tuple[str, str]]:
+def provenance(evaluation: Evaluation) -> list[tuple[str, str]]:
     """Where runs differ, each value stands with its number of runs."""
     sweep = evaluation.sweep
     files = hashlib.sha256()
@@ -54,7 +52,7 @@ def provenance(evaluation: "Evaluation") -> list[tuple[str, str]]:
     return rows
 
 
-def settings_view(evaluation: "Evaluation") -> View:
+def settings_view(evaluation: Evaluation) -> View:
     """The models of the cells, as their configuration names them."""
     rows = []
     for (architecture, modality), config in evaluation.study.settings.items():

@@ -1,6 +1,6 @@
 """The sections of the report after its first screen, in order: words, tables, figures."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from evaluation.report import study_sections
 from evaluation.report.published import PUBLISHED, SOURCE
@@ -18,19 +18,17 @@ from evaluation.report.views import (
     words,
 )  # fmt: skip
 from evaluation.report.views import notes as counted_notes
+from evaluation.result import Evaluation
 from evaluation.tables.comparisons import PAIRED, PRIMARY
 from evaluation.tables.operating import YOUDEN
 from evaluation.tables.scores import DEPLOYED
 from evaluation.text.format import number, p_value, pair
 from evaluation.text.sentences import notes
 
-if TYPE_CHECKING:
-    from evaluation.result import Evaluation
-
 _RISKS = (0.1, 0.2, 0.3)
 
 
-def sections(evaluation: "Evaluation") -> list[Section]:
+def sections(evaluation: Evaluation) -> list[Section]:
     """All of them but provenance, checklists and methods, which are lists of their own."""
     return [
         _results(evaluation),
@@ -47,7 +45,7 @@ def sections(evaluation: "Evaluation") -> list[Section]:
     ]
 
 
-def _results(evaluation: "Evaluation") -> Section:
+def _results(evaluation: Evaluation) -> Section:
     tables = evaluation.tables
     aucs = tables.aucs.set_index(["architecture", "modality", "part", "estimator"])
     rows: list[Row] = []
@@ -104,7 +102,7 @@ def _results(evaluation: "Evaluation") -> Section:
     )  # fmt: skip
 
 
-def _reference(evaluation: "Evaluation") -> View:
+def _reference(evaluation: Evaluation) -> View:
     """Modality by modality as the reference study prints them, with its own figures beside."""
     tables = evaluation.tables
     found: list[Row] = []
@@ -160,7 +158,7 @@ def _reference(evaluation: "Evaluation") -> View:
     )
 
 
-def _discrimination(evaluation: "Evaluation") -> Section:
+def _discrimination(evaluation: Evaluation) -> Section:
     return Section(
         name="discrimination",
         title="ROC curves and spread over folds",
@@ -177,7 +175,7 @@ def _discrimination(evaluation: "Evaluation") -> Section:
     )  # fmt: skip
 
 
-def _operating(evaluation: "Evaluation") -> Section:
+def _operating(evaluation: Evaluation) -> Section:
     rates = {"sensitivity": "sensitivity", "specificity": "specificity", "accuracy": "accuracy",
              "ppv": "PPV", "npv": "NPV"}  # fmt: skip
     rows = rows_of(evaluation.tables.operating)
@@ -211,7 +209,7 @@ def _operating(evaluation: "Evaluation") -> Section:
     )  # fmt: skip
 
 
-def _contrasts(evaluation: "Evaluation") -> Section:
+def _contrasts(evaluation: Evaluation) -> Section:
     rows = [
         {**row, "pair": pair(row), "tested": row["patients_used"] == PAIRED}
         for row in rows_of(evaluation.tables.comparisons)
@@ -266,7 +264,7 @@ def _contrasts(evaluation: "Evaluation") -> Section:
     )  # fmt: skip
 
 
-def _calibration(evaluation: "Evaluation") -> Section:
+def _calibration(evaluation: Evaluation) -> Section:
     rows = rows_of(evaluation.tables.calibration)
     columns = [
         *cells(), words("part", facet=True), figure("mean_probability", "mean prediction"),
@@ -294,7 +292,7 @@ def _calibration(evaluation: "Evaluation") -> Section:
     )  # fmt: skip
 
 
-def _decision(evaluation: "Evaluation") -> Section:
+def _decision(evaluation: Evaluation) -> Section:
     table = evaluation.tables.net_benefit
     rows: list[Row] = []
     for key, mine in table.groupby(["architecture", "modality", "part"], sort=False):
@@ -321,7 +319,7 @@ def _decision(evaluation: "Evaluation") -> Section:
     )  # fmt: skip
 
 
-def _transfer(evaluation: "Evaluation") -> Section:
+def _transfer(evaluation: Evaluation) -> Section:
     tables = evaluation.tables
     rows = rows_of(tables.scales)
     columns = [

@@ -1,7 +1,5 @@
 """The sections on the study itself: patients, what their number can show, training, openings."""
 
-from typing import TYPE_CHECKING
-
 from evaluation.report.views import (
     Section,
     View,
@@ -14,12 +12,10 @@ from evaluation.report.views import (
     words,
 )
 from evaluation.report.views import notes as counted_notes
-
-if TYPE_CHECKING:
-    from evaluation.result import Evaluation
+from evaluation.result import Evaluation
 
 
-def patients(evaluation: "Evaluation") -> Section:
+def patients(evaluation: Evaluation) -> Section:
     """Flow and Table 1."""
     sealed = evaluation.seal.labels is None
     hidden = ("holdout_negative", "holdout_positive") if sealed else ()
@@ -63,7 +59,7 @@ def patients(evaluation: "Evaluation") -> Section:
     )  # fmt: skip
 
 
-def planning(evaluation: "Evaluation") -> Section:
+def planning(evaluation: Evaluation) -> Section:
     """Detectable differences, power, optimism."""
     rows = rows_of(evaluation.tables.planning)
     return Section(
@@ -85,7 +81,7 @@ def planning(evaluation: "Evaluation") -> Section:
     )  # fmt: skip
 
 
-def training(evaluation: "Evaluation") -> Section:
+def training(evaluation: Evaluation) -> Section:
     """Curves, and the runs that are not done."""
     runs = rows_of(evaluation.tables.runs)
     unfinished = [row for row in runs if row["state"] != "done"]
@@ -117,7 +113,7 @@ def training(evaluation: "Evaluation") -> Section:
     )  # fmt: skip
 
 
-def openings(evaluation: "Evaluation") -> Section:
+def openings(evaluation: Evaluation) -> Section:
     """The ledger of the test set."""
     seal = evaluation.seal
     hashes = ("thresholds_sha", "labels_sha", "sha")

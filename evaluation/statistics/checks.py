@@ -11,7 +11,6 @@ from evaluation.errors import EvaluationError
 
 Floats = NDArray[np.float64]
 
-
 Bools = NDArray[np.bool_]
 
 

@@ -16,12 +16,9 @@ from evaluation.statistics.logistic import fit_logistic
 
 Smoother = Literal["loess", "loess direct", "lowess", "lowess direct", "rcs"]
 
-
 SMOOTHERS: tuple[Smoother, ...] = ("loess", "loess direct", "lowess", "lowess direct", "rcs")
 
-
 _LOESS_SPAN, _LOWESS_SPAN = 0.75, 2 / 3
-
 
 _CELL = 0.2  # a cell of the tree with fewer than this share of the span is not cut
 

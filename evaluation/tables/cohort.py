@@ -13,18 +13,13 @@ from evaluation.records.study import Study
 
 DEVELOPMENT, HOLDOUT = "development", "hold-out"
 
-
 _MAX_LEVELS = 10
-
 
 _MODALITIES = {"image": "ultrasound image", "ceus": "CEUS clip"}
 
-
 _TECHNICAL = ("frames", "fps", "seconds", "width", "height")
 
-
 FLOW = ("step", "split", "modality", "rows", "patients", "events", "reason")
-
 
 CHARACTERISTICS = (
     "group", "characteristic", "level", "development", "development_negative",

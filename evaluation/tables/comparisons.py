@@ -20,15 +20,11 @@ from evaluation.tables.scores import SEALED, Cell, CellScores
 
 PRIMARY = "primary"
 
-
 OF_MODALITIES = "modalities within an architecture"
-
 
 OF_ARCHITECTURES = "architectures within a modality"
 
-
 PAIRED, AVAILABLE = "paired", "all available"
-
 
 COLUMNS = (
     "family",
@@ -56,7 +52,6 @@ COLUMNS = (
     "specificity_p",
     "reason",
 )
-
 
 _TEST_FIELDS = ("auc_a", "auc_b", "difference", "low", "high", "z", "p_value", "reason")
 

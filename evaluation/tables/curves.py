@@ -19,7 +19,6 @@ from evaluation.tables.scores import DEPLOYED, CellScores
 ACT_AT = np.arange(1, 100) / 100
 """Risks of the decision curves."""
 
-
 _NONE: NDArray[Any] = np.empty(0)
 
 

@@ -25,18 +25,13 @@ from evaluation.tables.scores import SEALED, CellScores, sigmoid
 
 YOUDEN = "youden"
 
-
 COUNTS = ("tp", "fn", "tn", "fp")
-
 
 _OTHER_FOLDS = "the other folds"
 
-
 _ALL_OOF = "all out-of-fold patients"
 
-
 _DECLARED = "declared before training"
-
 
 Thresholds = Mapping[tuple[str, str, str], float]
 """Log-odds from which a patient is called positive, by (architecture, modality, rule)."""

@@ -62,7 +62,6 @@ def _pair(both: pd.DataFrame) -> dict[str, Any]:
 
 _RUN = ["architecture", "modality", "fold", "seed", "run_id"]
 
-
 _LABELLED = ("train", "inner_val", "oof")
 
 

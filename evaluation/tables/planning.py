@@ -24,15 +24,11 @@ from evaluation.tables.scores import Cell, CellScores
 
 POWER = 0.8
 
-
 DETECTABLE = f"minimum detectable AUC difference at a power of {POWER:g}"
-
 
 PRIMARY_POWER = "power of the primary test if the out-of-fold AUCs are true"
 
-
 OPTIMISM = "expected optimism of picking the best cell"
-
 
 _DRAWS = 1_000
 

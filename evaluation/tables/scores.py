@@ -14,12 +14,9 @@ from evaluation.records.runs import Run, Sweep
 
 DEPLOYED = "deployed model"
 
-
 ENSEMBLE = "ensemble of fold models"
 
-
 SEALED = "sealed"
-
 
 Cell = tuple[str, str]
 

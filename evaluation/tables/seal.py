@@ -25,7 +25,6 @@ from evaluation.tables.scores import cell_scores
 
 _LEDGER, _LABELS, _THRESHOLDS = "unsealed.jsonl", "test_labels.parquet", "thresholds.json"
 
-
 _ENTRY = (
     "time",
     "reason",

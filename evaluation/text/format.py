@@ -1,16 +1,8 @@
 """Numbers, intervals and settings as text."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    pass
 from math import isnan
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
+from typing import Any
 
 _PRIMARY = "primary contrast"
 

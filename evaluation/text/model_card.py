@@ -1,20 +1,18 @@
 """The model card of the deployed models, in the form of the Hugging Face Hub."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import yaml
 
+from evaluation.result import Evaluation
 from evaluation.tables.operating import YOUDEN
 from evaluation.tables.scores import DEPLOYED
 from evaluation.text.format import interval, number
 from evaluation.text.sentences import headline
 
-if TYPE_CHECKING:
-    from evaluation.result import Evaluation
 
-
-def model_card(evaluation: "Evaluation") -> str | None:
+def model_card(evaluation: Evaluation) -> str | None:
     """The card as Markdown with YAML in front; None where no deployed model is done.
 
     A deployed model is the runs of fold `all` of a cell, one a seed, averaged on the log-odds.
@@ -99,7 +97,7 @@ For the authors: ethical approval, licence of the weights, and whom to ask.
 """
 
 
-def _front(evaluation: "Evaluation") -> dict[str, Any]:
+def _front(evaluation: Evaluation) -> dict[str, Any]:
     """Metadata of the Hub; the AUC of every cell, on the test set once it is open."""
     aucs = evaluation.tables.aucs
     part = "oof" if evaluation.seal.labels is None else "test"
@@ -133,11 +131,10 @@ def _front(evaluation: "Evaluation") -> dict[str, Any]:
 
 _TASK = {"image": "image-classification", "video": "video-classification"}
 
-
 _PART = {"oof": "out-of-fold", "test": "test"}
 
 
-def _results(evaluation: "Evaluation") -> str:
+def _results(evaluation: Evaluation) -> str:
     tables = evaluation.tables
     test = tables.test.set_index(["architecture", "modality"])
     points = tables.operating[

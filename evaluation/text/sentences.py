@@ -1,23 +1,16 @@
 """What an evaluation found, in sentences."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from evaluation.tables.comparisons import PAIRED, PRIMARY
-from evaluation.text.format import interval, number, p_value  # fmt: skip
-
-if TYPE_CHECKING:
-    from evaluation.result import Evaluation
 from collections import Counter
+from dataclasses import dataclass
 from math import isnan
 
+import pandas as pd
+
+from evaluation.result import Evaluation
+from evaluation.tables.comparisons import PAIRED, PRIMARY
 from evaluation.tables.planning import OPTIMISM
 from evaluation.tables.scores import DEPLOYED, SEALED
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from evaluation.result import Evaluation
+from evaluation.text.format import interval, number, p_value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +30,7 @@ class Finding:
     test: str
 
 
-def headline(evaluation: "Evaluation") -> str:
+def headline(evaluation: Evaluation) -> str:
     """The answer to the primary question in a sentence, on the test set where it is open."""
     table = evaluation.tables.comparisons
     primary = table[(table["family"] == PRIMARY) & (table["patients_used"] == PAIRED)]
@@ -58,7 +51,7 @@ def headline(evaluation: "Evaluation") -> str:
     return f"{found[0].upper()}{found[1:]}{p_value(row['p_value'])}."
 
 
-def findings(evaluation: "Evaluation") -> list[Finding]:
+def findings(evaluation: Evaluation) -> list[Finding]:
     """The selected cell of each modality."""
     cells = evaluation.tables.cells
     test = evaluation.tables.test.set_index(["architecture", "modality"])
@@ -77,7 +70,7 @@ def findings(evaluation: "Evaluation") -> list[Finding]:
     return found
 
 
-def said(evaluation: "Evaluation") -> list[str]:
+def said(evaluation: Evaluation) -> list[str]:
     """What else a reader must know before any figure."""
     told = [f"Runs: {states(evaluation)}.", *seal_sentences(evaluation)]
     told += contrast_sentences(evaluation)
@@ -92,7 +85,7 @@ def said(evaluation: "Evaluation") -> list[str]:
     return told
 
 
-def contrast_sentences(evaluation: "Evaluation") -> list[str]:
+def contrast_sentences(evaluation: Evaluation) -> list[str]:
     """The primary contrast out-of-fold and on the test set, then each family in a sentence."""
     table = evaluation.tables.comparisons
     if table.empty:
@@ -128,7 +121,7 @@ def contrast_sentences(evaluation: "Evaluation") -> list[str]:
     return told
 
 
-def caution_sentences(evaluation: "Evaluation") -> list[str]:
+def caution_sentences(evaluation: Evaluation) -> list[str]:
     """What the figures must be held against: calling everyone negative, and choosing the best."""
     operating, planning = evaluation.tables.operating, evaluation.tables.planning
     told = []
@@ -145,7 +138,7 @@ def caution_sentences(evaluation: "Evaluation") -> list[str]:
     return told
 
 
-def notes(table: "pd.DataFrame") -> list[str]:
+def notes(table: pd.DataFrame) -> list[str]:
     """Why figures of a table of cells are undefined or weak: each reason once, with its cells."""
     cells: dict[str, list[str]] = {}
     for row in table.to_dict("records"):
@@ -157,7 +150,7 @@ def notes(table: "pd.DataFrame") -> list[str]:
     ]
 
 
-def seal_sentences(evaluation: "Evaluation") -> list[str]:
+def seal_sentences(evaluation: Evaluation) -> list[str]:
     """How the hold-out stands: sealed or opened, how often, and what does not agree."""
     seal, test = evaluation.seal, evaluation.tables.test
     patients = int(test["patients"].max())
@@ -172,13 +165,13 @@ def seal_sentences(evaluation: "Evaluation") -> list[str]:
     ]
 
 
-def states(evaluation: "Evaluation") -> str:
+def states(evaluation: Evaluation) -> str:
     """`30 done` or `28 done, 1 failed, 1 pending`."""
     counts = Counter(run.state for run in evaluation.sweep.runs)
     order = ("done", "failed", "running", "pending")
     return ", ".join(f"{counts[state]} {state}" for state in order if counts[state])
 
 
-def is_deployed(evaluation: "Evaluation") -> bool:
+def is_deployed(evaluation: Evaluation) -> bool:
     """Whether any test figure is one of a deployed model, so that a threshold applies to it."""
     return bool((evaluation.tables.test["source"] == DEPLOYED).any())
