@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from evaluation.errors import EvaluationError
-from evaluation.statistics.checks import normal_quantile, same_length
+from evaluation.statistics.checks import normal_quantile, same_length, undefined
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,14 +52,14 @@ def cohen_kappa(calls_a: ArrayLike, calls_b: ArrayLike, *, level: float = 0.95) 
             "Leave out patients without a call."
         )
     if a.size == 0:
-        return Kappa(kappa=nan, low=nan, high=nan, agreement=nan, reason="no patients")
+        return undefined(Kappa, "no patients")
     # (2, 2) shares: rows the first's calls, columns the second's.
     p = np.array([[np.mean((a == i) & (b == j)) for j in (0, 1)] for i in (0, 1)])
     rows, columns = p.sum(axis=1), p.sum(axis=0)
     observed, expected = float(np.trace(p)), float(rows @ columns)
     if expected == 1:
         reason = "both make one and the same call for all: nothing beyond chance to agree on"
-        return Kappa(kappa=nan, low=nan, high=nan, agreement=observed, reason=reason)
+        return undefined(Kappa, reason, agreement=observed)
     kappa = (observed - expected) / (1 - expected)
     apart = 1 - kappa
     same = sum(p[i, i] * (1 - (rows[i] + columns[i]) * apart) ** 2 for i in (0, 1))

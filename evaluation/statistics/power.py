@@ -5,14 +5,14 @@ scores of two models on a patient correlate within its class.
 """
 
 from dataclasses import dataclass
-from math import inf, nan, sqrt
+from math import nan, sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from evaluation.errors import EvaluationError
 from evaluation.statistics.auc import placements, variance_of
-from evaluation.statistics.checks import Floats, checked, normal_quantile
+from evaluation.statistics.checks import Floats, check_share, checked, normal_quantile, undefined
 
 Placed = tuple[Floats, Floats]
 
@@ -41,40 +41,6 @@ def separation(auc: float) -> float:
     if not 0 < auc < 1:
         raise EvaluationError(f"auc must be above 0 and below 1, got {auc!r}. Give a true AUC.")
     return float(sqrt(2) * ndtri(auc))
-
-
-def single_auc_power(
-    auc: float, *, positives: float, negatives: float, level: float = 0.95
-) -> float:
-    """Power of the two-sided test that one AUC is 0.5, as `pROC::power.roc.test`.
-
-    Obuchowski & McClish 1997 (Statistics in Medicine 16:1529), with Obuchowski, Lieber & Wians 2004
-    (Clinical Chemistry 50:1118).
-
-    Raises:
-        EvaluationError: an AUC not above 0.5 and below 1, no patients of a class or a wrong level.
-    """
-    from scipy.special import ndtr
-
-    null, variance = _obuchowski(auc, positives=positives, negatives=negatives)
-    z = normal_quantile(level)
-    return float(ndtr((sqrt(positives) * (auc - 0.5) - z * sqrt(null)) / sqrt(variance)))
-
-
-def single_auc_positives(
-    auc: float, *, negatives_per_positive: float, power: float = 0.8, level: float = 0.95
-) -> float:
-    """Positives needed to tell an AUC from 0.5, as `pROC::power.roc.test`; not rounded up.
-
-    Raises:
-        EvaluationError: as `single_auc_power`, or a power not in (0, 1).
-    """
-    from scipy.special import ndtri
-
-    _check_share("power", power)
-    null, variance = _obuchowski(auc, positives=1, negatives=negatives_per_positive)
-    z, z_power = normal_quantile(level), float(ndtri(power))
-    return (z * sqrt(null) + z_power * sqrt(variance)) ** 2 / (auc - 0.5) ** 2
 
 
 def simulate_power(
@@ -136,7 +102,7 @@ def minimum_detectable_difference(
     Raises:
         EvaluationError: a value out of its range.
     """
-    _check_share("power", power)
+    check_share("power", power)
     z = normal_quantile(level)
     draw = _Pairs(positives, negatives, correlation, draws=draws, seed=seed)
     worse = draw.placed(1, auc)
@@ -147,7 +113,7 @@ def minimum_detectable_difference(
     low, high = auc, 1 - 1e-4
     if high <= low or reached(high) < power:
         reason = f"no AUC up to {high} is told from {auc:.3f} with a power of {power:g}"
-        return Simulated(value=nan, error=nan, draws=draws, reason=reason)
+        return undefined(Simulated, reason, draws=draws)
     while high - low > 5e-4:  # finer than the Monte Carlo error
         middle = (low + high) / 2
         low, high = (low, middle) if reached(middle) >= power else (middle, high)
@@ -183,7 +149,7 @@ def optimism_of_best(
     Raises:
         EvaluationError: a value out of its range.
     """
-    _check_share("correlation", correlation, ends=True)
+    check_share("correlation", correlation, ends=True)
     if models < 1 or folds < 1 or min(positives, negatives) < folds:
         raise EvaluationError(
             f"each of {folds} folds must hold a patient of each class and there must be a model, "
@@ -248,7 +214,7 @@ class _Pairs:
     def __init__(
         self, positives: int, negatives: int, correlation: float, *, draws: int, seed: int
     ) -> None:
-        _check_share("correlation", correlation, ends=True)
+        check_share("correlation", correlation, ends=True)
         if min(positives, negatives) < 2 or draws < 1:
             raise EvaluationError(
                 "positives and negatives must be 2 or more and draws 1 or more, got "
@@ -281,25 +247,3 @@ def _correlated(
     shared = rng.standard_normal((draws, count))
     own = rng.standard_normal((models, draws, count))
     return np.asarray(sqrt(correlation) * shared + sqrt(1 - correlation) * own)
-
-
-def _obuchowski(auc: float, *, positives: float, negatives: float) -> tuple[float, float]:
-    """n·variance of the AUC under the null and under the alternative, n positives."""
-    from scipy.special import ndtri
-
-    if not 0.5 < auc < 1:
-        raise EvaluationError(f"auc must be above 0.5 and below 1, got {auc!r}. Give a true AUC.")
-    if not (0 < positives < inf and 0 < negatives < inf):
-        raise EvaluationError(
-            f"positives and negatives must be above 0, got {positives!r} and {negatives!r}. "
-            "Give the size of the cohort."
-        )
-    ratio = negatives / positives
-    a = float(ndtri(auc)) * 1.414  # pROC's own rounding of √2
-    variance = 0.0099 * np.exp(-(a**2) / 2) * (5 * a**2 + 8 + (a**2 + 8) / ratio)
-    return 0.0792 * (1 + 1 / ratio), float(variance)
-
-
-def _check_share(name: str, value: float, *, ends: bool = False) -> None:
-    if not (0 <= value <= 1 if ends else 0 < value < 1):
-        raise EvaluationError(f"{name} must be between 0 and 1, got {value!r}. Give a share.")

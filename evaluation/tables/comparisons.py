@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from evaluation.records.analysis import Analysis
-from evaluation.statistics.auc import AucTest, delong_test, overlapping_test, undefined_test
+from evaluation.statistics.auc_tests import AucTest, delong_test, overlapping_test
+from evaluation.statistics.checks import undefined
 from evaluation.statistics.cross_validated import cv_auc_test, cv_overlapping_test
 from evaluation.statistics.proportions import holm, mcnemar
 from evaluation.tables.operating import Thresholds, calls
@@ -145,7 +146,7 @@ def _of_pair(
     # Label and fold are the patient's own, checked when the sweep was read.
     labels = both["label_a"]
     if sealed:
-        test = undefined_test(SEALED)
+        test = undefined(AucTest, SEALED)
     elif part == "oof":
         test = cv_auc_test(labels, both["score_a"], both["score_b"], both["fold_a"])
     else:
@@ -155,7 +156,7 @@ def _of_pair(
         return
     columns = ["patient_id", "label", "score"]
     if sealed:
-        test = undefined_test(SEALED)
+        test = undefined(AucTest, SEALED)
     elif part == "oof":
         sides = [tuple(table[name] for name in (*columns, "fold")) for table in (a, b)]
         test = cv_overlapping_test(sides[0], sides[1])  # type: ignore[arg-type]

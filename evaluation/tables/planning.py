@@ -6,13 +6,13 @@ models.
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from math import nan
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from evaluation.errors import EvaluationError
+from evaluation.statistics.checks import undefined
 from evaluation.statistics.power import (
     Simulated,
     minimum_detectable_difference,
@@ -64,7 +64,7 @@ def planning(
         try:
             found = do(positives=k, negatives=n - k, **models)
         except EvaluationError as error:  # too few patients, one model, an AUC of 1
-            found = Simulated(value=nan, error=nan, draws=0, reason=str(error))
+            found = undefined(Simulated, str(error), draws=0)
         size = _size(n, k) | {"auc": auc, "correlation": correlation} | more
         return {"quantity": quantity, "part": part} | size | vars(found)
 
