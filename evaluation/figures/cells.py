@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from evaluation.figures.style import of_style, panels
 from evaluation.result import Evaluation
+from evaluation.tables.scores import of_cell
 
 PARTS = {"oof": "out-of-fold", "test": "test"}
 """Parts with labels, and what they are called."""
@@ -29,14 +30,6 @@ def parts_of(evaluation: Evaluation) -> dict[str, str]:
     """Parts with labels, and what they are called."""
     opened = evaluation.seal.labels is not None
     return {part: name for part, name in PARTS.items() if part == "oof" or opened}
-
-
-def of_cell(
-    table: pd.DataFrame, architecture: str, modality: str, *, part: str | None = None
-) -> pd.DataFrame:
-    """The rows of a cell, and of a part."""
-    mine = (table["architecture"] == architecture) & (table["modality"] == modality)
-    return table[mine if part is None else mine & (table["part"] == part)]
 
 
 def part_panels(

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
+from math import isfinite
 from typing import Any
 
 import matplotlib as mpl
@@ -143,3 +144,14 @@ def below(figure: Figure, axes: Axes, *, columns: int = 5) -> None:
             handles, labels, loc="outside lower center", ncols=columns, frameon=False,
             handlelength=3,
         )  # fmt: skip
+
+
+def whisker(
+    axes: Axes, y: float, ends: tuple[float, float, float], look: tuple[str, str, str]
+) -> None:
+    """An estimate with its interval; `look` is marker, colour and face of the marker."""
+    shape, colour, face = look
+    value, low, high = ends
+    if isfinite(value):
+        axes.plot([low, high], [y, y], color=colour, lw=1.3)
+        axes.plot(value, y, shape, ms=4.2, mfc=face, mec=colour, mew=0.9)

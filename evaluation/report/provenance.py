@@ -7,7 +7,7 @@ from typing import Any
 
 from evaluation.report.views import View, words
 from evaluation.result import Evaluation
-from evaluation.text.format import brief, in_use
+from evaluation.text.format import brief, counted, in_use
 
 _OWN_PACKAGES = ("ceus", "numpy", "scipy", "pandas", "matplotlib")
 _SETTINGS = (
@@ -35,17 +35,12 @@ def provenance(evaluation: Evaluation) -> list[tuple[str, str]]:
     ]
     keys = dict.fromkeys(key for flat in sweep.environments.values() for key in flat)
     for key in keys:
-        found = Counter(flat.get(key, "not recorded") for flat in sweep.environments.values())
-        several = len(found) > 1
-        rows.append(
-            (
-                f"trained with: {key}",
-                ", ".join(
-                    f"{v} ({n} run{'' if n == 1 else 's'})" if several else v
-                    for v, n in sorted(found.items())
-                ),
-            )
-        )
+        values = Counter(flat.get(key, "not recorded") for flat in sweep.environments.values())
+        shown = [
+            f"{value} ({counted(runs, 'run')})" if len(values) > 1 else value
+            for value, runs in sorted(values.items())
+        ]
+        rows.append((f"trained with: {key}", ", ".join(shown)))
     rows += [
         (f"evaluated with: {name}", importlib.metadata.version(name)) for name in _OWN_PACKAGES
     ]

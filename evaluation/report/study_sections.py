@@ -5,14 +5,15 @@ from evaluation.report.views import (
     View,
     cells,
     count,
+    counted_reasons,
     figure,
     people,
+    printed,
     rows_of,
-    told,
     words,
 )
-from evaluation.report.views import notes as counted_notes
 from evaluation.result import Evaluation
+from evaluation.text.format import counted
 
 
 def patients(evaluation: Evaluation) -> Section:
@@ -25,7 +26,7 @@ def patients(evaluation: Evaluation) -> Section:
         "holdout_negative": "of these no OLNM", "holdout_positive": "of these OLNM",
     }  # fmt: skip
     columns = [words("characteristic"), words("level", "unit")]
-    columns += [told(key, title) for key, title in titles.items() if key not in hidden]
+    columns += [printed(key, title) for key, title in titles.items() if key not in hidden]
     rows = rows_of(evaluation.tables.characteristics)
     covariates = evaluation.study.covariates
     return Section(
@@ -75,7 +76,7 @@ def planning(evaluation: Evaluation) -> Section:
                 columns=[words("quantity"), words("part"), people(), count("models"),
                          figure("auc", "AUC"), figure("correlation"), figure("value"),
                          figure("error", "simulation error", 4)],
-                rows=rows, csv="planning.csv", notes=counted_notes(rows),
+                rows=rows, csv="planning.csv", notes=counted_reasons(rows),
             ),
         ),
     )  # fmt: skip
@@ -121,11 +122,10 @@ def openings(evaluation: Evaluation) -> Section:
         {**opening, "number": n} | {name: f"{str(opening[name])[:16]}…" for name in hashes}
         for n, opening in enumerate(seal.openings, start=1)
     ]
-    count_ = len(rows)
     opened = (
         "The test set is sealed: it was never opened, and its labels are not in the sweep's folder."
         if not rows
-        else f"The test set was opened {count_} time{'' if count_ == 1 else 's'}. Each line holds "
+        else f"The test set was opened {counted(len(rows), 'time')}. Each line holds "
         "a hash of itself and of the line before."
     )
     problems = [f"Does not agree with the record: {problem}." for problem in seal.problems]
