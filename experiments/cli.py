@@ -276,7 +276,7 @@ def _sweep(options: Namespace) -> int:
     code = go(sweep, extend=options.extend, wait=options.wait or options.evaluate)
     if not options.evaluate:
         return code
-    from evaluation.evaluate import remembered
+    from evaluation.remembered import remembered
 
     if text := remembered(sweep.folder):
         print(text)
@@ -349,7 +349,7 @@ def _store_of(folder: Path) -> Path:
 
 def _print_evaluation(folder: Path) -> int:
     import evaluation
-    from evaluation.evaluate import remember
+    from evaluation.remembered import remember
 
     result = evaluation.evaluate(folder)
     text = evaluation.render(result)

@@ -12,11 +12,10 @@ from importlib.resources import files
 from typing import Any
 
 import yaml
-from jinja2 import Environment, StrictUndefined
 
 from evaluation.checklists.facts import facts
 from evaluation.result import Evaluation
-from evaluation.text.format import number
+from evaluation.text.templates import templates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,9 +99,7 @@ def fill(evaluation: Evaluation) -> dict[str, list[Answered]]:
 
 def _answers(evaluation: Evaluation) -> dict[str, tuple[str, str]]:
     """By key the sentences of answers.yaml with this sweep's facts, and their evidence."""
-    environment = Environment(undefined=StrictUndefined)
-    environment.filters["number"] = number
-    known = facts(evaluation)
+    environment, known = templates(), facts(evaluation)
 
     def render(template: str) -> str:
         return environment.from_string(template).render(known)

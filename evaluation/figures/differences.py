@@ -11,7 +11,7 @@ from evaluation.figures.cells import PARTS, parts_of
 from evaluation.figures.style import COLOURS, LINE, TWO_COLUMNS, Drawing, whisker
 from evaluation.result import Evaluation
 from evaluation.tables.comparisons import PAIRED, PRIMARY
-from evaluation.text.format import bare_p, number, pair
+from evaluation.text.format import bare_p, difference, pair
 
 _HEADING = "primary contrast"
 
@@ -53,8 +53,7 @@ def forest(evaluation: Evaluation) -> Drawing:
     tested = paired[paired["p_value"].notna()]
     secondary = tested[tested["family"] != PRIMARY]
     primary = "; ".join(
-        f"primary contrast, {PARTS[row['part']]}: {pair(row)} "
-        f"{number(row['difference'])} ({number(row['low'])} to {number(row['high'])})"
+        f"primary contrast, {PARTS[row['part']]}: {pair(row)} {difference(row)}"
         for row in tested[tested["family"] == PRIMARY].to_dict("records")
     )
     message = f"{primary[:1].upper()}{primary[1:]}" or "No primary contrast could be tested"

@@ -19,7 +19,7 @@ from evaluation.report.views import (
 from evaluation.result import Evaluation
 from evaluation.tables.comparisons import PRIMARY
 from evaluation.tables.operating import YOUDEN
-from evaluation.text.format import bare_p, number, pair
+from evaluation.text.format import bare_p, difference, pair
 
 _RISKS = (0.1, 0.2, 0.3)
 
@@ -221,6 +221,4 @@ def _p(name: str, title: str) -> Column:
 
 
 def _difference(row: Row) -> str:
-    if row["difference"] is None:
-        return "–"
-    return f"{number(row['difference'])} ({number(row['low'])} to {number(row['high'])})"
+    return "–" if row["difference"] is None else difference(row)

@@ -12,7 +12,7 @@ from evaluation.figures import Drawing
 from evaluation.report.provenance import provenance, settings_view
 from evaluation.report.sections import sections
 from evaluation.result import Evaluation
-from evaluation.text.sentences import findings, headline, said
+from evaluation.text.sentences import findings, headline, preface
 
 
 def report_html(
@@ -42,7 +42,7 @@ def report_html(
         script=Markup((own / "page.js").read_text(encoding="utf-8")),
         headline=headline(evaluation),
         findings=findings(evaluation),
-        said=said(evaluation),
+        preface=preface(evaluation),
         seal=evaluation.seal,
         drawings=drawings,
         sections=sections(evaluation),

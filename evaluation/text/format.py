@@ -51,6 +51,11 @@ def interval(value: float, low: float, high: float) -> str:
     return number(value) + ("" if isnan(low) else f" ({number(low)}–{number(high)})")
 
 
+def difference(row: Mapping[Any, Any]) -> str:
+    """`0.134 (0.085 to 0.182)` of a row of the comparisons; signs make a dash hard to read."""
+    return f"{number(row['difference'])} ({number(row['low'])} to {number(row['high'])})"
+
+
 def ends(values: pd.Series, digits: int = 3) -> str:
     """`0.701 and 0.912`: the lowest and the highest of several figures."""
     return f"{number(values.min(), digits)} and {number(values.max(), digits)}"
