@@ -148,8 +148,8 @@ def _downloaded(net: Any) -> dict[str, Tensor]:
     """The weights that timm has for `net`, as they are in the file."""
     state: dict[str, Tensor] = {}
 
-    def keep(found: dict[str, Tensor], net: nn.Module) -> dict[str, Tensor]:
-        state.update(found)
+    def keep(checkpoint: dict[str, Tensor], net: nn.Module) -> dict[str, Tensor]:
+        state.update(checkpoint)
         return net.state_dict()
 
     cfg = {**net.pretrained_cfg, "classifier": None}

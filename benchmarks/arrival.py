@@ -30,9 +30,9 @@ def measure(
     """Make a phantom, prepare it and print how far the arrivals found lie from the true ones.
 
     Args:
-        preset: Of the phantom.
+        preset: Name of the phantom's preset.
         patients: How many; one in twelve has a second clip.
-        seed: Of the phantom.
+        seed: Seed of the phantom.
         canvas: Side of the stored frames, pixels.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -41,12 +41,13 @@ def measure(
         truth = json.loads((table.parent / "truth.json").read_text())
         clips = store.items[store.items["modality"] == "ceus"]
         errors = arrival_errors(clips, truth)
-    found = errors[np.isfinite(errors)]
-    near = int((np.abs(found) <= _TOLERANCE_S).sum())
+    offsets = errors[np.isfinite(errors)]
+    near = int((np.abs(offsets) <= _TOLERANCE_S).sum())
     print(
         f"{preset}, seed {seed}, canvas {canvas}: {len(errors)} clips, arrival found in "
-        f"{len(found)}, within {_TOLERANCE_S} s in {near} ({100 * near / len(errors):.1f} %); "
-        f"error median {np.median(found):+.2f}, range {found.min():+.2f} to {found.max():+.2f} s"
+        f"{len(offsets)}, within {_TOLERANCE_S} s in {near} ({100 * near / len(errors):.1f} %); "
+        f"error median {np.median(offsets):+.2f}, range {offsets.min():+.2f} to "
+        f"{offsets.max():+.2f} s"
     )
 
 

@@ -48,7 +48,7 @@ def time_delong(
         sizes: Numbers of patients, the smallest first.
         repeats: Rounds over all sizes; the median is given.
         definition: Whether to time the definition too, at the smallest size.
-        seed: Of the scores.
+        seed: Seed of the scores.
     """
     rng = np.random.default_rng(seed)
     jobs: dict[tuple[str, int], Callable[[], object]] = {}
@@ -59,13 +59,13 @@ def time_delong(
         jobs["delong_test", size] = partial(delong_test, labels, a, b)
         if definition and size == sizes[0]:
             jobs["by definition", size] = partial(_by_definition, labels, a, b)
-    found: dict[tuple[str, int], list[float]] = {key: [] for key in jobs}
+    seconds_by_job: dict[tuple[str, int], list[float]] = {key: [] for key in jobs}
     for _ in range(repeats):
         for key, job in jobs.items():
             begun = time.perf_counter()
             job()
-            found[key].append(time.perf_counter() - begun)
-    return [Timing(*key, median(seconds), repeats) for key, seconds in found.items()]
+            seconds_by_job[key].append(time.perf_counter() - begun)
+    return [Timing(*key, median(seconds), repeats) for key, seconds in seconds_by_job.items()]
 
 
 def _by_definition(y: Values, a: Values, b: Values) -> float:

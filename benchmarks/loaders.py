@@ -35,11 +35,11 @@ class _Clips(Dataset[torch.Tensor]):
 def run(folder: Path) -> Section:
     """Times them."""
     material = Material(folder)
-    found, skipped = readers()
+    readers_by_name, skipped = readers()
     wanted = material.wanted(_CLIPS, seed=2)
     cases: dict[str, Callable[[], object]] = {_OURS: partial(_ours, material, wanted)}
     counts = {_OURS: _CLIPS}
-    for name, read in found.items():
+    for name, read in readers_by_name.items():
         some = wanted[: _SLOW.get(name, _CLIPS)]
         for workers in (0, 1, 2) if name == "decord" else (2,):
             label = f"DataLoader, {name}, {workers} workers"

@@ -77,8 +77,8 @@ def by_opencv(path: Path, indices: Indices) -> torch.Tensor:
     capture = cv2.VideoCapture(str(path))
     wanted, frames, number = set(indices.tolist()), [], 0
     while True:
-        found, frame = capture.read()
-        if not found:
+        is_read, frame = capture.read()
+        if not is_read:
             break
         if number in wanted:
             frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
@@ -89,7 +89,7 @@ def by_opencv(path: Path, indices: Indices) -> torch.Tensor:
 
 def readers() -> tuple[dict[str, Read], list[str]]:
     """Those that are installed, by name; and of the others, why not."""
-    found: dict[str, Read] = {"decord": by_decord, "PyAV, seeking": by_pyav}
+    readers_by_name: dict[str, Read] = {"decord": by_decord, "PyAV, seeking": by_pyav}
     skipped = []
     for module, named in {
         "torchcodec": {
@@ -104,5 +104,5 @@ def readers() -> tuple[dict[str, Read], list[str]]:
             reason = str(error).strip().splitlines()[0][:80]
             skipped.append(f"{module} ({reason}); `pip install 'ceus[bench]'`, and FFmpeg")
         else:
-            found |= named
-    return found, skipped
+            readers_by_name |= named
+    return readers_by_name, skipped

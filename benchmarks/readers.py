@@ -18,14 +18,14 @@ _OURS = "ceus, a batch"
 def run(folder: Path) -> Section:
     """Times them."""
     material = Material(folder)
-    found, skipped = readers()
-    source = _on_file(material.source, found, material.wanted(1, seed=1), rounds=2)
+    readers_by_name, skipped = readers()
+    source = _on_file(material.source, readers_by_name, material.wanted(1, seed=1), rounds=2)
     ours = ClipReader(material.store)
     wanted = material.wanted(_BATCH, seed=1)
     requests = [(material.item, indices) for indices in wanted]
     stored = _on_file(
         material.plain,
-        found,
+        readers_by_name,
         wanted,
         rounds=3,
         more={
@@ -71,7 +71,7 @@ def run(folder: Path) -> Section:
 
 def _on_file(
     file: Path,
-    found: dict[str, Read],
+    readers_by_name: dict[str, Read],
     wanted: list[Indices],
     *,
     rounds: int,
@@ -83,5 +83,5 @@ def _on_file(
         for indices in wanted:
             read(file, indices)
 
-    cases = {name: partial(read_all, read) for name, read in found.items()}
+    cases = {name: partial(read_all, read) for name, read in readers_by_name.items()}
     return interleave((more or {}) | cases, rounds=rounds)

@@ -220,8 +220,8 @@ def _sweep(store: Path, *, devices: int, modality: str) -> tuple[float, list[flo
             capture_output=True,
             env=os.environ | {"WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"},
         )
-        found = _read(stamps)
-    runs = [found[at : at + 3] for at in range(0, len(found), 3)]
+        times = _read(stamps)
+    runs = [times[at : at + 3] for at in range(0, len(times), 3)]
     gaps = [after[0]["time"] - before[2]["time"] for before, after in pairwise(runs)]
     speeds = [
         devices * trained["steps"] / (trained["time"] - first["time"]) for first, trained, _ in runs

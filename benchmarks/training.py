@@ -74,11 +74,11 @@ def _waiting(store: Path, architecture: str) -> tuple[float, float]:
 def _memory(store: Path) -> tuple[float, float]:
     _, _, data = build(_config(store, "resnet"))
     loader = data.train_dataloader()
-    found = []
+    memory_by_epoch = []
     for epoch in range(_EPOCHS):
         loader.sampler.set_epoch(epoch)
         for batch in loader:
             data.on_after_batch_transfer(batch, 0)
         gc.collect()
-        found.append(memory_mib())
-    return found[4], found[-1]
+        memory_by_epoch.append(memory_mib())
+    return memory_by_epoch[4], memory_by_epoch[-1]

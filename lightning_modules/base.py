@@ -122,8 +122,8 @@ class PatientClassifier(LightningModule):
         """An encoder's `(B, F)` of its input, in the precision and memory order set."""
         if self.channels_last:
             pixels = pixels.contiguous(memory_format=channels_last_format(pixels.ndim))
-        found: Tensor = encoder(pixels)
-        return found
+        features: Tensor = encoder(pixels)
+        return features
 
     def score(self, head: nn.Module, *inputs: Tensor) -> Tensor:
         """A head's output in the precision of the weights, also inside a mixed one.
@@ -209,9 +209,9 @@ class PatientClassifier(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW over encoders and head, with and without decay; warm-up, then a cosine, by step."""
         rates = {
-            id(parameter): self.encoder_lr * self.layer_decay ** (above / max(1, len(found) - 1))
-            for found in map(blocks, self.encoders())
-            for above, block in enumerate(reversed(found))
+            id(parameter): self.encoder_lr * self.layer_decay ** (above / max(1, len(stack) - 1))
+            for stack in map(blocks, self.encoders())
+            for above, block in enumerate(reversed(stack))
             for parameter in block
         }
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}

@@ -13,32 +13,32 @@ def blocks(network: nn.Module) -> list[list[nn.Parameter]]:
     A block is a part of the network that is no mere list of parts; single layers in a row, as a
     convolution and its norm, are one block. So ResNet-50 has its stem and 16 residual blocks.
     """
-    found: list[list[nn.Parameter]] = []
+    groups: list[list[nn.Parameter]] = []
     seen: set[int] = set()
     after_layer = False
     for part, single in _parts(network):
         own = [p for p in part if id(p) not in seen]  # a shared one belongs where it is used first
         seen |= {id(p) for p in own}
         if single and after_layer:
-            found[-1] += own
+            groups[-1] += own
         elif own:
-            found.append(own)
+            groups.append(own)
         after_layer = single
-    return found
+    return groups
 
 
 def _parts(module: nn.Module) -> list[tuple[list[nn.Parameter], bool]]:
     """Parameters of each part in order, and whether it is a single layer."""
     own = list(module.parameters(recurse=False))
-    found = [(own, True)] if own else []
+    groups = [(own, True)] if own else []
     children = [child for child in module.children() if next(child.parameters(), None) is not None]
     for child in children:
         single = next(child.children(), None) is None
         if not single and (isinstance(child, _LISTS) or len(children) == 1):
-            found += _parts(child)
+            groups += _parts(child)
         else:
-            found.append((list(child.parameters()), single))
-    return found
+            groups.append((list(child.parameters()), single))
+    return groups
 
 
 def channels_last_format(ndim: int) -> torch.memory_format:

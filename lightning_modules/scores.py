@@ -42,11 +42,11 @@ def gather_rows(rows: Sequence[Mapping[str, list[Any]]]) -> pd.DataFrame:
     Returns:
         The columns of `rows_of`, one line a row.
     """
-    mine = {c: [value for part in rows for value in part[c]] for c in COLUMNS}
-    parts: list[Any] = [mine]
+    own_columns = {c: [value for part in rows for value in part[c]] for c in COLUMNS}
+    parts: list[Any] = [own_columns]
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         parts = [None] * torch.distributed.get_world_size()
-        torch.distributed.all_gather_object(parts, mine)
+        torch.distributed.all_gather_object(parts, own_columns)
     table = pd.concat([pd.DataFrame(part, columns=list(COLUMNS)) for part in parts])
     return table.drop_duplicates("row_key").sort_values("row_key", ignore_index=True)
 

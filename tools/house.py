@@ -60,7 +60,8 @@ FLOORS: dict[str, list[set[str]]] = {
         {"tracking", "sweeps"},
         {"training"},
         {"launchers"},
-        {"cli", "warm"},
+        {"commands", "options", "warm"},
+        {"cli"},
         {"__main__"},
     ],
 }

@@ -26,6 +26,12 @@ from datamodules.errors import DataError
 
 STORE_FORMAT = 3
 
+ITEM_COLUMNS = (
+    "item_id", "patient_id", "label", "modality", "frames", "fps", "seconds", "width", "height",
+    "source_sha", "item_sha", "warnings", "split", "arrival_s", "peak_s", "arrival_confidence",
+)  # fmt: skip
+"""Columns of `cohort.parquet` that `ceus prepare` makes; all others are covariates."""
+
 
 class Store:
     """A prepared cohort, read only.
@@ -127,3 +133,8 @@ class Store:
     @cached_property
     def _modality(self) -> dict[str, str]:
         return dict(zip(self.items["item_id"], self.items["modality"], strict=True))
+
+    @property
+    def covariates(self) -> list[str]:
+        """Columns of the cohort table that the user asked to keep."""
+        return [str(name) for name in self.items if name not in ITEM_COLUMNS]

@@ -9,29 +9,9 @@ import numpy as np
 import pandas as pd
 
 from evaluation.errors import EvaluationError
-from evaluation.records.analysis import Analysis, read_analysis
-
-PARTS = ("train", "inner_val", "oof", "test")
-"""The parts of a prediction table; a run of fold "all" has no "oof"."""
-
-
-_COLUMNS = [
-    "run_id",
-    "architecture",
-    "modality",
-    "fold",
-    "seed",
-    "part",
-    "patient_id",
-    "label",
-    "logit",
-    "probability",
-    "n_items",
-    "config_sha",
-    "split_sha",
-    "store_sha",
-    "checkpoint_sha",
-]
+from evaluation.records.analysis import Analysis
+from evaluation.records.listing import ListedRun, read_listing
+from evaluation.records.schema import PARTS, PREDICTION_COLUMNS, RUN_COLUMNS, STATES, State
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +24,8 @@ class Run:
         modality: As in the configuration.
         fold: "0", "1", … or "all".
         seed: Of the training.
-        state: "pending", "running", "done" or "failed".
-        reason: Why it failed; "" otherwise.
+        state: As its status says.
+        reason: Why it failed or was interrupted; "" otherwise.
     """
 
     run_id: str
@@ -53,7 +33,7 @@ class Run:
     modality: str
     fold: str
     seed: int
-    state: str
+    state: State
     reason: str
 
 
@@ -65,7 +45,7 @@ class Sweep:
         path: The folder.
         name: Of the sweep.
         runs: All listed runs, in the order of the list.
-        predictions: Rows of all done runs (DESIGN, predictions table) and one column more,
+        predictions: Rows of all done runs (docs/design.md, "Predictions table") and a column
             `score`: the log-odds of the row's probability, at full precision.
         shas: `split_sha` and `store_sha`, the same in all done runs.
         environments: `environment.json` of each done run that has one, flat, by run_id.
@@ -92,14 +72,11 @@ def read_sweep(sweep_dir: Path) -> Sweep:
             or runs disagree on labels, patients, split or store.
     """
     sweep_dir = Path(sweep_dir)
-    listing = _read_json(sweep_dir / "sweep.json", "Give the folder of a sweep, runs/NAME.")
-    runs = tuple(_read_run(sweep_dir, entry) for entry in listing.get("runs", ()))
-    if not runs:
-        raise EvaluationError(f"sweep.json must list runs, got none ({sweep_dir}).")
-    listed: dict[tuple[str, str, str, int], str] = {}
-    for run in runs:
-        cell = (run.architecture, run.modality, run.fold, run.seed)
-        if (other := listed.setdefault(cell, run.run_id)) != run.run_id:
+    listing = read_listing(sweep_dir)
+    runs = tuple(_read_run(sweep_dir, run) for run in listing.runs)
+    first_of_cell: dict[tuple[str, str, str, int], str] = {}
+    for run in listing.runs:
+        if (other := first_of_cell.setdefault(run.cell, run.run_id)) != run.run_id:
             raise EvaluationError(
                 f"a sweep must list each architecture, modality, fold and seed once, got {other} "
                 f"and {run.run_id} ({sweep_dir}). Runs that differ in another setting are not one "
@@ -119,7 +96,7 @@ def read_sweep(sweep_dir: Path) -> Sweep:
     _check_folds(predictions)
     return Sweep(
         path=sweep_dir,
-        name=str(listing.get("name", sweep_dir.name)),
+        name=listing.name,
         runs=runs,
         predictions=predictions,
         shas=shas,
@@ -128,36 +105,26 @@ def read_sweep(sweep_dir: Path) -> Sweep:
             for run in done
             if (path := sweep_dir / run.run_id / "environment.json").exists()
         },
-        analysis=read_analysis(listing.get("analysis", {})),
+        analysis=listing.analysis,
     )
 
 
-def _read_run(sweep_dir: Path, entry: dict[str, Any]) -> Run:
-    missing = {"run_id", "architecture", "modality", "fold", "seed"} - set(entry)
-    if missing:
-        raise EvaluationError(
-            f"each run in sweep.json must have {', '.join(sorted(missing))}, got {entry!r} "
-            f"({sweep_dir}). Make the list again by calling the sweep."
-        )
-    run_id = str(entry["run_id"])
-    path = sweep_dir / run_id / "status.json"
+def _read_run(sweep_dir: Path, run: ListedRun) -> Run:
+    path = sweep_dir / run.run_id / "status.json"
+    again = "Delete the file to have the run done again."
     status: dict[str, Any] = {"state": "pending"}
     if path.exists():
-        status = _read_json(path, "Delete it to have the run done again.")
+        status = _read_json(path, again)
     state = status.get("state")
-    if state not in ("pending", "running", "done", "failed"):
+    if state not in STATES:
         raise EvaluationError(
-            f"state must be pending, running, done or failed, got {state!r} ({path}). "
-            "Delete the file to have the run done again."
+            f"state must be one of {', '.join(STATES)}, got {state!r} ({path}). {again}"
         )
+    ended_badly = state in ("failed", "interrupted", "killed")
     return Run(
-        run_id=run_id,
-        architecture=str(entry["architecture"]),
-        modality=str(entry["modality"]),
-        fold=str(entry["fold"]),
-        seed=int(entry["seed"]),
+        **{name: getattr(run, name) for name in RUN_COLUMNS},
         state=state,
-        reason=str(status.get("reason") or "no reason recorded") if state == "failed" else "",
+        reason=str(status.get("reason") or "no reason recorded") if ended_badly else "",
     )
 
 
@@ -165,9 +132,9 @@ def _read_predictions(run_dir: Path, run: Run) -> pd.DataFrame:
     path = run_dir / "predictions.parquet"
     redo = f"Delete {run_dir.name}/status.json and call the sweep again."
 
-    def require(holds: bool, rule: str, found: object) -> None:
+    def require(holds: bool, rule: str, actual: object) -> None:
         if not holds:
-            raise EvaluationError(f"{rule}, got {found} ({path}). {redo}")
+            raise EvaluationError(f"{rule}, got {actual} ({path}). {redo}")
 
     require(path.exists(), "a run that is done must have its predictions", "no file")
     try:
@@ -176,12 +143,12 @@ def _read_predictions(run_dir: Path, run: Run) -> pd.DataFrame:
         raise EvaluationError(
             f"predictions must be a Parquet file ({path}: {error}). {redo}"
         ) from error
-    missing = [name for name in _COLUMNS if name not in table]
+    missing = [name for name in PREDICTION_COLUMNS if name not in table]
     require(not missing, "predictions must have all columns", f"none named {', '.join(missing)}")
-    table = table[_COLUMNS].assign(fold=table["fold"].astype(str))
-    for name in ("run_id", "architecture", "modality", "fold", "seed"):
-        found = set(table[name]) - {getattr(run, name)}
-        require(not found, f"{name} must be {getattr(run, name)!r} as listed", found)
+    table = table[list(PREDICTION_COLUMNS)].assign(fold=table["fold"].astype(str))
+    for name in RUN_COLUMNS:
+        others = set(table[name]) - {getattr(run, name)}
+        require(not others, f"{name} must be {getattr(run, name)!r} as listed", others)
     parts = set(table["part"])
     require(parts <= set(PARTS), f"part must be one of {', '.join(PARTS)}", parts - set(PARTS))
     scored_out_of_fold = "oof" in parts
@@ -234,17 +201,17 @@ def _shift(logit: np.ndarray, probability: np.ndarray) -> float:
 
 
 def _single(predictions: pd.DataFrame, name: str) -> str:
-    found: dict[str, set[str]] = {}
+    runs_by_sha: dict[str, set[str]] = {}
     for run_id, sha in predictions[["run_id", name]].drop_duplicates().itertuples(index=False):
-        found.setdefault(str(sha), set()).add(run_id)
-    if len(found) > 1:
-        sha, runs = min(found.items(), key=lambda item: (len(item[1]), item[0]))
+        runs_by_sha.setdefault(str(sha), set()).add(run_id)
+    if len(runs_by_sha) > 1:
+        sha, runs = min(runs_by_sha.items(), key=lambda item: (len(item[1]), item[0]))
         raise EvaluationError(
-            f"{name} must be the same in all runs, got {len(found)} values ({sha} in "
+            f"{name} must be the same in all runs, got {len(runs_by_sha)} values ({sha} in "
             f"{_some(runs)}). Results on another {name.removesuffix('_sha')} are another sweep; "
             "run these again."
         )
-    return next(iter(found))
+    return next(iter(runs_by_sha))
 
 
 def _check_labels(predictions: pd.DataFrame) -> None:
@@ -271,8 +238,8 @@ def _check_folds(predictions: pd.DataFrame) -> None:
     for part, by in (("oof", ["modality", "fold"]), ("test", ["modality"])):
         rows = predictions[predictions["part"] == part]
         first: dict[Any, tuple[str, frozenset[str]]] = {}
-        for (*where, run_id), mine in rows.groupby([*by, "run_id"]):
-            patients = frozenset(mine["patient_id"])
+        for (*where, run_id), rows_of_run in rows.groupby([*by, "run_id"]):
+            patients = frozenset(rows_of_run["patient_id"])
             other, expected = first.setdefault(tuple(where), (str(run_id), patients))
             if patients != expected:
                 raise EvaluationError(

@@ -17,12 +17,7 @@ import yaml
 
 from evaluation.errors import EvaluationError
 from evaluation.records.runs import Run, Sweep
-
-_ITEM_COLUMNS = {
-    "item_id", "patient_id", "label", "modality", "frames", "fps", "seconds", "width", "height",
-    "source_sha", "item_sha", "warnings", "split", "arrival_s",
-}  # fmt: skip
-
+from evaluation.records.schema import RUN_COLUMNS
 
 _CURVES = ("train_loss", "inner_bce", "inner_auroc")
 
@@ -35,7 +30,7 @@ class Study:
         items: `cohort.parquet`, one row an item, sealed labels NA; None if the sweep has none.
         skipped: Rows of the cohort table that were left out: line, reason, modality, lost_patient.
         quality: How items were taken and kept, one row an item; None if not recorded.
-        design: `design.json`: canvas and split; {} if not recorded.
+        design: `design.json`: canvas, covariates and split; {} if not recorded.
         settings: Resolved configuration of the first run of each cell, by (architecture, modality).
         curves: `metrics.csv` of all runs: run_id, architecture, modality, fold, seed, epoch and
             train_loss, inner_bce, inner_auroc.
@@ -62,9 +57,9 @@ class Study:
 
     @property
     def covariates(self) -> list[str]:
-        """Columns of the cohort that the study asked to keep."""
-        columns = [] if self.items is None else list(self.items)
-        return [str(name) for name in columns if name not in _ITEM_COLUMNS]
+        """Columns of the cohort table that the study asked to keep, as its store says."""
+        columns = set() if self.items is None else set(self.items)
+        return [str(name) for name in self.design.get("covariates", ()) if name in columns]
 
 
 def read_study(sweep: Sweep) -> Study:
@@ -87,13 +82,13 @@ def read_study(sweep: Sweep) -> Study:
 
 
 def _settings(sweep: Sweep) -> dict[tuple[str, str], Mapping[str, Any]]:
-    found: dict[tuple[str, str], Mapping[str, Any]] = {}
+    settings: dict[tuple[str, str], Mapping[str, Any]] = {}
     for run in sweep.runs:
         cell = (run.architecture, run.modality)
         path = sweep.path / run.run_id / "config.yaml"
-        if cell not in found and path.is_file():
-            found[cell] = _read(_yaml, path) or {}
-    return found
+        if cell not in settings and path.is_file():
+            settings[cell] = _read(_yaml, path) or {}
+    return settings
 
 
 def _curves(sweep: Sweep) -> pd.DataFrame:
@@ -102,7 +97,7 @@ def _curves(sweep: Sweep) -> pd.DataFrame:
         path = sweep.path / run.run_id / "metrics.csv"
         if run.state == "done" and path.is_file():
             tables += _read(lambda p, run=run: _curve(p, run), path)
-    names = ("run_id", "architecture", "modality", "fold", "seed", "epoch", *_CURVES)
+    names = (*RUN_COLUMNS, "epoch", *_CURVES)
     return pd.DataFrame(tables, columns=names)
 
 
@@ -115,8 +110,7 @@ def _curve(path: Path, run: Run) -> list[dict[str, Any]]:
             figures = {name: float(row[name]) for name in _CURVES if row.get(name)}
             if figures:  # learning rates are logged without an epoch
                 epochs.setdefault(int(row["epoch"]), {}).update(figures)
-    names = {name: getattr(run, name) for name in ("run_id", "architecture", "modality")}
-    names |= {"fold": run.fold, "seed": run.seed}
+    names = {name: getattr(run, name) for name in RUN_COLUMNS}
     undefined = dict.fromkeys(_CURVES, np.nan)
     return [names | {"epoch": epoch} | undefined | epochs[epoch] for epoch in sorted(epochs)]
 
@@ -124,30 +118,23 @@ def _curve(path: Path, run: Run) -> list[dict[str, Any]]:
 def training_table(study: Study) -> pd.DataFrame:
     """One row a run: epochs trained, the epoch chosen (lowest inner BCE) and its figures."""
     rows = []
-    for run_id, mine in study.curves.groupby("run_id", sort=False):
-        watched = mine.dropna(subset="inner_bce")
+    for _, epochs in study.curves.groupby("run_id", sort=False):
+        watched = epochs.dropna(subset="inner_bce")
         if watched.empty:
             continue
         best = watched.sort_values("inner_bce", kind="stable").to_dict("records")[0]
-        names = ("architecture", "modality", "fold", "seed")
         rows.append(
             {
-                "run_id": run_id,
-                **{name: best[name] for name in names},
-                "epochs": int(mine["epoch"].max()) + 1,
+                **{name: best[name] for name in RUN_COLUMNS},
+                "epochs": int(epochs["epoch"].max()) + 1,
                 "chosen_epoch": int(best["epoch"]) + 1,
-                "train_loss": best["train_loss"],
-                "inner_bce": best["inner_bce"],
-                "inner_auroc": best["inner_auroc"],
-                "last_train_loss": mine["train_loss"].iloc[-1],
+                **{name: best[name] for name in _CURVES},
+                "last_train_loss": epochs["train_loss"].iloc[-1],
                 "last_inner_bce": watched["inner_bce"].iloc[-1],
             }
         )
-    columns = (
-        "run_id", "architecture", "modality", "fold", "seed", "epochs", "chosen_epoch",
-        "train_loss", "inner_bce", "inner_auroc", "last_train_loss", "last_inner_bce",
-    )  # fmt: skip
-    return pd.DataFrame(rows, columns=columns)
+    last = ("last_train_loss", "last_inner_bce")
+    return pd.DataFrame(rows, columns=(*RUN_COLUMNS, "epochs", "chosen_epoch", *_CURVES, *last))
 
 
 def _csv(path: Path) -> pd.DataFrame | None:

@@ -6,6 +6,7 @@ from math import isnan
 
 import pandas as pd
 
+from evaluation.records.schema import STATES
 from evaluation.result import Evaluation
 from evaluation.tables.comparisons import PAIRED, PRIMARY
 from evaluation.tables.planning import OPTIMISM
@@ -174,8 +175,7 @@ def seal_sentences(evaluation: Evaluation) -> list[str]:
 def states(evaluation: Evaluation) -> str:
     """`30 done` or `28 done, 1 failed, 1 pending`."""
     counts = Counter(run.state for run in evaluation.sweep.runs)
-    order = ("done", "failed", "running", "pending")
-    return ", ".join(f"{counts[state]} {state}" for state in order if counts[state])
+    return ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
 
 
 def is_deployed(evaluation: Evaluation) -> bool:

@@ -1,28 +1,24 @@
-"""What of a configuration changes the result, and so the run's id."""
+"""What of a configuration changes the result: by sections, less where and how it is computed."""
 
 import copy
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-# What may differ between two runs that are the same work: devices, workers, paths, logging, how
-# frames are decoded and kept.
-_NOT_IN_ID = {
-    "study": {
-        "store",
-        "runs",
-        "sweep",
-        "sizes",
-        "num_threads",
-        "decode",
-        "cache",
-        "cache_gb",
-        "last_every",
-        "stall_minutes",
-        "wandb",
-    },
+from omegaconf import DictConfig, OmegaConf
+
+SECTIONS = ("model", "data", "trainer", "seed_everything")
+"""Counted as they stand, less `_ELSEWHERE`."""
+
+PROTOCOL = ("warm_start", "freeze_epochs", "ema_decay", "matmul_precision", "patience")
+"""Keys of `study:` that are counted: code reads them while a run is trained."""
+
+# Devices, workers, paths, logging, how frames are decoded and kept: the same work all the same.
+_ELSEWHERE = {
     "data": {"store", "num_threads", "decode", "cache", "cache_gb"},
     "trainer": {
         "accelerator",
@@ -35,37 +31,90 @@ _NOT_IN_ID = {
         "log_every_n_steps",
     },
 }
+_INNERMOST = re.compile(r"\$\{([^${}]+)\}")
 
 
 def what_counts(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a configuration that changes the result, and so the run's id."""
-    counts = copy.deepcopy(dict(config))
-    for room, names in _NOT_IN_ID.items():
-        settings = counts.get(room, {})
+    """The part of a resolved configuration that changes the result, and so the run's id.
+
+    Weights named by a path count by their content, a run to start from by its id.
+    """
+    study = {key: config["study"].get(key) for key in PROTOCOL}
+    if isinstance(start := study["warm_start"], Mapping):
+        study["warm_start"] = {name: Path(run).name for name, run in start.items()}
+    if config["study"]["modality"] != "combined":
+        study["warm_start"] = None
+    counted: dict[str, Any] = _weights_by_content(_sections(config) | {"study": study})
+    return counted
+
+
+def sha_of(value: Any) -> str:
+    """SHA-256 of a value of plain types, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def matters(key: str, config: DictConfig) -> bool:
+    """Whether a setting has a say in the result of a configuration.
+
+    Args:
+        key: Dotted path of the setting, as `study.head` or `model.init_args.pos_weight`.
+        config: Not resolved: its `${...}` tell where a key of `study:` is placed.
+    """
+    section, *names = key.split(".")
+    if section != "study":
+        return next(n for n in names if n != "init_args") not in _ELSEWHERE.get(section, ())
+    if names[0] in PROTOCOL:
+        return names[0] != "warm_start" or config.study.modality == "combined"
+    plain: Any = OmegaConf.to_container(config, resolve=False)
+    return names[0] in set(_placed(_sections(plain), config))
+
+
+def _sections(config: Mapping[str, Any]) -> dict[str, Any]:
+    counted = {name: copy.deepcopy(config[name]) for name in SECTIONS if name in config}
+    for section, names in _ELSEWHERE.items():
+        settings = counted.get(section) or {}
         for name in names:
             settings.pop(name, None)
-            settings.get("init_args", {}).pop(name, None)
-    # A run that this one starts from counts by its id, not by where it lies.
-    start = counts["study"].get("warm_start")
-    if isinstance(start, Mapping):
-        counts["study"]["warm_start"] = {name: Path(run).name for name, run in start.items()}
-    if counts["study"]["modality"] != "combined":
-        counts["study"]["warm_start"] = None
-    # A path that names weights stands for their content, not for where they lie.
-    return cast("dict[str, Any]", _weights_by_content(counts))
+            if isinstance(arguments := settings.get("init_args"), dict):
+                arguments.pop(name, None)
+    return counted
+
+
+def _placed(node: Any, config: DictConfig) -> Iterator[str]:
+    """Keys of `study:` that a node's `${...}` lead to, directly or through each other."""
+    if isinstance(node, dict | list):
+        for value in node.values() if isinstance(node, dict) else node:
+            yield from _placed(value, config)
+    elif isinstance(node, str):
+        text = node
+        while reference := _INNERMOST.search(text):
+            path = reference[1]
+            if path.startswith("study."):
+                yield path.split(".")[1]
+            yield from _placed(_raw(config, path), config)
+            value = OmegaConf.select(config, path)
+            text = text.replace(reference[0], "" if OmegaConf.is_config(value) else str(value))
+
+
+def _raw(config: DictConfig, path: str) -> Any:
+    """What stands at a path, its own `${...}` left as they are."""
+    parent, _, name = path.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
+    plain: Any = OmegaConf.to_container(node, resolve=False) if OmegaConf.is_config(node) else {}
+    return plain.get(name) if isinstance(plain, dict) else None
 
 
 def _weights_by_content(node: Any) -> Any:
     if isinstance(node, dict):
         return {
-            key: hashlib.sha256(Path(value).read_bytes()).hexdigest()
-            if key == "pretrained" and isinstance(value, str) and Path(value).is_file()
+            key: _file_sha(path, path.stat().st_mtime_ns, path.stat().st_size)
+            if key == "pretrained" and isinstance(value, str) and (path := Path(value)).is_file()
             else _weights_by_content(value)
             for key, value in node.items()
         }
     return [_weights_by_content(value) for value in node] if isinstance(node, list) else node
 
 
-def sha_of(value: Any) -> str:
-    """SHA-256 of a value of plain types, whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+@lru_cache(maxsize=64)
+def _file_sha(path: Path, modified: int, size: int) -> str:  # noqa: ARG001  of this version
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -16,43 +16,10 @@ from typing import Any
 
 import yaml
 
-from experiments.config.compose import compose
-from experiments.config.identity import what_counts
-from experiments.errors import ConfigError
-
-CELL = ("architecture", "modality", "fold", "seed")
-"""Axes that a run is named for by itself."""
-
-
-# Keys of study: that reach a run only where a YAML file places them in its model or data.
-_PLACED = (
-    "size",
-    "sizes",
-    "image_encoder",
-    "video_encoder",
-    "image_size",
-    "video_size",
-    "num_frames",
-    "image_mean",
-    "image_std",
-    "video_mean",
-    "video_std",
-    "encoder_lr",
-    "head_lr",
-    "batch_size",
-    "eval_batch_size",
-    "train_sampling",
-    "eval_sampling",
-    "augment",
-    "head",
-    "modality_dropout",
-    "class_sampling",
-    "pos_weight",
-    "layer_decay",
-    "channels_last",
-    "fused_optimizer",
-    "compile_backend",
-)
+from evaluation.records.schema import CELL
+from experiments.config.compose import compose, merge
+from experiments.config.identity import matters
+from experiments.config.study import full_key
 
 
 def compose_cell(common: Sequence[str], cell: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,20 +53,8 @@ def as_text(value: Any) -> str:
 
 
 @lru_cache(maxsize=256)
-def _matters(key: str, start: tuple[str, ...]) -> bool:
-    """Whether a key reaches the model, the data or the training of a configuration."""
-    try:
-        one, other = (_effect(compose([*start, f"{key}={probe}"])) for probe in ("1", "2"))
-    except ConfigError:  # a key that chooses among names: its own values will tell
-        return True
-    return one != other
-
-
-def _effect(config: Mapping[str, Any]) -> dict[str, Any]:
-    counts = what_counts(config)
-    for name in _PLACED:
-        counts["study"].pop(name, None)
-    return counts
+def _matters(key: str, overrides: tuple[str, ...]) -> bool:
+    return matters(full_key(key), merge(overrides))
 
 
 def _label(value: Any) -> str:

@@ -1,14 +1,14 @@
 """Which image and video run a combined run starts from. Nothing here imports torch."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from evaluation.errors import EvaluationError
+from evaluation.records.listing import read_listing
+from evaluation.records.schema import MODALITIES
 from experiments.errors import ConfigError
 from experiments.run_folder.status import read_status
-
-MODALITIES = ("image", "video")
 
 
 def resolved(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,23 +69,23 @@ def _own_sweep(study: Mapping[str, Any]) -> Path:
 
 
 def _listed(folder: Path, study: Mapping[str, Any], modality: str) -> str:
-    path = folder / "sweep.json"
-    if not path.is_file():
+    try:
+        listing = read_listing(folder)
+    except EvaluationError as error:
         raise ConfigError(
-            f"study.warm_start must be sweep or the folder of a sweep, got {study['warm_start']!r} "
-            f"(no {path}). Run the image and video runs first."
-        )
+            f"study.warm_start must be sweep or the folder of a sweep, got "
+            f"{study['warm_start']!r}: {error} Run the image and video runs first."
+        ) from error
     wanted = (family(study["architecture"]), modality, str(study["fold"]), study["seed"])
-    runs = [
-        entry["run_id"]
-        for entry in json.loads(path.read_text())["runs"]
-        if (family(entry["architecture"]), entry["modality"], str(entry["fold"]), entry["seed"])
-        == wanted
+    run_ids = [
+        run.run_id
+        for run in listing.runs
+        if (family(run.architecture), run.modality, run.fold, run.seed) == wanted
     ]
-    if len(runs) != 1:
+    if len(run_ids) != 1:
         raise ConfigError(
             f"study.warm_start must find one {modality} run of {study['architecture']}, fold "
-            f"{study['fold']}, seed {study['seed']}, got {len(runs)} ({path}). "
+            f"{study['fold']}, seed {study['seed']}, got {len(run_ids)} ({folder}). "
             f"Name it: warm_start.{modality}=RUN."
         )
-    return str(runs[0])
+    return run_ids[0]

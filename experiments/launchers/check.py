@@ -6,7 +6,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from typing import Any
 
-from experiments.config.compose import Run
+from experiments.config.run import Run
 from experiments.errors import ConfigError
 from experiments.processes import warm_server
 

@@ -2,7 +2,7 @@
 
 import time
 
-from experiments.config.compose import Run
+from experiments.config.run import Run
 from experiments.errors import ConfigError
 from experiments.launchers.progress import Progress
 from experiments.launchers.slurm import Task, queued

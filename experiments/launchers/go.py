@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from experiments.config.compose import Run
+    from experiments.config.run import Run
     from experiments.launchers.slurm import Submitted
     from experiments.sweeps.expand import Sweep
 

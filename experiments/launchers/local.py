@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Literal, NoReturn
 
-from experiments.config.compose import Run
+from experiments.config.run import Run
 from experiments.launchers.check import check_runs
 from experiments.launchers.order import take_ready
 from experiments.launchers.progress import Progress

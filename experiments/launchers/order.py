@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from experiments.config.compose import Run
+from experiments.config.run import Run
 from experiments.errors import ConfigError
 from experiments.run_folder.needs import unmet
 

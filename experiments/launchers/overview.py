@@ -1,24 +1,24 @@
 """`ceus status`: what any sweep stands at, live or dead, from its folder alone."""
 
-import json
 import statistics
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from evaluation.records.listing import ListedRun, read_listing
+from evaluation.records.schema import STATES
 from experiments.errors import ConfigError
 from experiments.launchers.progress import figure
 from experiments.launchers.slurm import queued
 from experiments.run_folder.failures import duration
 from experiments.run_folder.status import Status, state_of
 
-_ORDER = ("done", "running", "failed", "killed", "interrupted", "queued", "pending")
+_SHOWN = (*STATES[:-1], "queued", STATES[-1])  # SLURM's queue comes before `pending`
 
 
 _STYLES = {"running": "cyan", "failed": "red", "killed": "red", "interrupted": "yellow"}
@@ -30,7 +30,7 @@ _REASONS = 5
 
 @dataclass(frozen=True)
 class _Listed:
-    entry: Mapping[str, Any]
+    listed: ListedRun
     folder: Path
     status: Status
     is_queued: bool  # by SLURM
@@ -42,19 +42,20 @@ class _Listed:
 
     @property
     def cell(self) -> tuple[str, str, str]:
-        return self.entry["architecture"], self.entry["modality"], str(self.entry["seed"])
+        return self.listed.architecture, self.listed.modality, str(self.listed.seed)
 
 
 def overview(folder: Path, *, failed: bool = False, width: int = 80) -> RenderableType:
     """Every run that a sweep folder lists, as it stands now: a row a cell, a column a fold.
 
     Args:
-        folder: Of a sweep, with `sweep.json`.
+        folder: Folder of a sweep, with `sweep.json`.
         failed: Show instead each run that did not end well, its reason, attempts and log.
         width: Columns of the terminal.
 
     Raises:
-        ConfigError: If the folder holds no sweep, or its list or a status cannot be read.
+        EvaluationError: If the folder holds no sweep, or its list cannot be read.
+        ConfigError: If a status cannot be read.
     """
     runs = _listed(folder)
     if failed:
@@ -63,29 +64,23 @@ def overview(folder: Path, *, failed: bool = False, width: int = 80) -> Renderab
 
 
 def print_overview(folder: Path, *, failed: bool = False) -> None:
-    """Print `overview` as wide as the terminal is."""
+    """Print `overview` as wide as the terminal is.
+
+    Args:
+        folder: Sweep folder, as runs/demo.
+        failed: List what did not end well, why, and its log.
+    """
     console = Console(highlight=False)
     console.print(overview(folder, failed=failed, width=console.width))
 
 
 def _listed(folder: Path) -> list[_Listed]:
-    path = folder / "sweep.json"
-    if not path.is_file():
-        raise ConfigError(f"folder must hold a sweep (sweep.json), got {folder}. Start it first.")
-    try:
-        entries = json.loads(path.read_text())["runs"]
-        tasks = _queued(folder)
-        return [
-            _Listed(e, folder / e["run_id"], state_of(folder / e["run_id"]), e["run_id"] in tasks)
-            for e in entries
-        ]
-    except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(
-            f"sweep.json must be the list that `ceus sweep` writes, got {error!r} ({path}). Call "
-            "the sweep again under another name=."
-        ) from error
+    runs = read_listing(folder).runs
+    tasks = _queued(folder)
+    return [
+        _Listed(run, folder / run.run_id, state_of(folder / run.run_id), run.run_id in tasks)
+        for run in runs
+    ]
 
 
 def _queued(folder: Path) -> Container[str]:
@@ -97,8 +92,8 @@ def _queued(folder: Path) -> Container[str]:
 
 def _summary(folder: Path, runs: Sequence[_Listed]) -> Text:
     counts = Counter(run.state for run in runs)
-    told = ", ".join(f"{counts[state]} {state}" for state in _ORDER if counts[state])
-    text = Text(f"sweep {folder.name}: {len(runs)} runs: {told}")
+    by_state = ", ".join(f"{counts[state]} {state}" for state in _SHOWN if counts[state])
+    text = Text(f"sweep {folder.name}: {len(runs)} runs: {by_state}")
     seconds = [run.status.seconds for run in runs if run.status.state == "done"]
     if seconds:
         text.append(f"; a run takes {duration(statistics.median(seconds))}")
@@ -106,10 +101,10 @@ def _summary(folder: Path, runs: Sequence[_Listed]) -> Text:
 
 
 def _grid(runs: Sequence[_Listed], width: int) -> Table:
-    folds = list(dict.fromkeys(str(run.entry["fold"]) for run in runs))
+    folds = list(dict.fromkeys(run.listed.fold for run in runs))
     by_cell: dict[tuple[str, str, str], dict[str, _Listed]] = {}
     for run in runs:
-        by_cell.setdefault(run.cell, {})[str(run.entry["fold"])] = run
+        by_cell.setdefault(run.cell, {})[run.listed.fold] = run
     several_seeds = len({cell[2] for cell in by_cell}) > 1
     names = ["architecture", "modality"] + ["seed"] * several_seeds
     left = sum(max(len(n), *(len(c[i]) for c in by_cell)) + 2 for i, n in enumerate(names))
@@ -119,8 +114,8 @@ def _grid(runs: Sequence[_Listed], width: int) -> Table:
         table.add_column(name, no_wrap=True)
     for fold in folds:
         table.add_column(f"fold {fold}" if room >= 6 else fold, no_wrap=True)
-    for cell, of_fold in by_cell.items():
-        table.add_row(*cell[: len(names)], *(_cell(of_fold.get(fold), room) for fold in folds))
+    for cell, run_by_fold in by_cell.items():
+        table.add_row(*cell[: len(names)], *(_cell(run_by_fold.get(fold), room) for fold in folds))
     return table
 
 
@@ -164,7 +159,7 @@ def _every_reason(runs: Sequence[_Listed]) -> list[RenderableType]:
         status = run.status
         lines += [
             Text(),
-            Text(f"{status.state}: {run.entry['run_id']}", style=_STYLES[status.state]),
+            Text(f"{status.state}: {run.listed.run_id}", style=_STYLES[status.state]),
             Text(f"  {status.reason}"),
         ]
         if status.note:

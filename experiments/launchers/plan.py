@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from experiments.config.compose import Run
+from experiments.config.run import Run
 from experiments.launchers.check import check_runs
 from experiments.launchers.slots import Slot, slots
 from experiments.launchers.slurm import queued
@@ -88,25 +88,25 @@ def plan(sweep: Sweep) -> RenderableType:
 
 def _states(sweep: Sweep) -> dict[str, str]:
     tasks = queued(sweep.folder)
-    found = {}
+    states = {}
     for run in sweep.runs:
         status = read_status(run.folder)
         if status.state == "done":
-            found[run.run_id] = "done"
+            states[run.run_id] = "done"
         elif is_locked(run.folder):
-            found[run.run_id] = "running"
+            states[run.run_id] = "running"
         elif run.run_id in tasks:
-            found[run.run_id] = "queued"
+            states[run.run_id] = "queued"
         else:
-            found[run.run_id] = "again" if status.attempts else "start"
-    return found
+            states[run.run_id] = "again" if status.attempts else "start"
+    return states
 
 
 def _time(runs: Sequence[Run], slot: Slot) -> dict[Cell, Timing | str]:
     """A timing of each cell, or why there is none."""
     kinds = {_cell(run): run for run in reversed(runs)}
     context = check_runs(list(kinds.values()))
-    found: dict[Cell, Timing | str] = {}
+    timings: dict[Cell, Timing | str] = {}
     for cell, run in reversed(kinds.items()):
         ours, theirs = context.Pipe(duplex=False)
         process = context.Process(target=_child, args=(theirs, run.config, slot))
@@ -118,8 +118,8 @@ def _time(runs: Sequence[Run], slot: Slot) -> dict[Cell, Timing | str]:
             answer = "died (out of memory?)"
         process.kill()
         process.join()
-        found[cell] = Timing(**answer) if isinstance(answer, dict) else _why(answer)
-    return found
+        timings[cell] = Timing(**answer) if isinstance(answer, dict) else _why(answer)
+    return timings
 
 
 def _why(answer: str | None) -> str:
@@ -178,13 +178,13 @@ def _lines(
     timings: Mapping[Cell, Timing | str],
     parallel: int,
 ) -> list[str]:
-    told = list(states.values())
+    each_state = list(states.values())
     counts = [
-        f"{len(sweep.runs)} runs: {told.count('done')} done {_MARKS['done']}",
-        f"{told.count('running')} running {_MARKS['running']}",
-        f"{told.count('queued')} queued {_MARKS['queued']}",
-        f"{told.count('start')} to start {_MARKS['start']}",
-        f"{told.count('again')} to start again {_MARKS['again']}",
+        f"{len(sweep.runs)} runs: {each_state.count('done')} done {_MARKS['done']}",
+        f"{each_state.count('running')} running {_MARKS['running']}",
+        f"{each_state.count('queued')} queued {_MARKS['queued']}",
+        f"{each_state.count('start')} to start {_MARKS['start']}",
+        f"{each_state.count('again')} to start again {_MARKS['again']}",
     ]
     lines = [", ".join(counts) + "; a mark is a seed.", *_needs(sweep)]
     lines += [f"Not timed: {' '.join(c)}: {t}" for c, t in timings.items() if isinstance(t, str)]
@@ -216,11 +216,14 @@ def _lines(
 
 def _needs(sweep: Sweep) -> list[str]:
     cells = {run.run_id: _cell(run) for run in sweep.runs}
-    found: dict[Cell, dict[str, None]] = {}
+    needs_by_cell: dict[Cell, dict[str, None]] = {}
     for name, needs in sweep.needs.items():
-        waits = found.setdefault(cells[name], {})
+        waits = needs_by_cell.setdefault(cells[name], {})
         waits |= {" ".join(cells.get(need, (need, ""))).strip(): None for need in needs}
-    return [f"{' '.join(cell)} starts after {', '.join(needs)}." for cell, needs in found.items()]
+    return [
+        f"{' '.join(cell)} starts after {', '.join(needs)}."
+        for cell, needs in needs_by_cell.items()
+    ]
 
 
 def _cell(run: Run) -> Cell:

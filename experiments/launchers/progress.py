@@ -10,7 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from experiments.config.compose import Run
+from experiments.config.run import Run
 from experiments.run_folder.status import Status, read_status
 
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from experiments.config.compose import Run
+from experiments.config.run import Run
 from experiments.errors import ConfigError
 from experiments.launchers.order import waves
 from experiments.launchers.slurm_script import array_script
@@ -49,7 +49,7 @@ class Task:
 
     Attributes:
         job: Id of its job array.
-        number: Of the task in it.
+        number: Number of the task in it.
         state: As squeue says it: `PENDING`, `RUNNING`, …
         reason: Why it waits: `Resources`, `Dependency`, …; `None` if it does not.
     """
@@ -74,13 +74,13 @@ def queued(folder: Path) -> dict[str, Task]:
     listing = _ask("squeue", "--noheader", "--array", f"--user={os.getuid()}", form)
     by_id = {job.job_id: job for job in jobs if job.job_id}
     by_script = {str(_script(folder, job.script)): job for job in jobs}
-    found: dict[str, Task] = {}
+    tasks: dict[str, Task] = {}
     for line in listing.splitlines():
         job_id, number, state, reason, script = line.strip().split("|", 4)
         job = by_id.get(job_id) or by_script.get(script)
         if job and number.isdecimal() and int(number) < len(job.runs):
-            found[job.runs[int(number)]] = Task(job_id, int(number), state, reason)
-    return found
+            tasks[job.runs[int(number)]] = Task(job_id, int(number), state, reason)
+    return tasks
 
 
 def submit(sweep: Sweep, runs: Sequence[Run]) -> list[Submitted]:
@@ -174,8 +174,8 @@ def _throttle(settings: LauncherSettings) -> int | None:
 
 def _max_array_size() -> int:
     """Most tasks of a job array here; SLURM's default where scontrol does not say."""
-    said = re.search(r"MaxArraySize\s*=\s*(\d+)", _ask("scontrol", "show", "config"))
-    return int(said[1]) if said else 1001
+    limit = re.search(r"MaxArraySize\s*=\s*(\d+)", _ask("scontrol", "show", "config"))
+    return int(limit[1]) if limit else 1001
 
 
 def _ask(*command: str) -> str:
@@ -206,9 +206,9 @@ def _ask(*command: str) -> str:
             "controller may be down: call again later; nothing is submitted twice."
         ) from error
     if result.returncode:
-        said = " ".join((result.stderr or result.stdout).split())
+        answer = " ".join((result.stderr or result.stdout).split())
         raise ConfigError(
-            f"{command[0]} must accept what it is asked, got: {said} "
+            f"{command[0]} must accept what it is asked, got: {answer} "
             f"({shlex.join(command)}). Correct launcher.slurm, or ask your cluster's support."
         )
     return result.stdout

@@ -37,7 +37,7 @@ def array_script(
     Args:
         settings: What a run asks for.
         path: Where the script will stand, absolute, in a folder of the sweep's.
-        name: Of the sweep.
+        name: Name of the sweep.
         run_ids: One a task, in the order of the task numbers.
         throttle: Tasks at a time; None for as many as SLURM starts.
         devices: Devices, and processes, of a run on each node.

@@ -115,9 +115,9 @@ def leave_note(folder: Path, rank: int, error: BaseException, reason: str) -> No
 
 def take_notes(folder: Path) -> dict[str, Any] | None:
     """The note of the rank that failed first, if one left any that is no echo; all are removed."""
-    found: list[dict[str, Any]] = []
+    notes: list[dict[str, Any]] = []
     for path in sorted(folder.glob(".rank-*.json")):
-        found.append(json.loads(path.read_text()))
+        notes.append(json.loads(path.read_text()))
         path.unlink()
-    causes = [note for note in found if not note["echo"]]
+    causes = [note for note in notes if not note["echo"]]
     return causes[0] if causes else None

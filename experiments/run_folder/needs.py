@@ -1,10 +1,10 @@
 """Runs that wait for others: a combined model that starts from the weights of unimodal ones."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from evaluation.records.listing import FILE, read_listing
 from experiments.errors import ConfigError
 from experiments.run_folder.status import read_status, write_status
 
@@ -27,9 +27,8 @@ def check_needs(folder: Path) -> None:
     Raises:
         ConfigError: Naming the need.
     """
-    path = folder.parent / "sweep.json"
-    entries = json.loads(path.read_text())["runs"] if path.is_file() else []
-    needs = next((e.get("needs", ()) for e in entries if e["run_id"] == folder.name), ())
+    listed = read_listing(folder.parent).runs if (folder.parent / FILE).is_file() else ()
+    needs = next((run.needs for run in listed if run.run_id == folder.name), ())
     if reason := unmet(folder, needs):
         leave_waiting(folder, reason)
         raise ConfigError(

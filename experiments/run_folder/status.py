@@ -3,13 +3,12 @@
 import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from evaluation.records.schema import State
 from experiments.errors import ConfigError
 from experiments.run_folder.files import write_atomic
 from experiments.run_folder.lock import is_locked
-
-State = Literal["pending", "running", "done", "failed", "interrupted", "killed"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Status:
         resumed: Epochs that this attempt took over from `last.ckpt`.
         epoch: Epochs finished.
         max_epochs: Epochs it may take at most.
-        inner_auroc: Of the best epoch so far; None where undefined or not yet known.
+        inner_auroc: Inner AUROC of the best epoch so far; None where undefined or not yet known.
         halvings: How often the micro-batch was halved since memory did not suffice.
         started: Unix time of this attempt's start.
         seconds: Wall time of this attempt so far.

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.records.analysis import Analysis
-from experiments.config.compose import Run, make_run, open_cohort
-from experiments.config.variants import CELL, as_text, axes_of, compose_cell
-from experiments.config.warm_start import MODALITIES
+from evaluation.records.schema import CELL, MODALITIES
+from experiments.config.run import Run, make_run, open_cohort
+from experiments.config.variants import as_text, axes_of, compose_cell
 from experiments.errors import ConfigError
 from experiments.run_folder.lock import is_locked
 from experiments.run_folder.status import read_status
@@ -90,8 +90,8 @@ def _check_values(file: SweepFile) -> None:
 
 def _check_axes(file: SweepFile, runs: Sequence[Run]) -> None:
     """Two runs of one name would be one model to evaluation; an axis for nothing is a mistake."""
-    told = {axis for run in runs for axis in axes_of(run.study.architecture)}
-    idle = [k for k in file.axes if k not in CELL and k.rpartition(".")[2] not in told]
+    named_axes = {axis for run in runs for axis in axes_of(run.study.architecture)}
+    idle = [k for k in file.axes if k not in CELL and k.rpartition(".")[2] not in named_axes]
     if idle:
         raise ConfigError(
             f"axes must change what a run gives, got {idle[0]}, which changes no run of sweep "

@@ -11,8 +11,8 @@ from omegaconf import OmegaConf
 
 from evaluation.errors import EvaluationError
 from evaluation.records.analysis import Analysis
-from experiments.config.compose import explain
 from experiments.config.files import file_of, load_yaml
+from experiments.config.study import explain
 from experiments.errors import ConfigError
 
 
@@ -148,7 +148,7 @@ def read_sweep(name: str | Path, overrides: Sequence[str] = ()) -> SweepFile:
     """Read a sweep YAML and the command line's overrides of it.
 
     Args:
-        name: Of a shipped sweep, or the path of a YAML file with the keys of `SweepFile`.
+        name: Name of a shipped sweep, or the path of a YAML file with the keys of `SweepFile`.
         overrides: `KEY=VALUE` for every run, as in `compose`; an axis given here is narrowed to
             this value; `name=`, `data.*=`, `launcher.*=` and `analysis.*=` are the sweep's own.
 

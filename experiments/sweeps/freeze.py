@@ -1,8 +1,8 @@
-"""The list of runs as frozen in `sweep.json`; in what a later call differs from it."""
+"""The list of runs frozen in `sweep.json`, their folders, and the cohort without sealed labels."""
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,75 +11,23 @@ from omegaconf import OmegaConf
 
 from datamodules.store.folder import Store
 from datamodules.store.splits import Split
-from evaluation.records.analysis import read_analysis
-from experiments.config.compose import Run, open_cohort
+from evaluation.records.listing import FILE, FORMAT, ListedRun, Listing, read_listing
 from experiments.config.files import load_yaml
 from experiments.config.identity import what_counts
-from experiments.config.variants import CELL
+from experiments.config.run import Run, open_cohort
 from experiments.errors import ConfigError
 from experiments.run_folder.files import write_atomic
 from experiments.run_folder.lock import run_lock
 from experiments.run_folder.status import read_status
+from experiments.sweeps.differences import analysis_difference, run_difference, setting_difference
 from experiments.sweeps.expand import Sweep
-
-
-def run_difference(runs: Sequence[Run], frozen: Sequence[Mapping[str, Any]], folder: Path) -> str:
-    """What the runs differ in: cells, or within the first common cell the settings.
-
-    Args:
-        runs: Of the sweep as it is now.
-        frozen: Entries of the list in the sweep's folder.
-        folder: The sweep's folder.
-    """
-    by_cell = {tuple(str(entry[k]) for k in CELL): entry for entry in frozen}
-    mine = {tuple(str(getattr(run.study, k)) for k in CELL): run for run in runs}
-    added, removed = sorted(mine.keys() - by_cell), sorted(by_cell.keys() - mine)
-    told = []
-    for word, cells in (("new", added), ("missing", removed)):
-        if cells:
-            told.append(f"{len(cells)} {word} (first {'-'.join(cells[0])})")
-    for cell, run in mine.items():
-        entry = by_cell.get(cell)
-        if entry and entry["run_id"] != run.run_id:
-            told.append(f"{'-'.join(cell)} changed: {_changes(folder, entry, run)}")
-            break
-    return "; ".join(told)
-
-
-def analysis_difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    """Settings of the analysis that changed."""
-    return ", ".join(f"{k} {before[k]!r} -> {after[k]!r}" for k in before if before[k] != after[k])
-
-
-def _changes(folder: Path, entry: Mapping[str, Any], run: Run) -> str:
-    for name, word in (("store_sha", "the store"), ("split_sha", "the split")):
-        if entry["shas"][name] != run.shas[name]:
-            return word
-    config = folder / entry["run_id"] / "config.yaml"
-    if not config.is_file():
-        return "its settings"
-    before = _flat(OmegaConf.to_container(OmegaConf.load(config)))
-    after = _flat(run.config)
-    keys = [k for k in sorted(before.keys() | after) if before.get(k) != after.get(k)]
-    shown = [f"{k} {before.get(k)!r} -> {after.get(k)!r}" for k in keys if ".sizes." not in k]
-    return ", ".join(shown[:5]) + (f" and {len(shown) - 5} more" if len(shown) > 5 else "")
-
-
-def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(node, dict):
-        return {prefix: node}
-    return {
-        k: v
-        for key, sub in node.items()
-        for k, v in _flat(sub, f"{prefix}.{key}" if prefix else str(key)).items()
-    }
 
 
 def freeze(sweep: Sweep, *, extend: bool = False) -> None:
     """Write the list of runs, their folders and the sealed cohort; refuse a differing sweep.
 
     Args:
-        sweep: What `load_sweep` gave.
+        sweep: As `expand` gave it.
         extend: Add the runs that are new to a sweep frozen before.
 
     Raises:
@@ -98,40 +46,66 @@ def freeze(sweep: Sweep, *, extend: bool = False) -> None:
 
 
 def _freeze(sweep: Sweep, *, extend: bool) -> None:
-    path = sweep.folder / "sweep.json"
-    listed = [_entry(run, sweep.needs.get(run.run_id, ())) for run in sweep.runs]
-    analysis = asdict(sweep.analysis)
+    path = sweep.folder / FILE
+    runs = tuple(_listed(run, sweep.needs.get(run.run_id, ())) for run in sweep.runs)
     if path.is_file():
-        listing = json.loads(path.read_text())
-        frozen = listing["runs"]
-        before = read_analysis(listing.get("analysis", {}))
-        if before != sweep.analysis:
-            raise ConfigError(
-                f"analysis must be the one frozen in {path} before training, got "
-                f"{analysis_difference(asdict(before), analysis)}. Undo the change, or give the "
-                "sweep another name=."
-            )
-        old, new = ({entry["run_id"] for entry in entries} for entries in (frozen, listed))
-        if old == new:
+        frozen = read_listing(sweep.folder)
+        _check_same_kind(sweep, frozen, path)
+        run_ids, frozen_ids = ({run.run_id for run in each} for each in (runs, frozen.runs))
+        if run_ids == frozen_ids:
             _make_folders(sweep)
             return
         if not extend:
-            difference = run_difference(sweep.runs, frozen, sweep.folder)
             raise ConfigError(
-                f"sweep must be the one frozen in {path}, got {difference}. "
+                f"sweep must be the one frozen in {path}, got {_difference(sweep, runs, frozen)}. "
                 "Give it another name=, undo the change, or add runs with --extend."
             )
-        listed = [*frozen, *(entry for entry in listed if entry["run_id"] not in old)]
+        runs = (*frozen.runs, *(run for run in runs if run.run_id not in frozen_ids))
     _make_folders(sweep)
     _write_cohort(sweep)
-    content = {"name": sweep.name, "analysis": analysis, "runs": listed}
-    write_atomic(path, json.dumps(content, indent=1))
+    listing = Listing(name=sweep.name, runs=runs, analysis=sweep.analysis)
+    write_atomic(path, listing.to_json())
 
 
-def _entry(run: Run, needs: Sequence[str]) -> dict[str, Any]:
+def _check_same_kind(sweep: Sweep, frozen: Listing, path: Path) -> None:
+    if frozen.format != FORMAT:
+        raise ConfigError(
+            f"{FILE} must be of format {FORMAT}, got {frozen.format} ({path}): runs were named in "
+            "another way then. `ceus evaluate` reads them; to train more, give the sweep another "
+            "name=."
+        )
+    if frozen.analysis != sweep.analysis:
+        difference = analysis_difference(asdict(frozen.analysis), asdict(sweep.analysis))
+        raise ConfigError(
+            f"analysis must be the one frozen in {path} before training, got {difference}. Undo "
+            "the change, or give the sweep another name=."
+        )
+
+
+def _difference(sweep: Sweep, runs: Sequence[ListedRun], frozen: Listing) -> str:
+    """Cells that come or go, and what changed in the first that stays."""
+    parts = [run_difference(runs, frozen.runs)]
+    frozen_by_cell = {run.cell: run for run in frozen.runs}
+    for run, listed in zip(sweep.runs, runs, strict=True):
+        before = frozen_by_cell.get(listed.cell)
+        if before and before.run_id != run.run_id:
+            cell = "-".join(map(str, listed.cell))
+            parts.append(f"{cell} changed: {setting_difference(run, before)}")
+            break
+    return "; ".join(filter(None, parts))
+
+
+def _listed(run: Run, needs: Sequence[str]) -> ListedRun:
     study = run.study
-    entry = {"run_id": run.run_id, **{k: getattr(study, k) for k in CELL}, "shas": run.shas}
-    return entry | ({"needs": list(needs)} if needs else {})
+    return ListedRun(
+        run_id=run.run_id,
+        architecture=study.architecture,
+        modality=study.modality,
+        fold=str(study.fold),
+        seed=study.seed,
+        shas=run.shas,
+        needs=tuple(needs),
+    )
 
 
 def _make_folders(sweep: Sweep) -> None:
@@ -150,8 +124,7 @@ def _make_folders(sweep: Sweep) -> None:
 def _check_unedited(run: Run, path: Path) -> None:
     """Refuse a config.yaml in a run folder that would be another run by now."""
     try:
-        found = _counted(load_yaml(path))
-        same = found == _counted(OmegaConf.create(run.config))
+        same = _counted(load_yaml(path)) == _counted(OmegaConf.create(run.config))
     except (KeyError, TypeError):
         same = False
     if not same:
@@ -180,6 +153,7 @@ def _write_design(sweep: Sweep, store: Store, split: Split) -> None:
     """What the report tells of store and split, so that it needs neither; no patient is named."""
     content: dict[str, Any] = {
         "canvas": store.canvas,
+        "covariates": store.covariates,
         "split": {"name": split.name, "seed": split.seed, **split.scheme},
     }
     for name in ("skipped", "quality"):

@@ -76,7 +76,7 @@ def run_figures(predictions: pd.DataFrame, patients: Pseudonyms) -> Figures:
 
     Args:
         predictions: The run's prediction table (DESIGN §2).
-        patients: Of the store it was made from.
+        patients: Pseudonyms of the store it was made from.
 
     Returns:
         Nothing for a run of fold `all`, which has no out-of-fold patients.

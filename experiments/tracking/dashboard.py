@@ -18,7 +18,7 @@ from experiments.run_folder.files import write_atomic
 from experiments.tracking.charts import BARS, Chart, Figures, roc_chart, show
 from experiments.tracking.dashboard_views import EVALUATION, Place, make_report, make_workspace
 from experiments.tracking.sync import require_account
-from experiments.tracking.wandb_run import begin, finish, identity, project, quiet_wandb
+from experiments.tracking.wandb_run import begin, finish, identity, project_name, quiet_wandb
 
 FILE = "dashboard.json"
 
@@ -36,7 +36,9 @@ class Dashboard:
     urls: tuple[str, ...] = ()
 
 
-def make_dashboard(folder: Path, *, online: bool = False, entity: str = "") -> Dashboard:
+def make_dashboard(
+    folder: Path, *, online: bool = False, entity: str = "", project: str = ""
+) -> Dashboard:
     """Define a workspace and a report that compare the cells of a sweep, and track its evaluation.
 
     What W&B cannot compute, AUCs pooled over folds with their intervals, is logged as a run of job
@@ -44,15 +46,18 @@ def make_dashboard(folder: Path, *, online: bool = False, entity: str = "") -> D
     other. All of it is out-of-fold; the hold-out is never in it.
 
     Args:
-        folder: Of the sweep, RUNS/SWEEP.
+        folder: Sweep folder, as runs/demo.
         online: Create both at W&B, or bring up to date what an earlier call created, and upload
             the evaluation; otherwise they are only written into the folder.
         entity: User or team at W&B; by default WANDB_ENTITY, then the account's own.
+        project: Project at W&B; by default WANDB_PROJECT, then ceus.
 
     Raises:
         EvaluationError: As `evaluation.compute`.
         ConfigError: If W&B does not accept the account or the dashboard.
     """
+    if project:
+        os.environ["WANDB_PROJECT"] = project
     entity = entity or os.environ.get("WANDB_ENTITY", "")
     if online:
         entity = entity or str(require_account().default_entity)
@@ -61,7 +66,7 @@ def make_dashboard(folder: Path, *, online: bool = False, entity: str = "") -> D
     evaluation = compute(folder)
     _track(evaluation)
     sweep = evaluation.sweep.name
-    where = Place(entity, project())
+    where = Place(entity, project_name())
     workspace, report = make_workspace(sweep, where), make_report(sweep, where)
     path = folder / FILE
     before = json.loads(path.read_text()).get("online", {}) if path.is_file() else {}
@@ -89,8 +94,8 @@ def sweep_figures(evaluation: Evaluation) -> Figures:
     }
     points = tables.roc[tables.roc["part"] == "oof"]
     curves = {
-        f"{architecture} {modality}": mine
-        for (architecture, modality), mine in points.groupby(
+        f"{architecture} {modality}": points_of_cell
+        for (architecture, modality), points_of_cell in points.groupby(
             ["architecture", "modality"], sort=False
         )
     }

@@ -29,7 +29,7 @@ class Place:
 
     Attributes:
         entity: User or team; "" while nothing is created.
-        project: Of the runs.
+        project: Project of the runs.
     """
 
     entity: str

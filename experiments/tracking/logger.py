@@ -9,7 +9,7 @@ from lightning.fabric.loggers.logger import _DummyExperiment as DummyExperiment
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import WandbLogger
 
-from experiments.config.compose import Run
+from experiments.config.run import Run
 from experiments.tracking.charts import Figures, show
 from experiments.tracking.wandb_run import begin, finish, first_line, identity
 

@@ -1,6 +1,5 @@
 """Uploading to W&B what was tracked offline, run by run, by W&B's own `wandb sync`."""
 
-import json
 import os
 import re
 import subprocess
@@ -13,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from evaluation.records.listing import read_listing
 from experiments.errors import ConfigError
 from experiments.run_folder.lock import is_locked
 from experiments.tracking.wandb_run import quiet_wandb
@@ -52,16 +52,18 @@ def upload_sweep(folder: Path, *, run_seconds: float = RUN_SECONDS) -> Iterator[
     W&B appends the later ones to the earlier. What is uploaded is marked (`*.wandb.synced`).
 
     Args:
-        folder: Of the sweep, RUNS/SWEEP.
+        folder: Sweep folder, as runs/demo.
         run_seconds: Most that one run may take.
 
     Yields:
         What became of each run, in the order of the list.
 
     Raises:
-        ConfigError: If there is no sweep, or no account that the server accepts.
+        EvaluationError: If the folder holds no sweep.
+        ConfigError: If there is no account that the server accepts.
     """
-    names = _listed(folder)
+    # "" is the sweep itself, whose evaluation is tracked in its folder.
+    names = [*(run.run_id for run in read_listing(folder).runs), ""]
     if any(_unsynced(folder / name) for name in names):
         require_account()
     with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -79,18 +81,6 @@ def _settle(folder: Path, seconds: float, name: str) -> Upload | None:
         return None  # whoever makes no dashboard has no evaluation to upload
     tracked = any(run.glob("wandb/*run-*/*.wandb"))
     return Upload(name, "already uploaded" if tracked else "nothing tracked")
-
-
-def _listed(folder: Path) -> list[str]:
-    """Ids of the runs, and "" for the sweep itself, whose evaluation is tracked in its folder."""
-    try:
-        runs = json.loads((folder / "sweep.json").read_text())["runs"]
-        return [*(entry["run_id"] for entry in runs), ""]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"folder must hold a sweep.json that lists runs, got {type(error).__name__} "
-            f"({folder}). Give the folder of a sweep, as runs/demo."
-        ) from error
 
 
 def _unsynced(run: Path) -> list[Path]:

@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 def identity(sweep: str, job_type: str, run_id: str) -> dict[str, Any]:
     """Where W&B finds a run of a sweep; entity and project are by environment."""
     return {
-        "project": project(),
+        "project": project_name(),
         "group": sweep,
         "job_type": job_type,
         "name": run_id,
@@ -49,7 +49,7 @@ def identity(sweep: str, job_type: str, run_id: str) -> dict[str, Any]:
     }
 
 
-def project() -> str:
+def project_name() -> str:
     """The W&B project, by environment (WANDB_PROJECT)."""
     return os.environ.get("WANDB_PROJECT", "ceus")
 

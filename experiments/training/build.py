@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, Model
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 
-from experiments.config.compose import Study, explain
+from experiments.config.study import Study, explain
 from experiments.errors import ConfigError
 from lightning_modules import FreezeEncoders
 

@@ -10,7 +10,7 @@ from lightning import LightningModule
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from torch import Tensor
 
-from experiments.config.compose import Run
+from experiments.config.run import Run
 from experiments.config.warm_start import check_done, family, needed
 from experiments.errors import ConfigError
 from experiments.run_folder.files import replacing
@@ -162,7 +162,7 @@ def _weights(run: Run, folder: Path, modality: str) -> dict[str, Tensor]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         state: dict[str, Tensor] = checkpoint["state_dict"]
-        found: dict[str, str] = checkpoint[IDENTITY]
+        written_for: dict[str, str] = checkpoint[IDENTITY]
     except (OSError, pickle.UnpicklingError, RuntimeError, LookupError, EOFError) as error:
         raise ConfigError(
             f"checkpoint of warm_start must be one that a run has written, got {error!r} ({path}). "
@@ -172,9 +172,9 @@ def _weights(run: Run, folder: Path, modality: str) -> dict[str, Tensor]:
     same = ("architecture", "fold", "seed", "split_sha", "store_sha")
     wanted = {"run_id": folder.name, "modality": modality} | {name: own[name] for name in same}
     for name, value in wanted.items():
-        if found.get(name) != value:
+        if written_for.get(name) != value:
             raise ConfigError(
-                f"checkpoint of warm_start must be of {name} {value}, got {found.get(name)} "
+                f"checkpoint of warm_start must be of {name} {value}, got {written_for.get(name)} "
                 f"({path}). Start from the {modality} run of the same architecture, fold and seed, "
                 "on the same split and store."
             )

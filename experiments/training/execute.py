@@ -24,9 +24,10 @@ from omegaconf import OmegaConf
 from backbones.errors import EncoderError
 from datamodules.errors import DataError
 from datamodules.store.pseudonyms import Pseudonyms, conceal
-from evaluation import EvaluationError
-from experiments.config.compose import Run, make_run
+from evaluation.errors import EvaluationError
+from evaluation.records.schema import PREDICTION_COLUMNS
 from experiments.config.files import load_yaml
+from experiments.config.run import Run, make_run
 from experiments.errors import ConfigError
 from experiments.run_folder.failures import (
     HalveError,
@@ -91,7 +92,7 @@ def execute(folder: Path, watch: Watch | None = None) -> None:
     What an earlier attempt left in `checkpoints/last.ckpt` is gone on from.
 
     Args:
-        folder: Of the run.
+        folder: The run's folder.
         watch: Ends this process in good order, if it is the run's own.
 
     Raises:
@@ -212,6 +213,7 @@ def _work(run: Run, pulse: Pulse, watch: Watch | None) -> None:
         checkpoint_sha=hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
         **run.shas,
     )
+    table = table[list(PREDICTION_COLUMNS)]
     write_atomic(run.folder / "predictions.parquet", table.to_parquet(index=False))
     if wandb:
         wandb.show(lambda: run_figures(table, Pseudonyms(study.store)))

@@ -24,7 +24,7 @@ class MetricsCsv(Logger):
     none is lost and none is there twice.
 
     Args:
-        folder: Of the run.
+        folder: The run's folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -36,12 +36,12 @@ class MetricsCsv(Logger):
 
     @property
     def name(self) -> str:
-        """Of the run."""
+        """Name of the run."""
         return self._path.parent.name
 
     @property
     def version(self) -> str:
-        """None: a run folder has one file."""
+        """Empty: a run folder has one file."""
         return ""
 
     @property

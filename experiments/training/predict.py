@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 from lightning import LightningDataModule, LightningModule, Trainer
 
+from evaluation.records.schema import SCORE_COLUMNS
 from experiments.errors import ConfigError
 from lightning_modules import gather_rows, patient_scores
 
@@ -23,7 +24,7 @@ def predict(
         checkpoint: Weights to score with; None for those the model has.
 
     Returns:
-        `part, patient_id, label, logit, probability, n_items`, sorted by part and patient.
+        The columns `SCORE_COLUMNS` of `evaluation.records.schema`, sorted by part and patient.
 
     Raises:
         ConfigError: If the model's rows are not of the contract, or patients are missing.
@@ -55,5 +56,4 @@ def predict(
         # Weighting the loss or repeating rows shifts logits (DESIGN §3); calibration undoes it.
         shifted = torch.tensor(patients["logit"].to_numpy()) - shift
         tables.append(patients.assign(part=part, probability=shifted.sigmoid().numpy()))
-    columns = ["part", "patient_id", "label", "logit", "probability", "n_items"]
-    return pd.concat(tables, ignore_index=True)[columns]
+    return pd.concat(tables, ignore_index=True)[list(SCORE_COLUMNS)]

@@ -44,7 +44,7 @@ def run_and_exit(
     `experiments.run_folder.failures`, and 130 for a run that was asked to stop.
 
     Args:
-        folder: Of the run.
+        folder: The run's folder.
         threads: Of torch in this process; None for its own choice.
         has_terminal: Whether Ctrl-C is meant for this process.
         again: Whether to start over in place where another attempt is due; else who started this

@@ -20,8 +20,8 @@ class Pulse(Callback):
     """Writes the status of a run, on the first process only.
 
     Args:
-        folder: Of the run.
-        status: Of the attempt that starts.
+        folder: The run's folder.
+        status: Status of the attempt that starts.
     """
 
     def __init__(self, folder: Path, status: Status) -> None:

@@ -32,7 +32,7 @@ class Ranks:
     """What the first process of a run knows of the others that it started.
 
     Args:
-        folder: Of the run.
+        folder: The run's folder.
         processes: Ranks 1 and further.
     """
 
@@ -75,7 +75,7 @@ def fork_ranks(folder: Path, work: Callable[[], None]) -> Ranks:
     whose configuration cannot be read: that is told of later.
 
     Args:
-        folder: Of the run.
+        folder: The run's folder.
         work: What each does, as this process will.
     """
     try:

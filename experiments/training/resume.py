@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
 
-from experiments.config.compose import Run
+from experiments.config.run import Run
 from experiments.training.checkpoints import RECORD, first_line
 from experiments.training.metrics import MetricsCsv
 from experiments.training.watch import StopRequestedError

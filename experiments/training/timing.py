@@ -28,7 +28,7 @@ def time_cell(config: Mapping[str, Any], *, budget_seconds: float) -> dict[str, 
     neither is there yet, and the first makes no difference in time.
 
     Args:
-        config: Of a run.
+        config: Resolved configuration of a run.
         budget_seconds: Time after which no further step is begun.
 
     Returns:

@@ -255,7 +255,7 @@ class StudyMaker(SweepMaker):
             "2,ceus,h264,41.2,0.99,as is,0,\n"
         )
         split = {"name": "default", "seed": 0, "num_folds": 5, "holdout": "fraction 0.292929"}
-        design = {"canvas": 256, "split": split | {"inner_fraction": 0.2}}
+        design = {"canvas": 256, "covariates": [*named], "split": split | {"inner_fraction": 0.2}}
         (self.path / "design.json").write_text(json.dumps(design))
         return self
 

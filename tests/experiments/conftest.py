@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.config.compose import Run, compose, make_run
+from experiments.config.compose import compose
+from experiments.config.run import Run, make_run
 from experiments.launchers.local import launch
 from experiments.sweeps.expand import Sweep
 from experiments.sweeps.file import LauncherSettings

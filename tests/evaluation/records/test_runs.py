@@ -192,12 +192,20 @@ def test_nothing_done_is_refused_with_the_states(sweep):
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("sweep.json", None, r"sweep.json must exist .*runs/NAME"),
-        ("sweep.json", "{", "sweep.json must be JSON"),
-        ("sweep.json", "[]", "sweep.json must be a JSON object"),
+        ("sweep.json", None, r"folder must hold a sweep \(sweep.json\), got none"),
+        ("sweep.json", "{", r"sweep.json must be the list that .* writes, got JSONDecodeError"),
+        ("sweep.json", "[]", "sweep.json must be the list .* got TypeError"),
         ("sweep.json", '{"runs": []}', "sweep.json must list runs, got none"),
-        ("sweep.json", '{"runs": [{"run_id": "x"}]}', "must have architecture, fold, modality"),
-        (f"{FIRST}/status.json", '{"state": "lost"}', "state must be pending, .* got 'lost'"),
+        (
+            "sweep.json",
+            '{"runs": [{"run_id": "x"}]}',
+            "sweep.json must be the list .* KeyError: 'architecture'",
+        ),
+        (
+            f"{FIRST}/status.json",
+            '{"state": "lost"}',
+            "state must be one of done, .* got 'lost'",
+        ),
         (f"{FIRST}/status.json", "", "status.json must be JSON"),
     ],
 )

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from experiments.cli import main
-from experiments.config.compose import Run, compose, make_run
+from experiments.config.compose import compose
+from experiments.config.run import Run, make_run
 from experiments.errors import ConfigError
 from experiments.run_folder.status import read_status, write_status
 from experiments.sweeps.expand import Sweep, expand

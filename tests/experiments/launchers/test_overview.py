@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from experiments.errors import ConfigError
+from evaluation import EvaluationError
 from experiments.launchers.overview import overview
 from experiments.run_folder.lock import run_lock
 from experiments.run_folder.status import Status, write_status
@@ -82,8 +82,10 @@ def test_two_hundred_and_seventy_runs_fit_a_terminal(tmp_path: Path) -> None:
 
 
 def test_a_list_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="folder must hold a sweep"):
+    with pytest.raises(EvaluationError, match="folder must hold a sweep"):
         overview(tmp_path)
     (tmp_path / "sweep.json").write_text("[]")
-    with pytest.raises(ConfigError, match=r"sweep\.json must be the list that `ceus sweep` writes"):
+    with pytest.raises(
+        EvaluationError, match=r"sweep\.json must be the list that `ceus sweep` writes"
+    ):
         overview(tmp_path)

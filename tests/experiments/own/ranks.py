@@ -85,7 +85,7 @@ def train(config: dict[str, Any], out: Path) -> None:
     """Fits a configuration and writes the loss of each step, the mean over all processes."""
     from lightning import Callback
 
-    from experiments.config.compose import Study
+    from experiments.config.study import study_of
     from experiments.training.build import build, protocol_callbacks
 
     losses: list[float] = []
@@ -95,7 +95,7 @@ def train(config: dict[str, Any], out: Path) -> None:
             loss = trainer.strategy.reduce(outputs["loss"].detach().clone(), reduce_op="mean")
             losses.append(float(loss))
 
-    study = Study(**config["study"])
+    study = study_of(config["study"])
     callbacks = [c for c in protocol_callbacks(study, out) if "Checkpoint" not in type(c).__name__]
     trainer, model, data = build(config, callbacks=[*callbacks, Note()], root=out)
     trainer.fit(model, datamodule=data)

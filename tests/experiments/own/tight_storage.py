@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 from experiments.cli import main
-from experiments.config.compose import compose, make_run
+from experiments.config.compose import compose
+from experiments.config.run import make_run
 from experiments.launchers.local import launch
 from experiments.run_folder.status import read_status
 from experiments.sweeps.expand import Sweep

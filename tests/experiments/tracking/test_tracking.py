@@ -24,7 +24,8 @@ from datamodules.store.pseudonyms import KEY_FILE, Pseudonyms
 from datamodules.store.splits import load_split, make_split
 from evaluation import compute, unseal
 from experiments.cli import main
-from experiments.config.compose import compose, make_run
+from experiments.config.compose import compose
+from experiments.config.run import make_run
 from experiments.config.variants import compose_cell
 from experiments.errors import ConfigError
 from experiments.launchers.local import _child
@@ -367,7 +368,7 @@ def test_wandb_sync_tells_what_failed(
         assert returned == code, (name, stdout, stderr)
         assert message in stdout + stderr
     assert called("wandb-sync", tmp_path) == 2
-    assert "folder must hold a sweep.json that lists runs" in capsys.readouterr().err
+    assert "folder must hold a sweep (sweep.json), got none" in capsys.readouterr().err
     marked = [path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*.synced")]
     assert marked == ["damaged"]
     assert good.exits == {tracked["damaged"].folder.name: 1}

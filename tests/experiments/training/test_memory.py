@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from experiments.config.compose import Run
+from experiments.config.run import Run
 from experiments.errors import ConfigError
 from experiments.run_folder.status import read_status
 from experiments.training.memory import halved, is_out_of_memory

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import torch
 
-from experiments.config.compose import Run
+from experiments.config.run import Run
 from experiments.errors import ConfigError
 from experiments.run_folder.files import sweep_up, write_atomic
 from experiments.run_folder.status import next_attempt, read_status

@@ -9,16 +9,19 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from evaluation import compute, render, unseal
-from experiments.config.compose import compose, make_run
+from evaluation.records.listing import FORMAT, read_listing
+from evaluation.records.schema import CELL, PARTS, PREDICTION_COLUMNS, RUN_SHAS, STATES, State
+from experiments.config.compose import compose
+from experiments.config.run import make_run
 from experiments.errors import ConfigError
-from experiments.run_folder.status import read_status
+from experiments.run_folder.status import read_status, write_status
 from experiments.sweeps.expand import Sweep, expand
 from experiments.sweeps.file import read_sweep
 from experiments.sweeps.freeze import freeze
@@ -133,6 +136,63 @@ def test_a_run_folder_holds_what_it_must(finished: tuple[Path, str]) -> None:
         assert list((run / "wandb").rglob("*.wandb"))
         metrics = pd.read_csv(run / "metrics.csv")
         assert {"inner_bce", "inner_auroc", "train_loss"} <= set(metrics)
+
+
+def test_the_folder_is_as_the_schema_says(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    listing = read_listing(folder)
+    assert listing.to_json() == (folder / "sweep.json").read_text()
+    assert (listing.name, listing.format, len(listing.runs)) == ("tiny", FORMAT, 6)
+    for run in listing.runs:
+        assert tuple(run.shas) == RUN_SHAS
+        assert read_status(folder / run.run_id).state in STATES
+        table = pd.read_parquet(folder / run.run_id / "predictions.parquet")
+        assert tuple(table) == PREDICTION_COLUMNS
+        assert set(table["part"]) <= set(PARTS)
+        assert {tuple(row) for row in table[list(CELL)].itertuples(index=False)} == {run.cell}
+        assert (table[list(RUN_SHAS)] == pd.Series(run.shas)).all(axis=None)
+
+
+@pytest.mark.parametrize("state", [state for state in STATES if state != "done"])
+def test_a_sweep_with_a_run_in_any_state_is_evaluated(
+    finished: tuple[Path, str], tmp_path: Path, state: State
+) -> None:
+    folder = Path(shutil.copytree(finished[0], tmp_path / "tiny"))
+    run = read_listing(folder).runs[0]
+    status = read_status(folder / run.run_id)
+    write_status(folder / run.run_id, replace(status, state=state, reason="stopped by Ctrl-C"))
+    evaluated = compute(folder)
+    assert f"5 done, 1 {state}" in render(evaluated)
+    row = evaluated.tables.runs.set_index("run_id").loc[run.run_id]
+    assert row["state"] == state
+    assert row["reason"] == ("stopped by Ctrl-C" if state not in ("running", "pending") else "")
+
+
+def test_a_list_cut_off_is_one_error_everywhere_and_can_be_written_anew(
+    finished: tuple[Path, str], store: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(finished[0], tmp_path / "tiny"))
+    path = folder / "sweep.json"
+    whole = path.read_text()
+    path.write_text(whole[: len(whole) // 2])
+    again = ("sweep", OWN / "tiny_sweep.yaml", *cell(store, tmp_path))
+    warm = [*cell(store, tmp_path), "modality=combined", f"warm_start={folder}"]
+    for arguments in (
+        ("status", folder),
+        ("evaluate", folder),
+        ("wandb-sync", folder),
+        ("dashboard", folder),
+        ("fit", *warm),
+        again,
+    ):
+        told = ceus(*arguments)
+        assert told.returncode == 2, arguments
+        assert "sweep.json must be the list that `ceus sweep` writes" in told.stderr
+        assert str(path) in told.stderr
+        assert "Traceback" not in told.stderr
+    path.unlink()
+    assert ceus(*again).returncode == 0
+    assert path.read_text() == whole
 
 
 def test_predictions_have_each_patient_once_and_sealed_labels_empty(

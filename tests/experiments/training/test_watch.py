@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from experiments.config.compose import Run
+from experiments.config.run import Run
 from experiments.launchers.local import launch
 from experiments.processes import warm_server
 from experiments.run_folder.failures import duration

@@ -1,0 +1,112 @@
+"""`sweep.json`: the frozen list of a sweep's runs, and what was declared before training."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from evaluation.errors import EvaluationError
+from evaluation.records.analysis import Analysis, read_analysis
+from evaluation.records.schema import RUN_COLUMNS
+
+FILE = "sweep.json"
+FORMAT = 2
+"""Raised when run ids are made in another way. 1: over all keys of `study:`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedRun:
+    """A run as the sweep lists it, whether or not it was started.
+
+    Attributes:
+        run_id: Name of its folder.
+        architecture: With the settings of further axes, as `resnet+pos_weight=1`.
+        modality: `image`, `video` or `combined`.
+        fold: `0`, `1`, … or `all`.
+        seed: Of training.
+        shas: `config_sha`, `split_sha` and `store_sha` that the id stands for.
+        needs: Ids of the runs that must be done first.
+    """
+
+    run_id: str
+    architecture: str
+    modality: str
+    fold: str
+    seed: int
+    shas: Mapping[str, str] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+
+    @property
+    def cell(self) -> tuple[str, str, str, int]:
+        """Architecture, modality, fold and seed."""
+        return self.architecture, self.modality, self.fold, self.seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """The content of `sweep.json`.
+
+    Attributes:
+        name: Name of the sweep.
+        runs: In the order in which they start.
+        analysis: What was declared before training.
+        format: Of the run ids.
+    """
+
+    name: str
+    runs: tuple[ListedRun, ...]
+    analysis: Analysis = field(default_factory=Analysis)
+    format: int = FORMAT
+
+    def to_json(self) -> str:
+        """The text of the file."""
+        runs = []
+        for run in self.runs:
+            entry = asdict(run) | {"fold": int(run.fold) if run.fold.isdecimal() else run.fold}
+            if not run.needs:
+                del entry["needs"]
+            runs.append(entry)
+        content = {"format": self.format, "name": self.name, "analysis": asdict(self.analysis)}
+        return json.dumps(content | {"runs": runs}, indent=1)
+
+
+def read_listing(sweep_dir: Path) -> Listing:
+    """Read the list of a sweep folder.
+
+    Raises:
+        EvaluationError: If there is none, or it is not what `ceus sweep` writes.
+    """
+    path = Path(sweep_dir) / FILE
+    if not path.is_file():
+        raise EvaluationError(
+            f"folder must hold a sweep ({FILE}), got none ({sweep_dir}). Give the folder of a "
+            "sweep, as runs/demo, or start it first."
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        runs = tuple(_listed(entry) for entry in content["runs"])
+        name, declared = str(content.get("name", path.parent.name)), content.get("analysis", {})
+        version = int(content.get("format", 1))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise EvaluationError(
+            f"{FILE} must be the list that `ceus sweep` writes, got {type(error).__name__}: "
+            f"{error} ({path}). Delete it and call the sweep again: the list is written anew, and "
+            "runs that are done stay done."
+        ) from error
+    if not runs:
+        raise EvaluationError(f"{FILE} must list runs, got none ({path}). Call the sweep again.")
+    return Listing(name=name, runs=runs, analysis=read_analysis(declared), format=version)
+
+
+def _listed(entry: Mapping[str, Any]) -> ListedRun:
+    run_id, architecture, modality, fold, seed = (entry[name] for name in RUN_COLUMNS)
+    return ListedRun(
+        run_id=str(run_id),
+        architecture=str(architecture),
+        modality=str(modality),
+        fold=str(fold),
+        seed=int(seed),
+        shas=dict(entry.get("shas", {})),
+        needs=tuple(entry.get("needs", ())),
+    )

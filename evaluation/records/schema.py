@@ -1,0 +1,36 @@
+"""The contract of a sweep folder: who writes it (`experiments`) and who reads it use these names.
+
+See docs/design.md, "Sweep folder" and "Predictions table".
+"""
+
+from typing import Literal, get_args
+
+State = Literal["done", "running", "failed", "killed", "interrupted", "pending"]
+"""How a run stands, in the order in which states are shown.
+
+`interrupted` was asked to stop. `killed` ended without a word: its `status.json` still says
+`running`, with nobody holding the run's lock.
+"""
+
+STATES: tuple[State, ...] = get_args(State)
+
+Part = Literal["train", "inner_val", "oof", "test"]
+"""A part of the split, scored by a run; a run of fold `all` has no `oof`."""
+
+PARTS: tuple[Part, ...] = get_args(Part)
+
+MODALITIES = ("image", "video")
+"""Modalities that a combined model is made of."""
+
+CELL = ("architecture", "modality", "fold", "seed")
+"""What tells the runs of a sweep apart."""
+
+RUN_COLUMNS = ("run_id", *CELL)
+SCORE_COLUMNS = ("part", "patient_id", "label", "logit", "probability", "n_items")
+"""One row a patient and part: label NaN where sealed; probability in [0, 1]; n_items scored."""
+
+RUN_SHAS = ("config_sha", "split_sha", "store_sha")
+"""SHA-256 of what the result is a function of; a run's id stands for them."""
+
+PREDICTION_COLUMNS = (*RUN_COLUMNS, *SCORE_COLUMNS, *RUN_SHAS, "checkpoint_sha")
+"""Columns of `predictions.parquet`, in order."""

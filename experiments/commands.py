@@ -1,0 +1,155 @@
+"""What the commands of `ceus` do; where one calls a single function, that function is the command.
+
+Nothing is imported before it is needed: help and errors are to come within a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+
+def fit(settings: Sequence[str]) -> int:
+    """Train and score one run.
+
+    Args:
+        settings: KEY=VALUE: architecture, modality and any key of the configuration.
+    """
+    from experiments.processes import warm_server
+
+    warm_server()  # imports while we compose
+    from experiments.config.compose import compose
+    from experiments.config.run import make_run
+    from experiments.launchers.go import go
+    from experiments.sweeps.expand import Sweep
+    from experiments.sweeps.file import LauncherSettings
+
+    run = make_run(compose(settings))
+    devices = run.config["trainer"]["devices"]
+    launcher = LauncherSettings(parallel=1, devices_per_run=devices if devices != "auto" else 1)
+    # Single runs gather in one folder, listed like a sweep's, so that evaluate reads them too.
+    code = go(Sweep(run.study.sweep, run.folder.parent, (run,), launcher), extend=True)
+    print(f"run: {run.folder}")
+    return code
+
+
+def sweep(
+    file: str,
+    settings: Sequence[str],
+    *,
+    cohort: str | None = None,
+    evaluate: bool = False,
+    extend: bool = False,
+    plan: bool = False,
+    wait: bool = False,
+) -> int:
+    """Train and score all runs of a sweep that are not done.
+
+    Args:
+        file: `demo`, `study`, or a YAML file of your own.
+        settings: KEY=VALUE for every run; an axis is narrowed.
+        cohort: First prepare and split this cohort.csv, or `phantom`, as the file's `data:` says.
+        evaluate: End with the comparison table.
+        extend: Add new runs to a frozen sweep.
+        plan: Only show the runs, what would start, and an estimate of hours and disk.
+        wait: With SLURM: follow the runs until all have ended.
+    """
+    from experiments.processes import warm_server
+
+    warm_server()  # imports while we compose
+    from experiments.errors import ConfigError
+    from experiments.launchers.go import go
+    from experiments.sweeps.expand import expand, make_data
+    from experiments.sweeps.file import read_sweep
+
+    content = read_sweep(file, settings)
+    if cohort and plan:
+        raise ConfigError(
+            f"--plan must come without --cohort, for it writes nothing, got {cohort!r}. "
+            "Prepare the store first: ceus prepare."
+        )
+    if cohort:
+        make_data(content, cohort)
+    expanded = expand(content)
+    if plan:
+        from rich.console import Console
+
+        from experiments.launchers.plan import plan as planned
+
+        Console().print(planned(expanded))
+        return 0
+    code = go(expanded, extend=extend, wait=wait or evaluate)  # evaluation needs the ends
+    if not evaluate:
+        return code
+    from evaluation.remembered import remembered
+
+    if text := remembered(expanded.folder):
+        print(text)
+        return code
+    return max(code, _print_evaluation(expanded.folder))
+
+
+def evaluate(folder: Path, *, unseal_test: Path | bool | None = None, reason: str = "") -> int:
+    """Tables, figures and report from the prediction tables.
+
+    Args:
+        folder: Sweep folder, as runs/demo.
+        unseal_test: Open the test set with the labels of this store, by default the runs' own;
+            each opening is recorded.
+        reason: Why it is opened.
+    """
+    if unseal_test is not None:
+        import evaluation
+
+        store = _store_of(folder) if isinstance(unseal_test, bool) else unseal_test
+        evaluation.unseal(folder, store, reason=reason)
+    return _print_evaluation(folder)
+
+
+def name_patients(store: Path, hashes: Sequence[str]) -> int:
+    """Name the patients that hashes in logs and W&B stand for.
+
+    Args:
+        store: The store that the runs were made from.
+        hashes: 16 hexadecimal digits each.
+    """
+    from datamodules.store.pseudonyms import Pseudonyms
+
+    patients = Pseudonyms(store)
+    for patient_hash in hashes:
+        print(f"{patient_hash} {patients.find(patient_hash)}")
+    return 0
+
+
+def print_uploads(uploads: Iterable[object]) -> int:
+    """Print what became of each run; 1 if any failed."""
+    failed = False
+    for upload in uploads:
+        print(upload, flush=True)
+        failed |= getattr(upload, "outcome", "") == "failed"
+    return int(failed)
+
+
+def _store_of(folder: Path) -> Path:
+    """The store that the runs of a sweep were made from, as their configuration names it."""
+    from experiments.config.files import load_yaml
+    from experiments.errors import ConfigError
+
+    configs = sorted(folder.glob("*/config.yaml"))
+    if not configs:
+        raise ConfigError(
+            f"folder must hold runs with a config.yaml, got none ({folder}). Give the store: "
+            "--unseal-test STORE."
+        )
+    return Path(load_yaml(configs[0])["study"]["store"])
+
+
+def _print_evaluation(folder: Path) -> int:
+    import evaluation
+    from evaluation.remembered import remember
+
+    result = evaluation.evaluate(folder)
+    text = evaluation.render(result)
+    remember(result, text)
+    print(text)
+    return result.exit_code

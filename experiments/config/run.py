@@ -1,0 +1,87 @@
+"""One run: a checked configuration with an id that stands for the work."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datamodules.store.folder import Store
+from datamodules.store.splits import Split, load_split
+from experiments.config.files import ROOMS
+from experiments.config.identity import sha_of, what_counts
+from experiments.config.study import Study, study_of
+from experiments.config.warm_start import resolved
+from experiments.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Run:
+    """One cell x fold x seed, resolved.
+
+    Attributes:
+        run_id: `ARCHITECTURE-MODALITY-foldK-seedS-HASH8`; the same work has the same id.
+        study: Our keys, checked.
+        config: The whole resolved configuration, plain values only.
+        shas: `config_sha`, `split_sha`, `store_sha`: what the id stands for.
+    """
+
+    run_id: str
+    study: Study
+    config: dict[str, Any]
+    shas: dict[str, str]
+
+    @property
+    def folder(self) -> Path:
+        """`RUNS/SWEEP/RUN_ID`."""
+        return self.study.runs / self.study.sweep / self.run_id
+
+
+def open_cohort(store: Path, split: str) -> tuple[Store, Split]:
+    """A store and a split of it; `DataError` if either is not there or not whole."""
+    return Store(store), load_split(store, split)
+
+
+def make_run(
+    config: Mapping[str, Any],
+    cohort: Callable[[Path, str], tuple[Store, Split]] = open_cohort,
+) -> Run:
+    """Check the `study:` keys and give the configuration its id.
+
+    Args:
+        config: As `compose` gives it.
+        cohort: Opens store and split; a sweep gives one that remembers, for its runs share them.
+
+    Raises:
+        ConfigError: For an unknown or mistyped key under `study:`, an unknown top-level key, or
+            settings that do not go together.
+        DataError: If the store or the split is not there, or the fold is not in the split.
+    """
+    unknown = set(config) - set(ROOMS)
+    if unknown:
+        raise ConfigError(
+            f"top-level keys must be of {', '.join(ROOMS)}, got {', '.join(sorted(unknown))}. "
+            "Move your keys under one of these."
+        )
+    study = study_of(config["study"])
+    config = resolved(config)
+    _check_balance(config)
+    store, split = cohort(study.store, study.split)
+    split.parts(study.fold)  # refuses a fold that is not there, before anything starts
+    shas = {
+        "config_sha": sha_of(what_counts(config)),
+        "split_sha": split.sha,
+        "store_sha": store.sha,
+    }
+    cell = f"{study.architecture}-{study.modality}-fold{study.fold}-seed{study.seed}"
+    return Run(run_id=f"{cell}-{sha_of(shas)[:8]}", study=study, config=dict(config), shas=shas)
+
+
+def _check_balance(config: Mapping[str, Any]) -> None:
+    """Repeating positives and weighting them is the same remedy twice."""
+    sampling = config["data"].get("init_args", {}).get("class_sampling")
+    weight = config["model"].get("init_args", {}).get("pos_weight", 1)
+    if sampling == "balanced" and weight != 1:
+        raise ConfigError(
+            f"pos_weight must be 1 where class_sampling is balanced, got {weight!r}: both at once "
+            "would favour positives twice. Set pos_weight=1, or class_sampling=stratified."
+        )

@@ -1,0 +1,122 @@
+"""The keys of `study:` that code reads; `experiments/yaml/base.yaml` explains each.
+
+Every other key of `study:` is read by YAML only: it is placed into the arguments of a model or a
+datamodule by `${study.KEY}`, whose constructor checks it.
+"""
+
+import copy
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from jsonargparse import ArgumentError, ArgumentParser
+
+from experiments.config.files import GROUPS, HERE, ROOMS, load_yaml
+from experiments.errors import ConfigError
+
+_AT_LEAST_ONE = (
+    "batch_size",
+    "eval_batch_size",
+    "num_frames",
+    "image_size",
+    "video_size",
+    "last_every",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What identifies a run, where it lies, and how its training is begun, watched and ended."""
+
+    architecture: str
+    modality: str
+    fold: int | Literal["all"]
+    seed: int
+    store: Path
+    split: str
+    runs: Path
+    sweep: str
+    warm_start: str | dict[Literal["image", "video"], str] | None = None
+    freeze_epochs: int
+    ema_decay: float | None = None
+    matmul_precision: Literal["highest", "high", "medium"]
+    patience: int
+    last_every: int
+    stall_minutes: float | None = None
+    wandb: bool
+
+
+def study_of(settings: Mapping[str, Any]) -> Study:
+    """Check the keys under `study:` of a resolved configuration.
+
+    Raises:
+        ConfigError: For a key that is unknown or missing, or a value that is not allowed.
+    """
+    for key in settings:
+        if key not in study_keys():
+            raise ConfigError(
+                f"keys of study: must be those of {HERE / 'base.yaml'}, got {key!r}.{_hint(key)}"
+            )
+    read = {field.name for field in fields(Study)}
+    try:
+        parsed = _parser().parse_object(
+            {"study": {k: copy.deepcopy(v) for k, v in settings.items() if k in read}}
+        )
+    except ArgumentError as error:
+        raise ConfigError(explain(error)) from error
+    for name in _AT_LEAST_ONE:
+        value = settings.get(name, 1)
+        if not isinstance(value, int) or value < 1:
+            raise ConfigError(
+                f"study.{name} must be at least 1, a whole number, got {value!r}. Set {name}=..."
+            )
+    study = Study(**parsed.study.as_dict())
+    if study.stall_minutes is not None and study.stall_minutes <= 0:
+        raise ConfigError(
+            f"study.stall_minutes must be above 0 or null, got {study.stall_minutes!r}. "
+            "Set stall_minutes=..."
+        )
+    return study
+
+
+def study_keys() -> list[str]:
+    """Every key that may stand under `study:`."""
+    return list(load_yaml(HERE / "base.yaml")["study"])
+
+
+def full_key(key: str) -> str:
+    """The dotted path of an override's key; those of `study:` may go without `study.`.
+
+    Raises:
+        ConfigError: If its first part is none that there is.
+    """
+    first = key.partition(".")[0]
+    if first in ROOMS:
+        return key
+    if first in study_keys():
+        return f"study.{key}"
+    raise ConfigError(
+        f"override key must start with one of {', '.join((*GROUPS, *ROOMS))} or be a key of "
+        f"study:, got {key!r} (command line).{_hint(first) or ' See ' + str(HERE / 'base.yaml')}"
+    )
+
+
+def explain(error: Exception) -> str:
+    """What jsonargparse says of a configuration, as one sentence that names key and remedy."""
+    text = " ".join(str(error).split())
+    return f"configuration must fit the constructors it names: {text}"
+
+
+def _hint(key: str) -> str:
+    close = difflib.get_close_matches(key, [*study_keys(), *GROUPS, *ROOMS], n=3)
+    return f" Did you mean {' or '.join(close)}?" if close else ""
+
+
+@cache
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Study, "study")
+    return parser
