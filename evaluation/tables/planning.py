@@ -62,11 +62,11 @@ def planning(
     def row(quantity: str, part: str, do: Callable[..., Simulated], **more: Any) -> dict[str, Any]:
         n, k = (patients, events) if part == "oof" else (len(tested), test_events)
         try:
-            found = do(positives=k, negatives=n - k, **models)
+            figure = do(positives=k, negatives=n - k, **models)
         except EvaluationError as error:  # too few patients, one model, an AUC of 1
-            found = undefined(Simulated, str(error), draws=0)
+            figure = undefined(Simulated, str(error), draws=0)
         size = _size(n, k) | {"auc": auc, "correlation": correlation} | more
-        return {"quantity": quantity, "part": part} | size | vars(found)
+        return {"quantity": quantity, "part": part} | size | vars(figure)
 
     detect = partial(minimum_detectable_difference, auc, power=POWER)
     rows = [row(DETECTABLE, part, detect, power=POWER) for part in ("oof", "test")]

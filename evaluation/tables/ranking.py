@@ -8,6 +8,11 @@ import pandas as pd
 from evaluation.errors import EvaluationError
 from evaluation.statistics.checks import Floats, normal_quantile, one_class
 
+_COLUMNS = (
+    "architecture", "modality", "auc", "rank", "auc_low", "auc_high", "rank_low", "rank_high",
+    "p_first",
+)  # fmt: skip
+
 
 @dataclass(frozen=True, kw_only=True)
 class Ranking:
@@ -103,16 +108,3 @@ def rank_cells(
         p_first=probabilities[:, 0],
     )
     return Ranking(cells=table, probabilities=probabilities, patients=len(scores), reason="")
-
-
-_COLUMNS = (
-    "architecture",
-    "modality",
-    "auc",
-    "rank",
-    "auc_low",
-    "auc_high",
-    "rank_low",
-    "rank_high",
-    "p_first",
-)

@@ -29,8 +29,8 @@ class CellScores:
     (log-odds), probability.
 
     Attributes:
-        architecture: Of the cell.
-        modality: Of the cell.
+        architecture: Name of the cell's architecture.
+        modality: What its models see: `image`, `video` or `combined`.
         runs: Listed runs of the cell, done or not.
         oof: Out-of-fold scores, each patient once.
         test: Scores of the hold-out by `source`; labels are NaN while it is sealed.
@@ -96,11 +96,11 @@ def cell_scores(sweep: Sweep, test_labels: Mapping[str, int] | None) -> list[Cel
         rows = of_cell(parts[part], *cell)
         return rows.drop(columns=["architecture", "modality"]).reset_index(drop=True)
 
-    found = []
+    cells = []
     for cell, listed in runs.items():
         deployed = any(run.fold == "all" for run in listed)
         train = scored("train", cell)
-        found.append(
+        cells.append(
             CellScores(
                 architecture=cell[0],
                 modality=cell[1],
@@ -113,7 +113,7 @@ def cell_scores(sweep: Sweep, test_labels: Mapping[str, int] | None) -> list[Cel
                 sealed=test_labels is None,
             )
         )
-    return found
+    return cells
 
 
 def of_cell(
