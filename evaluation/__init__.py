@@ -6,6 +6,7 @@ Figures are in `evaluation.figures`, which needs matplotlib and is imported only
 from evaluation.errors import EvaluationError
 from evaluation.evaluate import evaluate
 from evaluation.records.runs import Run, Sweep, read_sweep
+from evaluation.records.study import Study, read_study
 from evaluation.result import Evaluation, compute
 from evaluation.statistics.auc import AucInterval, auc_interval
 from evaluation.statistics.auc_tests import AucTest, delong_test, overlapping_test
@@ -73,6 +74,7 @@ __all__ = [
     "Run",
     "Seal",
     "Simulated",
+    "Study",
     "Sweep",
     "Tables",
     "auc_interval",
@@ -100,6 +102,7 @@ __all__ = [
     "patient_difficulty",
     "rank_cells",
     "read_seal",
+    "read_study",
     "read_sweep",
     "render",
     "roc_band",

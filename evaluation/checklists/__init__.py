@@ -23,7 +23,7 @@ class Checklist:
     """A checklist.
 
     Attributes:
-        name: Of its file.
+        name: Name of its file.
         title: As it is known.
         source: Where it is published.
     """
@@ -39,7 +39,7 @@ class Answered:
 
     Attributes:
         number: As published.
-        section: Of the checklist.
+        section: Section of the checklist.
         asks: What it asks for, in our words.
         answer: What the sweep knows; "" where it is for the authors.
         evidence: Where in the report, or in which file.

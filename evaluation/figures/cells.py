@@ -39,8 +39,8 @@ def part_panels(
 
     Args:
         evaluation: What is shown.
-        height_mm: Of what is not rows.
-        row_mm: Of each row.
+        height_mm: Height of what is not rows.
+        row_mm: Height of each row.
         x: Label under the last row.
         y: Label before each row, completed by the part's name.
 

@@ -55,7 +55,7 @@ class Drawing:
     """A figure and what it says.
 
     Attributes:
-        name: Of its files and of its place in the report.
+        name: Name of its files and of its place in the report.
         title: What it shows.
         figure: The figure.
         alt: What a reader who does not see it must know.
@@ -82,8 +82,8 @@ class Drawing:
 
     def files(self) -> dict[str, bytes]:
         """The figure for a paper, by file name: SVG, PDF with its fonts, and PNG at DPI."""
-        found = {f"{self.name}.{kind}": self._saved(kind) for kind in ("pdf", "png")}
-        return found | {f"{self.name}.svg": self.svg.encode()}
+        saved = {f"{self.name}.{kind}": self._saved(kind) for kind in ("pdf", "png")}
+        return saved | {f"{self.name}.svg": self.svg.encode()}
 
     def _saved(self, kind: str) -> bytes:
         # Without dates and versions, so that the same sweep gives the same bytes.
@@ -112,8 +112,8 @@ def panels(
 
     Args:
         columns: Titles.
-        rows: Of panels.
-        height_mm: Of the whole figure.
+        rows: Rows of panels.
+        height_mm: Height of the whole figure.
         share: Whether all panels have the same axes.
     """
     width = ONE_COLUMN if len(columns) == 1 else TWO_COLUMNS

@@ -37,7 +37,7 @@ class View:
     """A table as the report shows it.
 
     Attributes:
-        name: Of its place in the page.
+        name: Name of its place in the page.
         caption: What it holds.
         columns: Its columns.
         rows: Its rows.
@@ -65,7 +65,7 @@ class Section:
     """A section.
 
     Attributes:
-        name: Of its place in the page.
+        name: Name of its place in the page.
         title: Its heading.
         words: Paragraphs.
         figures: Names of drawings, each shown if it was made.

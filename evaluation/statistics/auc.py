@@ -29,7 +29,7 @@ class AucInterval:
 
     Attributes:
         auc: The probability that a positive scores above a negative, ties counting one half.
-        variance: Of the AUC: DeLong's, or LeDell's for a cross-validated one.
+        variance: Variance of the AUC: DeLong's, or LeDell's for a cross-validated one.
         low: Lower end of the interval.
         high: Upper end of the interval.
         level: Coverage the interval aims at.
@@ -128,10 +128,10 @@ def placements(positives: Floats, negatives: Floats) -> tuple[Floats, Floats]:
     return below, above
 
 
-def variance_of(of_positives: Floats, of_negatives: Floats) -> Any:
-    """DeLong's variance of the mean placement, () or one a cohort; NaN with one of a class."""
+def variance_of(below: Floats, above: Floats) -> Any:
+    """DeLong's variance of an AUC by its placements, () or one a cohort; NaN with one of a class."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        return _variance(of_positives) + _variance(of_negatives)
+        return _variance(below) + _variance(above)
 
 
 def _variance(values: Floats) -> Any:

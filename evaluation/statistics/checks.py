@@ -43,10 +43,10 @@ def checked(
     if patients is not None:
         names = np.asarray(patients)
         same_length("patients", names, y.size)
-        found, counts = np.unique(names, return_counts=True)
-        if found.size < names.size:
+        distinct, counts = np.unique(names, return_counts=True)
+        if distinct.size < names.size:
             raise EvaluationError(
-                f"patients must be there once each, got {found[counts.argmax()]!s} "
+                f"patients must be there once each, got {distinct[counts.argmax()]!s} "
                 f"{counts.max()} times. Average a patient's scores first."
             )
     return y.astype(bool), xs

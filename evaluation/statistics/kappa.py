@@ -101,9 +101,9 @@ def stratified_spearman(scores_a: ArrayLike, scores_b: ArrayLike, strata: ArrayL
     same_length("strata", stratum, a.size)
     total, weight = 0.0, 0
     for name in np.unique(stratum):
-        mine = stratum == name
-        ranks = np.array([rankdata(a[mine]), rankdata(b[mine])])
-        if mine.sum() > 2 and (ranks.std(axis=1) > 0).all():
-            total += mine.sum() * np.corrcoef(ranks)[0, 1]
-            weight += int(mine.sum())
+        inside = stratum == name
+        ranks = np.array([rankdata(a[inside]), rankdata(b[inside])])
+        if inside.sum() > 2 and (ranks.std(axis=1) > 0).all():
+            total += inside.sum() * np.corrcoef(ranks)[0, 1]
+            weight += int(inside.sum())
     return total / weight if weight else nan

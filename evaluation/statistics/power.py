@@ -58,13 +58,13 @@ def simulate_power(
 
     Args:
         auc_a: True AUC of the first scores, in (0, 1).
-        auc_b: Of the second.
+        auc_b: True AUC of the second.
         positives: Patients with the event, 2 or more.
         negatives: Patients without, 2 or more.
-        correlation: Of the two scores within a class, in [0, 1].
+        correlation: Correlation of the two scores within a class, in [0, 1].
         level: 1 less the level of the test.
         draws: Cohorts to draw.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Raises:
         EvaluationError: a value out of its range.
@@ -93,11 +93,11 @@ def minimum_detectable_difference(
         auc: True AUC of the worse scores, in (0, 1).
         positives: Patients with the event, 2 or more.
         negatives: Patients without, 2 or more.
-        correlation: Of the two scores within a class, in [0, 1].
-        power: To reach, in (0, 1).
+        correlation: Correlation of the two scores within a class, in [0, 1].
+        power: Power to reach, in (0, 1).
         level: 1 less the level of the test.
         draws: Cohorts to draw.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Raises:
         EvaluationError: a value out of its range.
@@ -138,13 +138,13 @@ def optimism_of_best(
 
     Args:
         auc: True AUC of all models, in (0, 1).
-        models: To choose from.
+        models: Number of models to choose from.
         positives: Patients with the event, at least one a fold.
         negatives: Patients without, at least one a fold.
-        correlation: Of the scores of any two models within a class, in [0, 1].
+        correlation: Correlation of any two models' scores within a class, in [0, 1].
         folds: The choice is by the mean over this many folds.
         draws: Cohorts to draw.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Raises:
         EvaluationError: a value out of its range.
@@ -159,9 +159,9 @@ def optimism_of_best(
     rng = np.random.default_rng(seed)
     best = np.empty(draws)
     for at in range(0, draws, 100):  # in blocks, so that memory stays small
-        mine = min(100, draws - at)
+        block = min(100, draws - at)
         up, down = (
-            _correlated(rng, models, mine, count, correlation) for count in (positives, negatives)
+            _correlated(rng, models, block, count, correlation) for count in (positives, negatives)
         )
         aucs = [
             placements(p + d, n)[0].mean(axis=-1)
@@ -171,7 +171,7 @@ def optimism_of_best(
                 strict=True,
             )
         ]
-        best[at : at + mine] = np.mean(aucs, axis=0).max(axis=0)
+        best[at : at + block] = np.mean(aucs, axis=0).max(axis=0)
     return Simulated(
         value=float(best.mean() - auc), error=float(best.std(ddof=1) / sqrt(draws)), draws=draws
     )
@@ -196,15 +196,15 @@ def within_class_correlation(labels: ArrayLike, scores: ArrayLike) -> float:
     y, xs = checked(labels, *np.asarray(scores, dtype=np.float64))
     table = np.array(xs)
     sums, count = 0.0, 0
-    for mine in (table[:, y], table[:, ~y]):
-        if len(xs) > 1 and mine.shape[1] > 2:
-            normal = ndtri((rankdata(mine, axis=1) - 0.5) / mine.shape[1])
+    for of_class in (table[:, y], table[:, ~y]):
+        if len(xs) > 1 and of_class.shape[1] > 2:
+            normal = ndtri((rankdata(of_class, axis=1) - 0.5) / of_class.shape[1])
             # A constant score correlates with nothing.
             spread = normal.std(axis=1) > 0
-            found = np.corrcoef(normal[spread]) if spread.sum() > 1 else np.eye(1)
+            correlations = np.corrcoef(normal[spread]) if spread.sum() > 1 else np.eye(1)
             pairs = len(xs) * (len(xs) - 1) / 2
-            sums += mine.shape[1] * (found.sum() - len(found)) / 2 / pairs
-            count += mine.shape[1]
+            sums += of_class.shape[1] * (correlations.sum() - len(correlations)) / 2 / pairs
+            count += of_class.shape[1]
     return max(float(sums / count), 0.0) if count else nan
 
 

@@ -47,8 +47,8 @@ def rank_cells(
     Args:
         patients: Rows of `Tables.patients` of one part; cells with no patients are not in it.
         draws: Bootstrap cohorts.
-        level: Of the percentile intervals, in (0, 1).
-        seed: Of the draws and of breaking ties.
+        level: Coverage of the percentile intervals, in (0, 1).
+        seed: Seed of the draws and of breaking ties.
 
     Raises:
         EvaluationError: rows of several parts, or a wrong level.
