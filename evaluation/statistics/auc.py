@@ -129,7 +129,7 @@ def placements(positives: Floats, negatives: Floats) -> tuple[Floats, Floats]:
 
 
 def variance_of(below: Floats, above: Floats) -> Any:
-    """DeLong's variance of an AUC by its placements, () or one a cohort; NaN with one of a class."""
+    """DeLong's variance of an AUC by placements, () or one a cohort; NaN with one of a class."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return _variance(below) + _variance(above)
 
