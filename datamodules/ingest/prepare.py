@@ -15,7 +15,6 @@ from datamodules.ingest.known import Known, source_key
 from datamodules.ingest.review import LEAST_CONFIDENCE, read_approvals, review_path, write_review
 from datamodules.ingest.task import Outcome, Task
 from datamodules.ingest.workers import Workers, run_all
-from datamodules.store.fill import fill_cache
 from datamodules.store.folder import Store
 from datamodules.store.pseudonyms import make_key
 
@@ -117,6 +116,8 @@ def prepare(
         make_key(store)
     _tell(cohort, store, new=sum(outcome.item_id not in before for outcome in kept.values()))
     if cache_size is not None:
+        from datamodules.store.fill import fill_cache  # needs torch
+
         fill_cache(store, size=cache_size, progress=progress)
     return store
 
