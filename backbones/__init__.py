@@ -7,12 +7,7 @@ An encoder of your own is an `nn.Module` with an attribute `num_features` that t
 """
 
 from backbones.errors import EncoderError
-from backbones.fusion import (
-    AverageLogitFusion,
-    ConcatFusion,
-    GatedFusion,
-    WeightedLogitFusion,
-)
+from backbones.fusion import AverageLogitFusion, ConcatFusion, GatedFusion, WeightedLogitFusion
 from backbones.image import TimmImageEncoder
 from backbones.inflate import InflatedVideoEncoder
 from backbones.video import TorchvisionVideoEncoder

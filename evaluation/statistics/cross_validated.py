@@ -137,11 +137,7 @@ def cv_overlapping_test(
     apart[np.searchsorted(union, names_a)] += shares[0]
     apart[np.searchsorted(union, names_b)] -= shares[1]
     return normal_test(
-        *aucs,
-        difference=aucs[0] - aucs[1],
-        se=sqrt((apart**2).sum()),
-        z_level=z_level,
-        reason=weak,
+        *aucs, difference=aucs[0] - aucs[1], se=sqrt((apart**2).sum()), z_level=z_level, reason=weak
     )
 
 

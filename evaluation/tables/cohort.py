@@ -103,18 +103,12 @@ def _labelled(study: Study, labels: Mapping[str, int] | None) -> pd.DataFrame:
 
 
 def _splits(patients: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    return [
-        (DEVELOPMENT, patients[~patients["holdout"]]),
-        (HOLDOUT, patients[patients["holdout"]]),
-    ]
+    return [(DEVELOPMENT, patients[~patients["holdout"]]), (HOLDOUT, patients[patients["holdout"]])]
 
 
 def _people(patients: pd.DataFrame) -> dict[str, int | None]:
     known = patients["label"].notna().all()
-    return {
-        "patients": len(patients),
-        "events": int(patients["label"].sum()) if known else None,
-    }
+    return {"patients": len(patients), "events": int(patients["label"].sum()) if known else None}
 
 
 def _item_columns(patients: pd.DataFrame) -> dict[str, str]:

@@ -64,10 +64,7 @@ def primary_pair(analysis: Analysis, selected: Mapping[str, str]) -> tuple[Cell,
 
 
 def compare(
-    cells: list[CellScores],
-    analysis: Analysis,
-    thresholds: Thresholds,
-    selected: Mapping[str, str],
+    cells: list[CellScores], analysis: Analysis, thresholds: Thresholds, selected: Mapping[str, str]
 ) -> pd.DataFrame:
     """A row for each pair, part and set of patients.
 

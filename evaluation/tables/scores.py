@@ -126,10 +126,7 @@ def of_cell(
 
 def progress(runs: list[Run]) -> dict[str, int]:
     """How many of the listed runs are done."""
-    return {
-        "runs_done": sum(run.state == "done" for run in runs),
-        "runs_expected": len(runs),
-    }
+    return {"runs_done": sum(run.state == "done" for run in runs), "runs_expected": len(runs)}
 
 
 def sigmoid(score: pd.Series) -> pd.Series:

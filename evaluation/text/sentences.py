@@ -166,10 +166,7 @@ def seal_sentences(evaluation: Evaluation) -> list[str]:
         return [f"Test set: sealed ({patients} patients; their labels are not in this folder)."]
     opened = f"opened {counted(len(seal.openings), 'time')}, last {seal.openings[-1]['time']}"
     state = "" if seal.labels is not None else "; its labels are not in this folder"
-    return [
-        f"Test set: {opened}{state}.",
-        *(f"Test set: {problem}." for problem in seal.problems),
-    ]
+    return [f"Test set: {opened}{state}.", *(f"Test set: {problem}." for problem in seal.problems)]
 
 
 def states(evaluation: Evaluation) -> str:

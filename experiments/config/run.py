@@ -42,8 +42,7 @@ def open_cohort(store: Path, split: str) -> tuple[Store, Split]:
 
 
 def make_run(
-    config: Mapping[str, Any],
-    cohort: Callable[[Path, str], tuple[Store, Split]] = open_cohort,
+    config: Mapping[str, Any], cohort: Callable[[Path, str], tuple[Store, Split]] = open_cohort
 ) -> Run:
     """Check the `study:` keys and give the configuration its id.
 

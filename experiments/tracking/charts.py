@@ -12,13 +12,7 @@ import numpy as np
 import pandas as pd
 
 from datamodules.store.pseudonyms import Pseudonyms
-from evaluation import (
-    EvaluationError,
-    auc_interval,
-    confusion,
-    roc_curve,
-    youden_threshold,
-)
+from evaluation import EvaluationError, auc_interval, confusion, roc_curve, youden_threshold
 
 if TYPE_CHECKING:
     import wandb
@@ -27,13 +21,8 @@ if TYPE_CHECKING:
 CLASSES = ("N0", "OLNM")
 """Names of label 0 and 1."""
 
-
 ROC = "wandb/area-under-curve/v0"
-
-
 BARS = "wandb/bar/v0"
-
-
 CONFUSION = "wandb/confusion_matrix/v1"
 
 

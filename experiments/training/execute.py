@@ -173,11 +173,7 @@ def _work(run: Run, pulse: Pulse, watch: Watch | None) -> None:
         logger.append(wandb)
         callbacks.append(Pace(wandb))
     trainer, model, data = build(
-        config,
-        callbacks=callbacks,
-        logger=logger,
-        plugins=[RunCheckpointIO(run)],
-        root=run.folder,
+        config, callbacks=callbacks, logger=logger, plugins=[RunCheckpointIO(run)], root=run.folder
     )
     start_from_needed(run, model)
     stopping = watch.stopping if watch else bool
@@ -221,11 +217,7 @@ def _work(run: Run, pulse: Pulse, watch: Watch | None) -> None:
 
 
 def _score_untrained(
-    run: Run,
-    trainer: Trainer,
-    model: LightningModule,
-    data: LightningDataModule,
-    checkpoint: Path,
+    run: Run, trainer: Trainer, model: LightningModule, data: LightningDataModule, checkpoint: Path
 ) -> None:
     """In the place of a fit, for a model that is made of trained ones."""
     if not run.study.warm_start:

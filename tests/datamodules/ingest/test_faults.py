@@ -95,10 +95,7 @@ RECOVERED = {"other_name", "without_index", "cut", "absurd"}  # if taken, every 
 
 
 def test_100_malformed_files(
-    whole: dict[str, Path],
-    media: ModuleType,
-    write_cohort: Callable[..., Path],
-    tmp_path: Path,
+    whole: dict[str, Path], media: ModuleType, write_cohort: Callable[..., Path], tmp_path: Path
 ) -> None:
     rng = random.Random(4)
     rows, made = [], []

@@ -323,9 +323,7 @@ def test_killed_call_leaves_the_old_store(
     before = snapshot(store)
     for number in range(5):
         media.write_video(
-            table.parent / f"long{number}",
-            media.KINDS["mjpeg-avi"],
-            numbers=[number, *range(150)],
+            table.parent / f"long{number}", media.KINDS["mjpeg-avi"], numbers=[number, *range(150)]
         )
     cohort(row("p1", "jane-doe.avi"), *(row(f"q{n}", f"long{n}.avi") for n in range(5)))
     code = (

@@ -104,10 +104,7 @@ def edit_listing(sweep, analysis):
             lambda s: edit_listing(s, {"primary": {"modalities": ["video", "image"]}}),
             "the declared analysis in sweep.json changed",
         ),
-        (
-            lambda s: (s.path / "thresholds.json").write_text("[]"),
-            "thresholds.json changed",
-        ),
+        (lambda s: (s.path / "thresholds.json").write_text("[]"), "thresholds.json changed"),
         (lambda s: s.status(FIRST, "failed", "why"), FIRST),
         (lambda s: unseal(s.path, s.store, reason="again"), "opened 2 times"),
     ],
