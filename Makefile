@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep test check format phantom report notebooks bench decord-cuda clean
+.PHONY: help setup sweep test check format docs phantom report notebooks bench decord-cuda clean
 
 PYTHON ?= python3
 SWEEP  ?= demo
@@ -25,6 +25,9 @@ check: setup ## lint, types and tests
 
 format: setup ## format the code and mend what the linter can
 	.venv/bin/ruff format && .venv/bin/ruff check --fix
+
+docs: setup ## make the reference pages in docs/reference again, from the code
+	.venv/bin/python docs/make_reference.py
 
 phantom: setup ## make the synthetic cohort of the demo in data/
 	$(CEUS) phantom data/phantom-demo

@@ -79,11 +79,7 @@ class TimmImageEncoder(nn.Module):
 
 
 def create_timm(
-    name: str,
-    *,
-    pretrained: bool | Path,
-    image_size: int | None,
-    model_args: dict[str, Any] | None,
+    name: str, *, pretrained: bool | Path, image_size: int | None, model_args: dict[str, Any] | None
 ) -> Any:
     """A timm network without its classifier, weights loaded strictly. See `TimmImageEncoder`.
 

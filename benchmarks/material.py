@@ -13,7 +13,8 @@ import pandas as pd
 from scipy.ndimage import gaussian_filter
 
 from datamodules.ingest.prepare import prepare
-from datamodules.store.clip_file import read_index, read_packets, splice
+from datamodules.store.avi import splice
+from datamodules.store.clip_file import read_index, read_packets
 from datamodules.store.folder import Store
 
 WIDTH, HEIGHT, FRAMES, GOP, CANVAS, SIZE, CLIP = 1024, 768, 1500, 25, 256, 224, 32

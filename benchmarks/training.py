@@ -30,9 +30,9 @@ def run(folder: Path) -> Section:
     rows.append((f"memory, epoch 5 → {_EPOCHS}", f"{first:.0f} → {last:.0f} MiB", "–"))
     return Section(
         title="Training does not wait",
-        about="Video runs as `experiments/sweep/demo.yaml` has them, on a smaller cohort: the time "
-        "in which the loop waits for its next batch, after the very first, as a share of the time "
-        "of its steps. And the memory of the loader alone over epochs.",
+        about="Video runs as `experiments/yaml/sweep/demo.yaml` has them, on a smaller cohort: the "
+        "time in which the loop waits for its next batch, after the very first, as a share of the "
+        "time of its steps. And the memory of the loader alone over epochs.",
         columns=("run", "ms a step", "waiting"),
         rows=rows,
         targets=[

@@ -48,27 +48,21 @@ __all__ = [
     "make_split",
 ]
 
-_MODULE_OF = {
-    "Augment": "batches.augment",
-    "CeusVideoDataModule": "batches.modalities",
-    "ClipReader": "store.clips",
-    "ClipTimes": "batches.sampling",
-    "CombinedDataModule": "batches.modalities",
-    "FrameSampling": "batches.sampling",
-    "ImageDataModule": "batches.modalities",
-    "KeyFrames": "batches.phases",
-    "PhaseFrames": "batches.phases",
-    "Split": "store.splits",
-    "Store": "store.folder",
-    "TimedWindow": "batches.sampling",
-    "UniformFrames": "batches.sampling",
-    "WindowGrid": "batches.sampling",
-    "load_split": "store.splits",
-    "make_split": "store.splits",
-}
+_NAMES_OF = {
+    "batches.augment": ("Augment",),
+    "batches.modalities": ("CeusVideoDataModule", "CombinedDataModule", "ImageDataModule"),
+    "batches.phases": ("KeyFrames", "PhaseFrames"),
+    "batches.sampling": (
+        "ClipTimes", "FrameSampling", "TimedWindow", "UniformFrames", "WindowGrid",
+    ),
+    "store.clips": ("ClipReader",),
+    "store.folder": ("Store",),
+    "store.splits": ("Split", "load_split", "make_split"),
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULE_OF:
-        return getattr(import_module(f"datamodules.{_MODULE_OF[name]}"), name)
+    for module, names in _NAMES_OF.items():
+        if name in names:
+            return getattr(import_module(f"datamodules.{module}"), name)
     raise AttributeError(f"module 'datamodules' has no attribute {name!r}")

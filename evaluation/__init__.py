@@ -6,14 +6,10 @@ Figures are in `evaluation.figures`, which needs matplotlib and is imported only
 from evaluation.errors import EvaluationError
 from evaluation.evaluate import evaluate
 from evaluation.records.runs import Run, Sweep, read_sweep
+from evaluation.records.study import Study, read_study
 from evaluation.result import Evaluation, compute
-from evaluation.statistics.auc import (
-    AucInterval,
-    AucTest,
-    auc_interval,
-    delong_test,
-    overlapping_test,
-)
+from evaluation.statistics.auc import AucInterval, auc_interval
+from evaluation.statistics.auc_tests import AucTest, delong_test, overlapping_test
 from evaluation.statistics.calibration import (
     Calibration,
     CalibrationCurve,
@@ -28,8 +24,6 @@ from evaluation.statistics.power import (
     minimum_detectable_difference,
     optimism_of_best,
     simulate_power,
-    single_auc_positives,
-    single_auc_power,
 )
 from evaluation.statistics.proportions import (
     Interval,
@@ -49,6 +43,7 @@ from evaluation.statistics.roc import (
     youden_threshold,
 )
 from evaluation.statistics.roc_band import RocBand, roc_band
+from evaluation.statistics.single_auc import single_auc_positives, single_auc_power
 from evaluation.tables.make import Tables, make_tables
 from evaluation.tables.patients import (
     auc_spread,
@@ -79,6 +74,7 @@ __all__ = [
     "Run",
     "Seal",
     "Simulated",
+    "Study",
     "Sweep",
     "Tables",
     "auc_interval",
@@ -106,6 +102,7 @@ __all__ = [
     "patient_difficulty",
     "rank_cells",
     "read_seal",
+    "read_study",
     "read_sweep",
     "render",
     "roc_band",

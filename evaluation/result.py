@@ -42,7 +42,7 @@ def compute(sweep_dir: Path, *, out: Path | None = None) -> Evaluation:
     """All tables of a sweep, without writing anything.
 
     Args:
-        sweep_dir: Sweep folder (DESIGN, run directory).
+        sweep_dir: Sweep folder (docs/design.md, Sweep folder).
         out: Where `evaluate` is to write; `SWEEP_DIR/evaluation` if not given.
 
     Raises:

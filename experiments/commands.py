@@ -81,7 +81,7 @@ def sweep(
     code = go(expanded, extend=extend, wait=wait or evaluate)  # evaluation needs the ends
     if not evaluate:
         return code
-    from evaluation.evaluate import remembered
+    from evaluation.remembered import remembered
 
     if text := remembered(expanded.folder):
         print(text)
@@ -146,7 +146,7 @@ def _store_of(folder: Path) -> Path:
 
 def _print_evaluation(folder: Path) -> int:
     import evaluation
-    from evaluation.evaluate import remember
+    from evaluation.remembered import remember
 
     result = evaluation.evaluate(folder)
     text = evaluation.render(result)

@@ -187,7 +187,10 @@ class PatientClassifier(LightningModule):
         return logits
 
     def forward(self, batch: Mapping[str, Any]) -> Tensor:
-        """Probability of each row, `(B,)` in [0, 1], the weighting undone (DESIGN §3)."""
+        """Probability of each row, `(B,)` in [0, 1].
+
+        The weighting of the loss is undone (docs/design.md, Protocol).
+        """
         return torch.sigmoid(self.logits(batch) - self.logit_shift)
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:  # noqa: ARG002

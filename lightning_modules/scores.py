@@ -13,7 +13,7 @@ def rows_of(batch: Mapping[str, Any], logits: torch.Tensor) -> dict[str, list[An
     """Pair the identity of each row of a batch with its logit.
 
     Args:
-        batch: A batch of the data contract (DESIGN §2) of B rows.
+        batch: A batch (docs/design.md, Batch) of B rows.
         logits: `(B,)`, any float type.
 
     Returns:

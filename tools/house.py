@@ -45,7 +45,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"text"},
         {"figures", "checklists"},
         {"report"},
-        {"evaluate"},
+        {"evaluate", "remembered"},
     ],
     "lightning_modules": [
         {"layers", "scores", "freeze", "probe"},

@@ -25,16 +25,16 @@ class Augment:
 
     Brightness: what the operator sets, or the way to the node does, not the node. It multiplies
     displayed grey levels by factors that are constant over a clip's frames, so a time-intensity
-    curve is scaled and not bent. ``gain`` is the overall knob. ``tgc`` is the column of sliders of
-    the depth gain. ``shadow`` is a dark beam below a reflector (strap muscle's edge, poor contact),
-    a Gaussian across, of at most 0.6 of the grey levels, lest the node vanish. ``speckle`` is the
+    curve is scaled and not bent. `gain` is the overall knob. `tgc` is the column of sliders of
+    the depth gain. `shadow` is a dark beam below a reflector (strap muscle's edge, poor contact),
+    a Gaussian across, of at most 0.6 of the grey levels, lest the node vanish. `speckle` is the
     multiplicative, spatially correlated noise of coherent imaging (Michailovich and Tannenbaum,
     IEEE Trans. UFFC 53(1):64-78, 2006): another pattern than the one the network could learn by
     heart. Depth gain and shadows as augmentation of ultrasound: Singla et al., "Speckle and
     Shadows", MIDL 2022; Smistad et al., J. Med. Imaging 5(4):044004, 2018. Coarse calcifications
-    cast shadows, too, and tell of a nodule: keep ``shadow`` rare.
+    cast shadows, too, and tell of a nodule: keep `shadow` rare.
 
-    Changes in time are of the frame indices: see :class:`datamodules.FrameSampling`.
+    Changes in time are of the frame indices: see `datamodules.FrameSampling`.
 
     Args:
         flip: Probability of a left-right flip, 0 to 1.
@@ -87,7 +87,7 @@ class Augment:
         """Parameters of one row.
 
         Returns:
-            float32 ``(n,)``: side (-1 flipped, 1 not), angle in radians, scale factor, shift in x
+            float32 `(n,)`: side (-1 flipped, 1 not), angle in radians, scale factor, shift in x
             and in y as a share of the side, gain factor; then those of the uneven brightness.
         """
         side = -1.0 if rng.random() < self._flip else 1.0
@@ -99,12 +99,12 @@ class Augment:
         """Apply to a batch.
 
         Args:
-            frames: float32 ``(B, N, H, W)``: the N planes of a row (channels × frames) change
+            frames: float32 `(B, N, H, W)`: the N planes of a row (channels × frames) change
                 alike. May be overwritten.
-            parameters: float32 ``(B, n)`` as :meth:`draw` gives them.
+            parameters: float32 `(B, n)` as `draw` gives them.
 
         Returns:
-            float32 ``(B, N, H, W)``; what moves in from outside the image is 0.
+            float32 `(B, N, H, W)`; what moves in from outside the image is 0.
         """
         side, angle, scale, shift_x, shift_y, gain = parameters[:, :_EVEN].unbind(1)
         if self._reach[:4].any():
@@ -126,11 +126,11 @@ def resize(pixels: torch.Tensor, size: int) -> torch.Tensor:
     """Resize all frames of a batch with antialias.
 
     Args:
-        pixels: uint8 ``(B, T, 3, H, W)``.
+        pixels: uint8 `(B, T, 3, H, W)`.
         size: Side in pixels.
 
     Returns:
-        float32 ``(B, 3, T, size, size)``, 0 to 255, memory of its own. On a CPU, where torch has a
+        float32 `(B, 3, T, size, size)`, 0 to 255, memory of its own. On a CPU, where torch has a
         fast uint8 path, rounded to whole grey levels.
     """
     batch, frames, channels = pixels.shape[:3]
@@ -159,13 +159,13 @@ def normalise(
     """Grey levels to the range an encoder was pretrained on; absent rows to exactly zero.
 
     Args:
-        frames: float32 ``(B, 3, ...)``, 0 to 255. Overwritten.
+        frames: float32 `(B, 3, ...)`, 0 to 255. Overwritten.
         mean: Mean of the pretraining data per channel, 0 to 1.
         std: Its standard deviation per channel, 0 to 1.
-        present: Bool ``(B,)``; rows that are not present become 0. None: all are.
+        present: Bool `(B,)`; rows that are not present become 0. None: all are.
 
     Returns:
-        The same tensor: ``(frames / 255 - mean) / std``.
+        The same tensor: `(frames / 255 - mean) / std`.
     """
     shape = (-1, 3, *[1] * (frames.ndim - 2))
     deviation = frames.new_tensor(std)

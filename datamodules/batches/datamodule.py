@@ -1,9 +1,8 @@
 """What the three datamodules share: everything but the settings of their inputs."""
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -12,9 +11,10 @@ import lightning as L
 import numpy as np
 import torch
 
-from datamodules.batches.augment import Augment, normalise, resize
-from datamodules.batches.device import DeviceStage, pin
-from datamodules.batches.loader import Batch, IntArray, RowLoader, Sample, collate
+from datamodules.batches.augment import Augment
+from datamodules.batches.device import DeviceStage
+from datamodules.batches.finish import Input, finish
+from datamodules.batches.loader import Batch, IntArray, RowLoader
 from datamodules.batches.plan import (
     ClassSampling,
     balanced_repeats,
@@ -22,6 +22,7 @@ from datamodules.batches.plan import (
     stratified_order,
     training_batches,
 )
+from datamodules.batches.read import BatchReader, read_times
 from datamodules.batches.rows import Row, evaluation_rows, training_rows
 from datamodules.batches.sampling import ClipTimes, FrameSampling, Window
 from datamodules.errors import DataError
@@ -35,67 +36,46 @@ _MODALITY = {"image": "image", "video": "ceus"}
 """Modality in the store of each input."""
 
 
-@dataclass(frozen=True)
-class Input:
-    """How images, or the frames of a clip, reach the encoder.
-
-    Attributes:
-        size: Side in pixels, 1 or more.
-        mean: Mean of the encoder's pretraining data per channel, 0 to 1.
-        std: Its standard deviation per channel, above 0.
-    """
-
-    size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-    def __post_init__(self) -> None:
-        if self.size < 1:
-            raise DataError(f"image_size and video_size must be 1 or more, got {self.size!r}.")
-        if not all(value > 0 for value in self.std):
-            raise DataError(f"image_std and video_std must be above 0, got {self.std!r}.")
-
-
 class PatientDataModule(L.LightningDataModule):
     """Base of the datamodules: parts, rows, batches, and the work on the device.
 
     A subclass names its inputs. Training rows: each patient has as many as it has images or clips,
     whichever are more, paired anew every epoch. Evaluation rows: every image with every window of
     every clip. A patient without any of the inputs is left out. Labels of the hold-out (part
-    ``test``) are NaN; they are not looked up.
+    `test`) are NaN; they are not looked up.
 
-    A batch has, besides the keys of DESIGN's contract, ``row_key``, unique in a part: a process
-    without a row of its own at evaluation repeats one, and who gathers drops it by this key. A
-    training batch has ``loss_weight (B,)`` float32: a step's loss is the mean over its rows and
-    processes of loss × weight.
+    A batch (docs/design.md, Batch) has `row_key`, unique in a part: a process without a row of its
+    own at evaluation repeats one, and who gathers drops it by this key. A training batch has
+    `loss_weight (B,)` float32: a step's loss is the mean over its rows and processes of loss ×
+    weight.
 
     Args:
         store: A prepared store.
         split: Name of a split of this store.
-        fold: Number of the fold, from 0, or ``all``.
+        fold: Number of the fold, from 0, or `all`.
         seed: Seed of order, windows and augmentation, 0 or more.
         batch_size: Training rows per batch and process.
-        eval_batch_size: Evaluation rows per batch and process; ``batch_size`` if not given.
+        eval_batch_size: Evaluation rows per batch and process; `batch_size` if not given.
         num_threads: Threads that read ahead, each a batch; 0 reads when a batch is asked for.
         selection: How the end of training is chosen: with `last` the patients of inner validation
             choose nothing, and are trained on.
         class_sampling: How the classes of training rows meet, see
-            :data:`datamodules.batches.plan.ClassSampling`.
+            `datamodules.batches.plan.ClassSampling`.
         augment: Changes to training rows on the device; none if not given.
-        decode: Where clips are decoded: ``auto``, ``cpu`` or ``cuda``, see
-            :func:`datamodules.store.decode.choose_decoder`. With a cache it is the CPU.
-        cache: Where decoded frames are kept at the size of the video input: ``off``, ``disk`` (in
-            the store's folder) or ``ram``; see :class:`datamodules.store.cache.FrameCache`.
+        decode: Where clips are decoded: `auto`, `cpu` or `cuda`, see
+            `datamodules.store.decode.choose_decoder`. With a cache it is the CPU.
+        cache: Where decoded frames are kept at the size of the video input: `off`, `disk` (in
+            the store's folder) or `ram`; see `datamodules.store.cache.FrameCache`.
         cache_gb: Most that the cache may take, in 10^9 bytes, 0 or more.
 
     Raises:
-        DataError: If a setting is out of range; from :meth:`setup` if the store, the split or the
+        DataError: If a setting is out of range; from `setup` if the store, the split or the
             fold do not exist or do not fit, a part has no rows, training lacks a class, or the
             sampling of evaluation varies in time.
     """
 
     inputs: dict[str, Input]
-    """``image`` and ``video``, in this order, or one of them."""
+    """`image` and `video`, in this order, or one of them."""
     train_sampling: FrameSampling
     """Frames in training; one of its windows per row. Set where there is a video input."""
     eval_sampling: FrameSampling
@@ -142,6 +122,7 @@ class PatientDataModule(L.LightningDataModule):
         self._decode, self._cache_where, self._cache_gb = decode, cache, cache_gb
         self._cache: FrameCache | None = None
         self._parts: dict[str, tuple[str, ...]] = {}
+        self._times: dict[str, ClipTimes] = {}
 
     def setup(self, stage: str = "") -> None:
         """Read store and split and check them, once; the stage makes no difference."""
@@ -149,17 +130,17 @@ class PatientDataModule(L.LightningDataModule):
         if self._parts:
             return
         self._store = Store(self._path)
-        listed = load_split(self._path, self._split).parts(self._fold)
+        patients_of = load_split(self._path, self._split).parts(self._fold)
         table = self._store.items
         self._items: dict[str, dict[str, list[str]]] = {}
         for key in self.inputs:
-            of_modality = table[table["modality"] == _MODALITY[key]].sort_values("item_id")
-            groups = of_modality.groupby("patient_id")["item_id"]
+            items = table[table["modality"] == _MODALITY[key]].sort_values("item_id")
+            groups = items.groupby("patient_id")["item_id"]
             self._items[key] = {str(patient): list(ids) for patient, ids in groups}
         where = f"fold {self._fold} of split {self._split!r}, {self._path}"
         modalities = " or ".join(_MODALITY[key] for key in self.inputs)
         parts = {}
-        for part, patients in listed.items():
+        for part, patients in patients_of.items():
             parts[part] = tuple(
                 p for p in patients if any(p in ids for ids in self._items.values())
             )
@@ -179,7 +160,13 @@ class PatientDataModule(L.LightningDataModule):
             )
         self._open_reader()
         if "video" in self.inputs:
-            self._times = self._read_times()
+            if self.eval_sampling.varies:
+                raise DataError(
+                    f"eval_sampling must not vary in time, got {self.eval_sampling!r}. "
+                    "Set shift_seconds, speed and jitter_seconds to 0 there."
+                )
+            clips = [clip for ids in self._items["video"].values() for clip in ids]
+            self._times = read_times(self._store, self._reader, clips)
         self._parts = parts
 
     def teardown(self, stage: str) -> None:
@@ -190,7 +177,7 @@ class PatientDataModule(L.LightningDataModule):
 
     @property
     def predict_parts(self) -> list[str]:
-        """Parts in the order of :meth:`predict_dataloader`; fold ``all`` has no ``oof``."""
+        """Parts in the order of `predict_dataloader`; fold `all` has no `oof`."""
         self.setup()
         return list(self._parts)
 
@@ -233,7 +220,7 @@ class PatientDataModule(L.LightningDataModule):
             self._predicts_training = False
 
     def predict_dataloader(self) -> list[RowLoader]:
-        """Every part of :attr:`predict_parts`, as at evaluation: no augmentation, all windows."""
+        """Every part of `predict_parts`, as at evaluation: no augmentation, all windows."""
         if self._predicts_training:
             self.setup()
             return [self._evaluation_loader_of(self._training_patients())]
@@ -242,21 +229,7 @@ class PatientDataModule(L.LightningDataModule):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Resize, augment and normalise on the device."""
         del dataloader_idx
-        return self._finish(batch)
-
-    def _finish(self, batch: Batch) -> Batch:
-        batch = dict(batch)
-        for key, settings in self.inputs.items():
-            if batch[key].is_floating_point():  # done by the loader, beside the step
-                continue
-            frames = resize(batch[key], settings.size)
-            parameters = batch.pop(f"{key}_augment", None)
-            if parameters is not None and self._augment:
-                frames = self._augment(frames.flatten(1, 2), parameters).view_as(frames)
-            present = batch.get(f"present_{key}")
-            frames = normalise(frames, mean=settings.mean, std=settings.std, present=present)
-            batch[key] = frames if key == "video" else frames.squeeze(2)
-        return batch
+        return finish(batch, self.inputs, self._augment)
 
     def _training_rows(self, *, epoch: int) -> list[Row]:
         rng = np.random.default_rng((self._seed, epoch, 0, 1))
@@ -274,10 +247,10 @@ class PatientDataModule(L.LightningDataModule):
         labels = self._row_labels(rows)
         rng = np.random.default_rng((self._seed, epoch, 0))
         if self._class_sampling == "balanced":
-            again = balanced_repeats(labels, rng)
+            repeats = balanced_repeats(labels, rng)
             # Chance depends on the index: a row shown again is cut and augmented anew.
-            rows += [replace(rows[i], index=len(rows) + k) for k, i in enumerate(again)]
-            labels = np.concatenate([labels, labels[again]])
+            rows += [replace(rows[i], index=len(rows) + k) for k, i in enumerate(repeats)]
+            labels = np.concatenate([labels, labels[repeats]])
         if self._class_sampling == "plain":
             order = rng.permutation(len(rows))
         else:
@@ -308,12 +281,34 @@ class PatientDataModule(L.LightningDataModule):
         )
         # On a CPU the threads that read finish batches, too: beside the step, not before it.
         on_cpu = self.trainer is not None and self._device.type == "cpu"
+        reader = self._batch_reader(training=training)
+
+        done = partial(finish, inputs=self.inputs, augment=self._augment)
+
+        def read_finished(rows: Sequence[Row], epoch: int) -> Batch:
+            return done(reader.read(rows, epoch))
+
         return RowLoader(
             plan=partial(plan, rank=rank, world=world),
-            read=partial(self._read_finished if on_cpu else self._read, training=training),
+            read=read_finished if on_cpu else reader.read,
             num_threads=min(self._num_threads, self._reader.max_threads),
-            stage=DeviceStage(self._device, self._finish) if self._device.type == "cuda" else None,
+            stage=DeviceStage(self._device, done) if self._device.type == "cuda" else None,
             epochs=training,
+        )
+
+    def _batch_reader(self, *, training: bool) -> BatchReader:
+        sampling = None
+        if "video" in self.inputs:
+            sampling = self.train_sampling if training else self.eval_sampling
+        return BatchReader(
+            store=self._store,
+            clips=self._reader,
+            times=self._times,
+            labels=self._labels,
+            sampling=sampling,
+            seed=self._seed,
+            augment=self._augment if training else None,
+            training=training,
         )
 
     @property
@@ -332,97 +327,6 @@ class PatientDataModule(L.LightningDataModule):
         decoder = choose_decoder("cpu" if self._cache else self._decode, self._device)
         self._reader = ClipReader(self._store, decoder=decoder, cache=self._cache)
 
-    def _read_times(self) -> dict[str, ClipTimes]:
-        """By clip. Every index is read: a lost clip is found now, not amid an epoch."""
-        if self.eval_sampling.varies:
-            raise DataError(
-                f"eval_sampling must not vary in time, got {self.eval_sampling!r}. "
-                "Set shift_seconds, speed and jitter_seconds to 0 there."
-            )
-        table = self._store.items.set_index("item_id")
-        table = table.loc[[clip for ids in self._items["video"].values() for clip in ids]]
-        columns = (table[name].tolist() for name in ("fps", "arrival_s", "peak_s"))
-        return {
-            clip: ClipTimes(
-                curve=self._reader.index(clip)["level"],
-                fps=fps,
-                arrival_s=None if math.isnan(arrival) else arrival,
-                peak_s=None if math.isnan(peak) else peak,
-            )
-            for clip, fps, arrival, peak in zip(table.index, *columns, strict=True)
-        }
-
     def _evaluation_windows(self, clip: str) -> Sequence[Window]:
         rng = np.random.default_rng((self._seed, *clip.encode()))
         return self.eval_sampling.draw(self._times[clip], rng=rng)
-
-    def _read(self, rows: Sequence[Row], epoch: int, *, training: bool) -> Batch:
-        """A batch before the device: uint8 at the stored size, and what was drawn for its rows."""
-        samples, windows = [], []
-        for row in rows:
-            sample, window = self._draw(row, epoch, training=training)
-            samples.append(sample)
-            windows.append(window)
-        batch = collate(samples)
-        if "image" in self.inputs:
-            batch["image"] = self._images([row.items["image"] for row in rows])
-        if "video" in self.inputs:
-            sampling = self.train_sampling if training else self.eval_sampling
-            clips = [row.items["video"] for row in rows]
-            batch["video"] = self._clips(clips, windows, num_frames=sampling.num_frames)
-        return pin(batch)
-
-    def _read_finished(self, rows: Sequence[Row], epoch: int, *, training: bool) -> Batch:
-        return self._finish(self._read(rows, epoch, training=training))
-
-    def _draw(self, row: Row, epoch: int, *, training: bool) -> tuple[Sample, Window | None]:
-        """A row but for its pixels, and the frames to read."""
-        rng = np.random.default_rng((self._seed, epoch, 1 + row.index))
-        sample: Sample = {
-            "label": torch.tensor(self._labels.get(row.patient_id, float("nan"))).float(),
-            "patient_id": row.patient_id,
-            "item_id": row.item_id,
-            "row_key": f"{row.item_id}@{row.index if training else row.window_number}",
-        }
-        if training:
-            sample["loss_weight"] = torch.tensor(row.loss_weight)
-        window = row.window
-        for key, item in row.items.items():
-            if key == "video" and item is not None and window is None:
-                windows = self.train_sampling.draw(self._times[item], rng=rng)
-                window = windows[int(rng.integers(len(windows)))]
-            if len(row.items) > 1:
-                sample[f"present_{key}"] = torch.tensor(item is not None)
-            if training and self._augment:
-                sample[f"{key}_augment"] = self._augment.draw(rng)
-        return sample, window
-
-    def _images(self, items: Sequence[str | None]) -> torch.Tensor:
-        """uint8 (B, 1, 3, H, W); zero where there is none."""
-        size = (len(items), 1, 3, self._store.canvas, self._store.canvas)
-        images = torch.zeros(size, dtype=torch.uint8)
-        for image, item in zip(images, items, strict=True):
-            if item is not None:
-                image[0] = torch.from_numpy(self._store.image(item))
-        return images
-
-    def _clips(
-        self, items: Sequence[str | None], windows: Sequence[Window | None], *, num_frames: int
-    ) -> torch.Tensor:
-        """uint8 (B, T, 3, H, W), in the memory order of the reader; zero where there is none."""
-        wanted = [
-            (item, window)
-            for item, window in zip(items, windows, strict=True)
-            if item is not None and window is not None
-        ]
-        if not wanted:
-            side = self._reader.size
-            return torch.zeros((len(items), num_frames, 3, side, side), dtype=torch.uint8)
-        frames = self._reader.read_many(wanted)
-        frames = frames.view(len(wanted), -1, *frames.shape[1:])
-        if len(wanted) == len(items):
-            return frames
-        present = torch.tensor([item is not None for item in items], device=frames.device)
-        clips = frames.new_zeros((len(items), *frames.shape[1:]))
-        clips[present] = frames
-        return clips

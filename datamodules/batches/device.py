@@ -29,15 +29,15 @@ class DeviceStage:
         """The batch, in order with what the consumer's current stream does next."""
         consumer = torch.cuda.current_stream(self._device)
         with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
-            there = {
+            uploaded = {
                 key: value.to(self._device, non_blocking=True)
                 if isinstance(value, torch.Tensor)
                 else value
                 for key, value in batch.items()
             }
-            done = self._finish(there)
+            done = self._finish(uploaded)
         consumer.wait_stream(self._stream)
-        for value in (*there.values(), *done.values()):
+        for value in (*uploaded.values(), *done.values()):
             if isinstance(value, torch.Tensor):
                 value.record_stream(self._stream)  # frames decoded on the device come from another
                 value.record_stream(consumer)

@@ -18,22 +18,20 @@ from numpy.typing import NDArray
 IntArray = NDArray[np.int64]
 Sample = dict[str, Any]
 Batch = dict[str, Any]
-
-
 _AHEAD = 2
 """Batches in reading, at least, beyond the one handed out: a ring of three slots."""
 
 
 class RowLoader:
-    """Iterates over batches of rows, each batch read by ``read``.
+    """Iterates over batches of rows, each batch read by `read`.
 
-    Lightning takes it as it is: it has a length, and ``loader.sampler.set_epoch`` as
-    ``Trainer.fit`` calls it. Iterating starts nothing until the first batch is asked for.
+    Lightning takes it as it is: it has a length, and `loader.sampler.set_epoch` as
+    `Trainer.fit` calls it. Iterating starts nothing until the first batch is asked for.
     The threads end with the last batch, or when the iterator is dropped.
 
     Args:
-        plan: The rows of each batch in an epoch: ``plan(epoch)``, always as many batches.
-        read: Reads the rows of a batch of an epoch on any thread: ``read(rows, epoch)``.
+        plan: The rows of each batch in an epoch: `plan(epoch)`, always as many batches.
+        read: Reads the rows of a batch of an epoch on any thread: `read(rows, epoch)`.
         num_threads: Reading threads, each at a batch of its own; 0 reads when a batch is asked for.
         stage: What to do with batches on their way to the consumer, on its thread.
         epochs: Whether another epoch follows each: its first batches are then read while the last
@@ -41,7 +39,7 @@ class RowLoader:
     """
 
     batch_sampler = None
-    """Lightning asks for it where there is a ``sampler``."""
+    """Lightning asks for it where there is a `sampler`."""
 
     def __init__(
         self,
@@ -63,7 +61,7 @@ class RowLoader:
 
     @property
     def sampler(self) -> "RowLoader":
-        """The object whose ``set_epoch`` Lightning calls."""
+        """The object whose `set_epoch` Lightning calls."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
@@ -81,8 +79,8 @@ class RowLoader:
             for rows in plan:
                 yield self._stage(read(rows))
             return
-        of_epoch, begun = self._begun
-        pending = begun if of_epoch == epoch else deque()
+        begun_epoch, begun = self._begun
+        pending = begun if begun_epoch == epoch else deque()
         self._begun = (-1, deque())
         pool = self._pool()
         try:
@@ -118,10 +116,10 @@ class RowLoader:
 
 def collate(samples: Sequence[Sample]) -> Batch:
     """Samples of the same keys as a batch: tensors are stacked, everything else becomes a list."""
+    columns = {key: [sample[key] for sample in samples] for key in samples[0]}
     return {
         key: torch.stack(values) if isinstance(values[0], torch.Tensor) else values
-        for key in samples[0]
-        for values in [[sample[key] for sample in samples]]
+        for key, values in columns.items()
     }
 
 

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from datamodules.batches.datamodule import Input, PatientDataModule
+from datamodules.batches.datamodule import PatientDataModule
+from datamodules.batches.finish import Input
 from datamodules.batches.sampling import FrameSampling
 
 
@@ -58,8 +59,8 @@ class ImageDataModule(PatientDataModule):
 class CombinedDataModule(PatientDataModule):
     """Batches of pairs of an image and a window of a CEUS clip.
 
-    A patient that lacks one of the two has a zero tensor in its place, and ``present_image`` or
-    ``present_video`` False.
+    A patient that lacks one of the two has a zero tensor in its place, and `present_image` or
+    `present_video` False.
 
     Args:
         image_size: Side in pixels that the image encoder gets.

@@ -16,7 +16,7 @@ class PhaseFrames(FrameSampling):
     around the peak, and wash-out. In each, frames lie evenly; a phase that a clip lacks (it begins
     at arrival, or ends before the peak) has its nearest frame repeated, so that the others stay in
     their places. Where the arrival is not known, frames lie evenly over the whole clip; the store's
-    ``warnings`` name these clips.
+    `warnings` name these clips.
 
     Attributes:
         shares: Of the frames, before arrival, in wash-in, around the peak and in wash-out, each 0
@@ -43,7 +43,7 @@ class PhaseFrames(FrameSampling):
             require_seconds(name, getattr(self, name), zero=True)
 
     def windows(self, clip: ClipTimes, *, rng: np.random.Generator) -> list[Window]:
-        """See the base class; ``rng`` is not used."""
+        """See the base class; `rng` is not used."""
         del rng
         if clip.arrival_s is None:
             return [self.spread(0, clip.frames)]
@@ -68,11 +68,11 @@ class PhaseFrames(FrameSampling):
 
     @property
     def counts(self) -> tuple[int, ...]:
-        """Frames of each phase: shares of ``num_frames`` by the largest remainder."""
+        """Frames of each phase: shares of `num_frames` by the largest remainder."""
         exact = np.array(self.shares) * self.num_frames / sum(self.shares)
         counts = np.floor(exact).astype(int)
-        left = self.num_frames - int(counts.sum())
-        counts[np.argsort(counts - exact, kind="stable")[:left]] += 1
+        remaining = self.num_frames - int(counts.sum())
+        counts[np.argsort(counts - exact, kind="stable")[:remaining]] += 1
         return tuple(counts.tolist())
 
 
@@ -100,7 +100,7 @@ class KeyFrames(FrameSampling):
             )
 
     def windows(self, clip: ClipTimes, *, rng: np.random.Generator) -> list[Window]:
-        """See the base class; ``rng`` is not used."""
+        """See the base class; `rng` is not used."""
         del rng
         low, high = (quantile * clip.frames for quantile in self.quantiles)
         ranks = np.minimum(self.spread(low, high - low), clip.frames - 1)

@@ -14,8 +14,8 @@ def training_batches(
 ) -> list[tuple[IntArray, FloatArray]]:
     """One rank's share of a shuffled epoch: row numbers of each batch, and weights of their losses.
 
-    Step ``s`` of all ranks together is ``order[s × G : (s + 1) × G]`` with ``G = batch_size ×
-    world``, dealt in turn, so 2 ranks × 4 see what 1 × 8 sees. Every rank gets as many batches of
+    Step `s` of all ranks together is `order[s × G : (s + 1) × G]` with `G = batch_size ×
+    world`, dealt in turn, so 2 ranks × 4 see what 1 × 8 sees. Every rank gets as many batches of
     as many rows, for ranks wait for each other: the last step is filled with rows of the epoch's
     start, to at least two rows a rank (batch norm needs two). Those weigh 0 and the others so much
     more that the mean over all ranks is that of the step's own rows; elsewhere all weigh 1. A
@@ -24,7 +24,7 @@ def training_batches(
     Args:
         order: The epoch's row numbers in their shuffled order, 1 or more.
         batch_size: Rows per batch and rank.
-        rank: This process, 0 to ``world - 1``.
+        rank: This process, 0 to `world - 1`.
         world: Number of processes.
     """
     step = batch_size * world
@@ -35,22 +35,22 @@ def training_batches(
     if len(rest) > 1 or (len(rest) == 1 and not steps):
         size = max(-(-len(rest) // world), min(2, batch_size)) * world
         steps.append(np.resize(np.concatenate([rest, order]), size))
-        own = np.arange(size) < len(rest)
-        weights.append((own * (size / len(rest))).astype(np.float32))
+        is_own = np.arange(size) < len(rest)
+        weights.append((is_own * (size / len(rest))).astype(np.float32))
     return [(s[rank::world], w[rank::world]) for s, w in zip(steps, weights, strict=True)]
 
 
 def evaluation_batches(num_rows: int, *, batch_size: int, rank: int, world: int) -> list[IntArray]:
-    """One rank's share of a part, in order: rows ``rank, rank + world, ...``, nothing filled up.
+    """One rank's share of a part, in order: rows `rank, rank + world, ...`, nothing filled up.
 
     A rank without a row of its own repeats one: Lightning skips the loop of a rank that has no
     batches, hooks and all, and the others would wait for it for ever. Who gathers drops repeats by
-    ``row_key``.
+    `row_key`.
 
     Args:
         num_rows: Rows of the part, 1 or more.
         batch_size: Rows per batch.
-        rank: This process, 0 to ``world - 1``.
+        rank: This process, 0 to `world - 1`.
         world: Number of processes.
     """
     rows = np.arange(rank % num_rows, num_rows, world)
@@ -60,9 +60,9 @@ def evaluation_batches(num_rows: int, *, batch_size: int, rank: int, world: int)
 ClassSampling = Literal["stratified", "balanced", "plain"]
 """How the classes of training rows meet.
 
-``stratified``: every row once an epoch, each step with the classes in the epoch's proportion.
-``balanced``: rows of the rarer class repeat until both are equally many; then stratified.
-``plain``: every row once an epoch, shuffled.
+`stratified`: every row once an epoch, each step with the classes in the epoch's proportion.
+`balanced`: rows of the rarer class repeat until both are equally many; then stratified.
+`plain`: every row once an epoch, shuffled.
 """
 
 
@@ -71,12 +71,12 @@ def stratified_order(labels: IntArray, *, step: int, rng: np.random.Generator) -
 
     Each step gets its share of the rarer class, rounded up or down by the draw, and at least one
     row of it where there are as many as steps (a last step of a single row aside). They stand first
-    in their step: dealt in turn to processes, as :func:`datamodules.batches.plan.training_batches`
+    in their step: dealt in turn to processes, as `datamodules.batches.plan.training_batches`
     deals, each process gets its share of both classes. Nothing depends on the number of processes
-    but through ``step``.
+    but through `step`.
 
     Args:
-        labels: 0 or 1 of each row, ``(N,)``.
+        labels: 0 or 1 of each row, `(N,)`.
         step: Rows of all processes together in a step, 1 or more.
         rng: Source of chance.
     """
@@ -104,7 +104,7 @@ def balanced_repeats(labels: IntArray, rng: np.random.Generator) -> IntArray:
     No row repeats once more than another by more than one; which do is drawn.
 
     Args:
-        labels: 0 or 1 of each row, both present, ``(N,)``.
+        labels: 0 or 1 of each row, both present, `(N,)`.
         rng: Source of chance.
     """
     counts = np.bincount(labels, minlength=2)

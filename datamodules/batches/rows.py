@@ -9,7 +9,7 @@ import numpy as np
 from datamodules.batches.sampling import Window
 
 Items = Mapping[str, Mapping[str, Sequence[str]]]
-"""Item ids by input (``image``, ``video``) and patient, e.g. ``{"image": {"p1": ["a", "b"]}}``."""
+"""Item ids by input (`image`, `video`) and patient, e.g. `{"image": {"p1": ["a", "b"]}}`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +19,7 @@ class Row:
     Attributes:
         index: Position in the part; chance depends on it, so not on batch, thread or process.
         patient_id: Whose row it is.
-        items: Item id by input (``image``, ``video``); None where the patient has none.
+        items: Item id by input (`image`, `video`); None where the patient has none.
         window: Frame indices of the clip; None without a clip, and in training, where they are
             drawn when the row is read.
         window_number: Position among the windows of the clip.
@@ -35,7 +35,7 @@ class Row:
 
     @property
     def item_id(self) -> str:
-        """The item's id; ``IMAGE+CLIP`` for a pair, with nothing in the place of a lacking one."""
+        """The item's id; `IMAGE+CLIP` for a pair, with nothing in the place of a lacking one."""
         return "+".join(item or "" for item in self.items.values())
 
 
@@ -43,7 +43,7 @@ def training_rows(patients: Sequence[str], items: Items, rng: np.random.Generato
     """As many rows a patient as it has images or clips, whichever are more.
 
     Images and clips are each shuffled and paired in turn, the fewer repeating: 3 images a, b, c and
-    2 clips x, y may give (b, y), (a, x), (c, y). Their number does not depend on ``rng``.
+    2 clips x, y may give (b, y), (a, x), (c, y). Their number does not depend on `rng`.
     """
     rows: list[Row] = []
     for patient in patients:

@@ -1,14 +1,14 @@
 """Which frames of a clip a network sees: strategies named in the YAML.
 
-A strategy turns what is known of a clip's time into windows, each an array of ``num_frames`` frame
+A strategy turns what is known of a clip's time into windows, each an array of `num_frames` frame
 indices. In training one window is used (one at random where there are several), in evaluation every
 window is a row, and a patient's rows are averaged.
 
 Frames of a window lie evenly, each at the middle of its share: 4 frames of a 16-frame clip are
-``[2, 6, 10, 14]``. A clip shorter than the window is used whole; frames repeat if it has fewer
-than ``num_frames``.
+`[2, 6, 10, 14]`. A clip shorter than the window is used whole; frames repeat if it has fewer
+than `num_frames`.
 
-A strategy of your own, in any package, is a frozen dataclass with one method::
+A strategy of your own, in any package, is a frozen dataclass with one method:
 
     @dataclass(frozen=True)
     class FirstSeconds(FrameSampling):
@@ -32,10 +32,10 @@ Window = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class ClipTimes:
-    """What a strategy knows of a clip, as ``ceus prepare`` stored it.
+    """What a strategy knows of a clip, as `ceus prepare` stored it.
 
     Attributes:
-        curve: Mean grey level of each frame, ``(frames,)``, 0 to 255: the time-intensity curve.
+        curve: Mean grey level of each frame, `(frames,)`, 0 to 255: the time-intensity curve.
         fps: Frames per second, above 0.
         arrival_s: Seconds from the first frame to the arrival of contrast; None if not known.
         peak_s: Seconds to the peak of the curve; None if not known, or after the clip's end.
@@ -58,7 +58,7 @@ class FrameSampling(ABC):
 
     Three settings vary the chosen windows in time, in training only. They keep the label: the node
     does not depend on when the recording was started, nor on how fast the heart beat. But how fast
-    a nodule fills may tell of it, so ``speed`` has to stay within what differs between two
+    a nodule fills may tell of it, so `speed` has to stay within what differs between two
     injections in the same tissue: coefficients of variation of seven perfusion parameters were 2.3
     to 23.7 % in vitro (Gauthier et al., World J. Radiol. 3(3):70-81, 2011, doi
     10.4329/wjr.v3.i3.70).
@@ -95,7 +95,7 @@ class FrameSampling(ABC):
             rng: Source of chance; the same state gives the same windows.
 
         Returns:
-            One or more int64 arrays ``(num_frames,)``, values in ``[0, clip.frames)``, increasing.
+            One or more int64 arrays `(num_frames,)`, values in `[0, clip.frames)`, increasing.
         """
 
     @property
@@ -109,7 +109,7 @@ class FrameSampling(ABC):
         return [self._varied(window, clip, rng) for window in chosen] if self.varies else chosen
 
     def spread(self, start: float, length: float, *, num_frames: int | None = None) -> Window:
-        """Indices spread evenly over ``[start, start + length)``, in frames."""
+        """Indices spread evenly over `[start, start + length)`, in frames."""
         count = self.num_frames if num_frames is None else num_frames
         steps = (np.arange(count) + 0.5) / max(count, 1)
         return np.floor(start + steps * length).astype(np.int64)
@@ -127,7 +127,7 @@ class UniformFrames(FrameSampling):
     """One window of frames spread evenly over the whole clip."""
 
     def windows(self, clip: ClipTimes, *, rng: np.random.Generator) -> list[Window]:
-        """See the base class; ``rng`` is not used."""
+        """See the base class; `rng` is not used."""
         del rng
         return [self.spread(0, clip.frames)]
 
@@ -140,11 +140,11 @@ class TimedWindow(FrameSampling):
 
     Attributes:
         clip_seconds: Duration of the window, above 0.
-        start: ``arrival`` or ``peak`` of contrast, ``random`` for anywhere in the clip, or seconds
+        start: `arrival` or `peak` of contrast, `random` for anywhere in the clip, or seconds
             from the first frame, 0 or more. Where a clip's arrival or peak is not known, its first
-            frame is taken; the store's ``warnings`` name these clips.
-        lead_seconds: How long before ``start`` the window begins, 0 or more, as to see the vessels
-            empty; not with ``random``.
+            frame is taken; the store's `warnings` name these clips.
+        lead_seconds: How long before `start` the window begins, 0 or more, as to see the vessels
+            empty; not with `random`.
     """
 
     clip_seconds: float
@@ -197,7 +197,7 @@ class WindowGrid(FrameSampling):
             )
 
     def windows(self, clip: ClipTimes, *, rng: np.random.Generator) -> list[Window]:
-        """See the base class; ``rng`` is not used."""
+        """See the base class; `rng` is not used."""
         del rng
         length = min(max(self.clip_seconds * clip.fps, 1), clip.frames)
         room = clip.frames - length
@@ -210,7 +210,7 @@ def require_seconds(name: str, value: float, *, zero: bool = False) -> None:
     """Refuse a duration that is none.
 
     Raises:
-        DataError: If it is negative or not a number, or 0 where ``zero`` is not allowed.
+        DataError: If it is negative or not a number, or 0 where `zero` is not allowed.
     """
     if not (value >= 0 if zero else value > 0) or value == float("inf"):
         rule = "0 or more" if zero else "above 0"

@@ -19,58 +19,25 @@ import numpy as np
 import numpy.typing as npt
 
 Curve = npt.NDArray[np.floating]
-
-
 _Floats = npt.NDArray[np.float64]
-
-
 LEAST_CONFIDENCE = 0.5  # below it no arrival is given
-
-
 _LEAST_SECONDS = 2.0  # of a clip that can show an arrival
-
-
 _SIDE_SECONDS = 0.25  # of the curve on either side of a step
-
-
 _PEAK_SECONDS = 1.0
-
-
 _SUSTAINED_SECONDS = 2.0  # wash-in stays up so long, a flash does not
-
-
 _FLASH_SECONDS = 1.5  # a burst of destructive pulses is over by then
-
-
 _LEAST_STEP, _LEAST_FLASH = 0.02, 0.05  # of the curve's range
-
-
 _RETURN = 0.5  # of a flash's rise, that falls again in one frame
-
-
 _GAP_SECONDS = 0.4  # an artery brightens visibly in that time
-
-
 _LOOK_BACK_SECONDS = 2.0  # half a breath
-
-
 _LEAST_SHARE = 0.01  # of the rise: an artery at the picture's edge
-
 
 # Confidence is the least of five, each 0 at the first and 1 at the second value. They were set on
 # phantom clips of another seed than the tests' and on lung ultrasound without contrast.
 _GREY_LEVELS = (3.0, 9.0)  # rise, of 255
-
-
 _RISE = (0.25, 0.75)  # rise over the baseline's level: in contrast mode tissue is nearly black
-
-
 _CLARITY = (4.0, 20.0)  # rise over the baseline's own ups and downs
-
-
 _BASELINE = (0.3, 0.9)  # seconds before arrival
-
-
 _BEND = (1.5, 3.0)  # speed of wash-in over that of the baseline's drift
 
 
@@ -103,19 +70,19 @@ def find_arrival(curve: Curve, *, fps: float) -> Arrival:
         curve: (T,) mean grey level of each frame, of any scale that is 0 at black.
         fps: Frames per second, above 0.
     """
-    cleaned, said = _clean(np.asarray(curve, np.float64), fps)
+    cleaned, oddities = _clean(np.asarray(curve, np.float64), fps)
     if len(cleaned) < max(_LEAST_SECONDS * fps, 6):
-        return _none(0.0, *said, f"clip of {len(cleaned) / fps:.1f} s is too short to see it")
+        return _none(0.0, *oddities, f"clip of {len(cleaned) / fps:.1f} s is too short to see it")
     smooth = _mean(cleaned, _PEAK_SECONDS * fps)
     top = int(smooth.argmax())
     low = float(smooth[: top + 1].min())
     rise = float(smooth[top]) - low
     middle = _wash_in(smooth, low + rise / 2, low + rise / 4, fps)
     if middle is None or rise <= 0:
-        return _none(0.0, *said, "mean grey level never rises to stay")
+        return _none(0.0, *oddities, "mean grey level never rises to stay")
     foot = _foot(cleaned, middle, rise, fps)
     if foot is None:
-        return _none(0.0, *said, "mean grey level climbs evenly")
+        return _none(0.0, *oddities, "mean grey level climbs evenly")
     start, wander, drift = foot
     bend = (cleaned[middle] - cleaned[start]) / (middle - start) / max(drift, 1e-9)
     level = max(float(np.median(cleaned[: max(start, 1)])), 1e-3)
@@ -127,8 +94,8 @@ def find_arrival(curve: Curve, *, fps: float) -> Arrival:
     }
     doubt, confidence = min(doubts.items(), key=lambda item: item[1])
     if confidence < LEAST_CONFIDENCE:
-        return _none(confidence, *said, doubt)
-    return _with_peak(cleaned, fps, start / fps, confidence, said)
+        return _none(confidence, *oddities, doubt)
+    return _with_peak(cleaned, fps, start / fps, confidence, oddities)
 
 
 def given_arrival(curve: Curve, *, fps: float, arrival_s: float) -> Arrival:
@@ -139,8 +106,8 @@ def given_arrival(curve: Curve, *, fps: float, arrival_s: float) -> Arrival:
         fps: Frames per second, above 0.
         arrival_s: Seconds from the first frame, 0 to the clip's length.
     """
-    cleaned, said = _clean(np.asarray(curve, np.float64), fps)
-    return _with_peak(cleaned, fps, arrival_s, 1.0, said)
+    cleaned, oddities = _clean(np.asarray(curve, np.float64), fps)
+    return _with_peak(cleaned, fps, arrival_s, 1.0, oddities)
 
 
 def _none(confidence: float, *reasons: str) -> Arrival:
@@ -149,15 +116,15 @@ def _none(confidence: float, *reasons: str) -> Arrival:
 
 
 def _with_peak(
-    cleaned: _Floats, fps: float, arrival_s: float, confidence: float, said: tuple[str, ...]
+    cleaned: _Floats, fps: float, arrival_s: float, confidence: float, oddities: tuple[str, ...]
 ) -> Arrival:
     smooth = _mean(cleaned, _PEAK_SECONDS * fps)
     first = min(int(np.ceil(arrival_s * fps)), len(smooth) - 1)
     top = first + int(smooth[first:].argmax())
     if top + _PEAK_SECONDS * fps / 2 >= len(smooth) - 1:
-        said = (*said, "clip ends before the peak of contrast")
-        return Arrival(arrival_s, None, confidence, said)
-    return Arrival(arrival_s, top / fps, confidence, said)
+        oddities = (*oddities, "clip ends before the peak of contrast")
+        return Arrival(arrival_s, None, confidence, oddities)
+    return Arrival(arrival_s, top / fps, confidence, oddities)
 
 
 def _clean(curve: _Floats, fps: float) -> tuple[_Floats, tuple[str, ...]]:
@@ -191,12 +158,12 @@ def _clean(curve: _Floats, fps: float) -> tuple[_Floats, tuple[str, ...]]:
         elif sudden and jumps[step] > 4 * follow:
             steady[step:] -= jumps[step]
             steps.append(f"{step / fps:.1f}")
-    said = [
+    oddities = [
         f"{what} at {', '.join(times[:3])}{' ...' * (len(times) > 3)} s"
         for what, times in (("flash", flashes), ("brightness jumps (gain?)", steps))
         if times
     ]
-    return steady, tuple(said)
+    return steady, tuple(oddities)
 
 
 def _wash_in(smooth: _Floats, half: float, quarter: float, fps: float) -> int | None:
@@ -234,10 +201,10 @@ def _foot(curve: _Floats, middle: int, rise: float, fps: float) -> tuple[int, fl
     for place in range(left - first, len(part) - 1):
         late = np.maximum(seconds - seconds[place], 0)
         terms = np.stack([np.ones_like(seconds), seconds, late], axis=1)
-        found, *_ = np.linalg.lstsq(terms, part, rcond=None)
-        error = float(np.square(terms @ found - part).sum())
+        fitted, *_ = np.linalg.lstsq(terms, part, rcond=None)
+        error = float(np.square(terms @ fitted - part).sum())
         if best is None or error < best[0]:
-            best = (error, first + place, abs(float(found[1])) / fps)
+            best = (error, first + place, abs(float(fitted[1])) / fps)
     assert best is not None
     _, start, drift = best
     wander = float(np.ptp(np.percentile(curve[: start + 1], [10, 90])))

@@ -1,31 +1,11 @@
-"""The table a user brings: one row a file, checked as far as a table can be."""
+"""The rows of the table a user brings, and what is wrong with them."""
 
-import csv
-import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from datamodules.errors import DataError
-
-MODALITIES = ("image", "ceus")
-
-
-PANELS = ("left", "right", "top", "bottom")
-
-
-_REQUIRED = ("patient_id", "label", "modality", "path")
-
-
-_OPTIONAL = ("split", "crop", "panel", "fps", "arrival_s")
-
-
-# Columns of the store's own table, which a covariate must not replace.
-_RESERVED = {
-    *_REQUIRED, *_OPTIONAL, "item_id", "frames", "seconds", "width", "height",
-    "source_sha", "item_sha", "warnings", "peak_s", "arrival_confidence",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -33,16 +13,16 @@ class Row:
     """One usable row.
 
     Attributes:
-        line: number in the file, the header being 1.
+        line: Number in the file, the header being 1.
         name: `path` as it is written in the table.
-        path: the file, resolved.
+        path: The file, resolved.
         label: 0 or 1.
         crop: x, y, width, height in pixels of the file's frames.
-        panel: which panel to keep, of `PANELS`, or "".
-        fps: frames per second to take in place of the file's own.
+        panel: Which panel to keep, of `PANELS`, or "".
+        fps: Frames per second to take in place of the file's own.
         split: "train", "test" or "".
-        arrival_s: seconds from the first frame to the arrival of contrast, as a person saw it.
-        covariates: the named columns, as text.
+        arrival_s: Seconds from the first frame to the arrival of contrast, as a person saw it.
+        covariates: The named columns, as text.
     """
 
     line: int
@@ -85,16 +65,16 @@ class Cohort:
 
     def without(self, problems: Iterable[Problem]) -> "Cohort":
         """The cohort with further rows found bad."""
-        found = tuple(sorted((*self.problems, *problems), key=lambda problem: problem.line))
-        bad = {problem.line for problem in found}
+        collected = sorted((*self.problems, *problems), key=lambda problem: problem.line)
+        bad = {problem.line for problem in collected}
         rows = tuple(row for row in self.rows if row.line not in bad)
-        return Cohort(self.path, rows, found, self.has_split)
+        return replace(self, rows=rows, problems=tuple(collected))
 
     @property
     def lost(self) -> list[str]:
         """Patients of bad rows that have no other row, sorted."""
-        left = {row.patient_id for row in self.rows}
-        return sorted({problem.patient_id for problem in self.problems} - left - {""})
+        remaining = {row.patient_id for row in self.rows}
+        return sorted({problem.patient_id for problem in self.problems} - remaining - {""})
 
     def describe_problems(self) -> str:
         """Every problem in a line of its own, then the patients with nothing left."""
@@ -116,180 +96,19 @@ class Cohort:
         )
 
 
-def read_cohort(path: Path, *, covariates: Sequence[str] = ()) -> Cohort:
-    """Reads and checks a cohort table; the files themselves are only looked for.
-
-    Args:
-        path: CSV in UTF-8, separated by commas, its columns in any order: `patient_id`, `label`
-            (0/1, one a patient), `modality` (image, ceus), `path` (relative to the table's folder
-            and inside it; for a clip also a folder of numbered frames); optionally `crop`
-            ("x,y,w,h"), `panel` (left, right, top, bottom), `fps` (in place of the file's own),
-            `split` (train, test, empty; one a patient), `arrival_s` (seconds). Others are not read
-            unless named in `covariates`.
-        covariates: further columns to keep.
-
-    Raises:
-        DataError: if the table itself cannot be used. Bad rows are collected in
-            `Cohort.problems` instead.
-    """
-    path = Path(path)
-    columns, records = _read_table(path, covariates)
-    rows: list[Row] = []
-    problems: list[Problem] = []
-    for line, record in records:
-        try:
-            rows.append(_read_row(line, record, path.parent, covariates))
-        except _BadRowError as bad:
-            patient, name = record.get("patient_id") or "", record.get("path") or ""
-            modality = (record.get("modality") or "").strip()
-            known = modality if modality in MODALITIES else ""
-            problems.append(Problem(line, patient.strip(), name.strip(), str(bad), known))
-    problems += _conflicts(rows, "label") + _conflicts(rows, "split") + _duplicates(rows)
-    cohort = Cohort(path, tuple(rows), (), "split" in columns)
-    return cohort.without(problems)
-
-
-class _BadRowError(Exception):
-    """The reason why one row is not usable."""
-
-
-def _read_table(
-    path: Path, covariates: Sequence[str]
-) -> tuple[Collection[str], list[tuple[int, dict[str, str]]]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
-            columns = [name.strip() for name in next(reader, [])]
-            table = [(reader.line_num, fields) for fields in reader if any(map(str.strip, fields))]
-    except OSError as error:
-        raise DataError(
-            f"cohort must be a readable file, got {error.strerror} ({path}). Name a cohort.csv."
-        ) from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(
-            f"cohort must be a CSV in UTF-8, got {error} ({path}). Save it as CSV UTF-8."
-        ) from error
-    reserved = sorted(set(covariates) & _RESERVED)
-    if reserved:
-        raise DataError(
-            f"covariates must be other columns than the store's own, got {reserved} ({path}). "
-            "Rename the column."
-        )
-    missing = [name for name in (*_REQUIRED, *covariates) if name not in columns]
-    if missing:
-        raise DataError(
-            f"cohort must have the columns {', '.join((*_REQUIRED, *covariates))}, got "
-            f"{columns}: {', '.join(missing)} missing ({path}). Separate columns by commas."
-        )
-    if len(set(columns)) < len(columns):
-        raise DataError(
-            f"columns must have different names, got {columns} ({path}). Rename or remove one."
-        )
-    if not table:
-        raise DataError(f"cohort must have rows, got none ({path}). Add one row for each file.")
-    records = []
-    for line, fields in table:
-        record = dict(zip(columns, fields, strict=False))
-        if len(fields) != len(columns):
-            record["_fields"] = f"row must have {len(columns)} fields, got {len(fields)}"
-        records.append((line, record))
-    return columns, records
-
-
-def _read_row(line: int, record: dict[str, str], root: Path, covariates: Sequence[str]) -> Row:
-    if "_fields" in record:
-        raise _BadRowError(record["_fields"] + "; a crop needs quotes")
-    value = {name: text.strip() for name, text in record.items()}
-    if not value["patient_id"]:
-        raise _BadRowError("patient_id must be given, got nothing")
-    _check_one_of("label", value["label"], ("0", "1"))
-    _check_one_of("modality", value["modality"], MODALITIES)
-    split = value.get("split", "")
-    _check_one_of("split", split, ("train", "test", ""))
-    _check_one_of("panel", value.get("panel", ""), (*PANELS, ""))
-    return Row(
-        line=line,
-        patient_id=value["patient_id"],
-        label=int(value["label"]),
-        modality=value["modality"],
-        name=value["path"],
-        path=_find_file(root, value["path"], folder=value["modality"] == "ceus"),
-        crop=_parse_crop(value.get("crop", "")),
-        panel=value.get("panel", ""),
-        fps=_parse_number(value.get("fps", ""), "fps must be frames per second > 0", above=0),
-        split=split,
-        arrival_s=_parse_number(value.get("arrival_s", ""), "arrival_s must be seconds >= 0"),
-        covariates={name: value[name] for name in covariates},
-    )
-
-
-def _check_one_of(name: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise _BadRowError(f"{name} must be {' or '.join(map(repr, allowed))}, got {value!r}")
-
-
-def _find_file(root: Path, name: str, *, folder: bool) -> Path:
-    """The file, or where it may be one the folder of numbered frames."""
-    if not name or "\0" in name:
-        raise _BadRowError("path must name a file, got nothing")
-    path = (root / name).resolve()
-    if not path.is_relative_to(root.resolve()):
-        raise _BadRowError("path must lie in the cohort's folder, links followed, got one outside")
-    if not path.exists():
-        raise _BadRowError("file must exist, got none")
-    if folder and path.is_dir():
-        return path
-    if not path.is_file():
-        raise _BadRowError("path must name a file, got a folder or device")
-    if not path.stat().st_size:
-        raise _BadRowError("file must hold data, got an empty one")
-    return path
-
-
-def _parse_crop(text: str) -> tuple[int, int, int, int] | None:
-    if not text:
-        return None
-    parts = text.split(",")
-    try:
-        x, y, w, h = (int(part) for part in parts)
-    except ValueError:
-        raise _BadRowError(f"crop must be x,y,w,h in whole pixels, got {text!r}") from None
-    if x < 0 or y < 0 or w < 1 or h < 1:
-        raise _BadRowError(f"crop must have x, y >= 0 and w, h >= 1, got {text!r}")
-    return x, y, w, h
-
-
-def _parse_number(text: str, rule: str, *, above: float | None = None) -> float | None:
-    """A finite number >= 0, or > `above`; None where nothing is given."""
-    if not text:
-        return None
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 <= number < math.inf or (above is not None and number <= above):
-        raise _BadRowError(f"{rule}, got {text!r}")
-    return number
-
-
-def _conflicts(rows: Sequence[Row], field: str) -> list[Problem]:
+def find_conflicts(rows: Sequence[Row], field: str) -> list[Problem]:
     """Every row of each patient whose rows differ in `field`: which is right is not known."""
-    found: dict[str, dict[object, list[int]]] = defaultdict(lambda: defaultdict(list))
+    lines_of: dict[str, dict[object, list[int]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        found[row.patient_id][getattr(row, field)].append(row.line)
+        lines_of[row.patient_id][getattr(row, field)].append(row.line)
     problems = []
     for row in rows:
-        values = found[row.patient_id]
+        values = lines_of[row.patient_id]
         if len(values) > 1:
-            told = " and ".join(f"{value!r} (line {lines[0]})" for value, lines in values.items())
-            reason = f"{field} must be the same in all rows of a patient, got {told}"
+            got = " and ".join(f"{value!r} (line {lines[0]})" for value, lines in values.items())
+            reason = f"{field} must be the same in all rows of a patient, got {got}"
             problems.append(row.problem(reason))
     return problems
-
-
-def _duplicates(rows: Sequence[Row]) -> list[Problem]:
-    """Rows naming a file that an earlier row names; the content is compared later."""
-    return find_repeats({row.line: str(row.path) for row in rows}, rows)
 
 
 def find_repeats(source: Mapping[int, str], rows: Sequence[Row]) -> list[Problem]:
@@ -300,8 +119,8 @@ def find_repeats(source: Mapping[int, str], rows: Sequence[Row]) -> list[Problem
     split: every such row is bad.
 
     Args:
-        source: line -> what tells its source, a path or a hash.
-        rows: the rows.
+        source: Line -> what tells its source, a path or a hash.
+        rows: The rows.
     """
     owners: dict[str, dict[str, int]] = defaultdict(dict)
     for row in rows:

@@ -14,38 +14,19 @@ from PIL import Image
 from datamodules.ingest.arrival import NO_ARRIVAL, find_arrival
 from datamodules.ingest.crop.view import View, as_given, view_of_clip, view_of_still
 from datamodules.ingest.likeness import psnr, ssim
-from datamodules.ingest.readers.clip import Box, _Clip
-from datamodules.ingest.readers.dicom import DicomVideo, is_dicom
+from datamodules.ingest.readers.open import hash_source, open_clip, read_still
 from datamodules.ingest.readers.pictures import (
     Letterbox,
     MediaError,
     Picture,
     crop_picture,
     letterbox,
-    read_picture,
 )
-from datamodules.ingest.readers.series import PictureSeries, is_series, numbered_pictures
-from datamodules.ingest.readers.video import Video
-from datamodules.ingest.task import (
-    Outcome,
-    Task,
-    item_suffixes,
-    make_item_id,
-    still_alive,
-    watched,
-)
-from datamodules.store.clip_file import (
-    ClipWriter,
-    decode_packets,
-    decode_with_pyav,
-    read_index,
-    read_packets,
-    write_clip,
-)
+from datamodules.ingest.task import Outcome, Task, item_suffixes, make_item_id, still_alive, watched
+from datamodules.store.clip_file import read_index, read_packets, write_clip
+from datamodules.store.codec import ClipWriter, decode_packets, decode_with_pyav
 
 _READ_BACK = 16  # frames of each clip compared after writing
-
-
 _TOLERANCE = 2  # of 255: what two decoders' colour conversions may differ by
 
 
@@ -60,7 +41,7 @@ def inspect(task: Task) -> Outcome:
             source_sha = hash_source(task.path)
             seconds = None
             if task.modality == "image":
-                crop_picture(_read_still(task.path)[0], task.crop)
+                crop_picture(read_still(task.path)[0], task.crop)
             else:
                 with open_clip(task.path) as video:
                     seconds = video.header_seconds
@@ -102,25 +83,6 @@ def ingest(task: Task) -> Outcome:
             return Outcome(task.line, reason=_reason(error))
 
 
-def hash_source(path: Path) -> str:
-    """SHA-256 of a file, or of the pictures of a folder one after another."""
-    total = hashlib.sha256()
-    for part in numbered_pictures(path) if path.is_dir() else (path,):
-        with part.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256")
-        if part is path:
-            return digest.hexdigest()
-        total.update(digest.digest())
-    return total.hexdigest()
-
-
-def open_clip(path: Path) -> _Clip:
-    """The reader that fits what a file or folder is, whatever its name ends with."""
-    if is_series(path):
-        return PictureSeries(path)
-    return DicomVideo(path) if is_dicom(path) else Video(path)
-
-
 def _reason(error: MediaError | OSError) -> str:
     if isinstance(error, MediaError):
         return str(error)
@@ -128,7 +90,7 @@ def _reason(error: MediaError | OSError) -> str:
 
 
 def _ingest_image(task: Task, stem: Path) -> dict[str, Any]:
-    picture, regions = _read_still(task.path)
+    picture, regions = read_still(task.path)
     if task.as_is:
         view = View(as_given(picture, task.crop))
     else:
@@ -154,18 +116,6 @@ def _ingest_image(task: Task, stem: Path) -> dict[str, Any]:
     }
 
 
-def _read_still(path: Path) -> tuple[Picture, tuple[Box, ...]]:
-    if not is_dicom(path):
-        return read_picture(path), ()
-    with DicomVideo(path) as still:
-        if still.promised != 1:
-            raise MediaError(
-                f"file must be a single picture, got {still.promised} frames; is its modality "
-                "`ceus`?"
-            )
-        return next(still.frames()), still.regions
-
-
 def _ingest_clip(task: Task, stem: Path) -> dict[str, Any]:
     writer, fit = ClipWriter(canvas=task.canvas), Letterbox(canvas=task.canvas)
     sample: dict[int, Picture] = {}
@@ -185,27 +135,27 @@ def _ingest_clip(task: Task, stem: Path) -> dict[str, Any]:
             if len(sample) == 2 * _READ_BACK:
                 stride *= 2
                 sample = {key: sample[key] for key in sample if key % stride == 0}
-        found = video.facts(task.fps)
+        source = video.facts(task.fps)
     assert view is not None  # facts() refuses a clip without frames
     packets = writer.finish()
-    timing = found.timing
+    timing = source.timing
     write_clip(stem, packets, levels=writer.levels, order=timing.order, fps=timing.fps)
     curve = read_index(stem.with_suffix(".idx"))["level"]
     check_exact(stem, canvas=task.canvas)
     read_back = decode_with_pyav([packets[key] for key in sample])
-    source = np.stack([*sample.values()])
+    original = np.stack([*sample.values()])
     return {
         "frames": len(timing.order),
         "fps": timing.fps,
         "seconds": len(timing.order) / timing.fps,
-        "width": found.width,
-        "height": found.height,
-        "codec": found.codec,
-        "colours": found.colours,
+        "width": source.width,
+        "height": source.height,
+        "codec": source.codec,
+        "colours": source.colours,
         "resampled": timing.resampled,
-        "concealed": found.concealed,
-        "psnr": psnr(read_back, source),
-        "ssim": ssim(read_back, source),
+        "concealed": source.concealed,
+        "psnr": psnr(read_back, original),
+        "ssim": ssim(read_back, original),
         "exact": True,
         "warnings": [*timing.warnings, *view.warnings()],
         "thumbnail": view.thumbnail,
@@ -218,27 +168,27 @@ def check_exact(stem: Path, *, canvas: int) -> None:
     """Reads a written clip back at random, as training will, and compares with PyAV's decode.
 
     Raises:
-        MediaError: if a frame is not the one asked for, or is off by more than 2/255.
+        MediaError: If a frame is not the one asked for, or is off by more than 2/255.
     """
     index = read_index(stem.with_suffix(".idx"))
     path, count = stem.with_suffix(".h264"), len(index)
     rng = np.random.default_rng(count)
-    wanted = np.sort(rng.choice(count, min(count, _READ_BACK), replace=False))
+    numbers = np.sort(rng.choice(count, min(count, _READ_BACK), replace=False))
     batch = decode_packets(
-        read_packets(path, index[wanted], frames=wanted.tolist()), canvas=canvas
+        read_packets(path, index[numbers], frames=numbers.tolist()), canvas=canvas
     ).asnumpy()
-    around = np.unique(np.clip(wanted[:, None] + [-1, 0, 1], 0, count - 1))
-    own = decode_with_pyav(read_packets(path, index[around], frames=around.tolist()))
-    reference = dict(zip(around.tolist(), own.astype(np.int16), strict=True))
-    for number, frame in zip(wanted.tolist(), batch.astype(np.int16), strict=True):
-        off = np.abs(frame - reference[number])
-        beside = [
+    nearby = np.unique(np.clip(numbers[:, None] + [-1, 0, 1], 0, count - 1))
+    exact = decode_with_pyav(read_packets(path, index[nearby], frames=nearby.tolist()))
+    reference = dict(zip(nearby.tolist(), exact.astype(np.int16), strict=True))
+    for number, frame in zip(numbers.tolist(), batch.astype(np.int16), strict=True):
+        error = np.abs(frame - reference[number])
+        errors_beside = [
             np.abs(frame - reference[near]).mean()
             for near in (number - 1, number + 1)
             if near in reference
         ]
-        if off.max() > _TOLERANCE or any(off.mean() > distance for distance in beside):
+        if error.max() > _TOLERANCE or any(error.mean() > distance for distance in errors_beside):
             raise MediaError(
-                f"clip must read back exactly, got frame {number} off by {off.max()}/255: "
+                f"clip must read back exactly, got frame {number} off by {error.max()}/255: "
                 "decord does not decode what was written"
             )

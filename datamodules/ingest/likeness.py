@@ -8,14 +8,8 @@ import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
 Frames = npt.NDArray[np.uint8]
-
-
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
-
-
 _RADIUS = 5  # pixels
-
-
 _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 
@@ -24,7 +18,7 @@ def psnr(frames: Frames, source: Frames) -> float:
 
     Args:
         frames: uint8 (T, H, W, 3), RGB.
-        source: the same frames before they were stored, of the same shape.
+        source: The same frames before they were stored, of the same shape.
 
     Returns:
         dB over all values of all frames; 99 at most, also where nothing differs.
@@ -41,8 +35,8 @@ def ssim(frames: Frames, source: Frames) -> float:
     inside the frame, all as published.
 
     Args:
-        frames: uint8 (T, H, W, 3), RGB.
-        source: the same frames before they were stored, of the same shape, 11 x 11 or larger.
+        frames: As for `psnr`, 11 x 11 pixels or larger.
+        source: As for `psnr`.
 
     Returns:
         -1 to 1; 1 where nothing differs.

@@ -7,6 +7,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader
 
 from datamodules.errors import DataError
+from datamodules.files import write_atomic
 
 LEAST_CONFIDENCE = 0.5  # below it a person should look
 
@@ -25,7 +26,7 @@ def read_approvals(store: Path) -> frozenset[str]:
     """Items that a person has approved; none without a file.
 
     Raises:
-        DataError: if the file is not a table of item_ids.
+        DataError: If the file is not a table of item_ids.
     """
     path = approvals_path(store)
     if not path.is_file():
@@ -43,8 +44,8 @@ def write_review(store: Path, items: Sequence[Mapping[str, Any]]) -> Path:
     """Write the page, the most doubtful items first.
 
     Args:
-        store: the store's folder.
-        items: of each: item_id, line, thumbnail, crop, crop_method, crop_confidence, masked,
+        store: The store's folder.
+        items: Records with item_id, line, thumbnail, crop, crop_method, crop_confidence, masked,
             mask_confidence.
     """
     approved = read_approvals(store)
@@ -59,7 +60,5 @@ def write_review(store: Path, items: Sequence[Mapping[str, Any]]) -> Path:
             key=lambda item: (item["crop_confidence"], item["mask_confidence"]),
         ),
     )
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(path)
+    write_atomic(path, page)
     return path

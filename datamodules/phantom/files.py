@@ -12,7 +12,6 @@ from PIL import Image
 
 Frame = npt.NDArray[np.uint8]
 
-
 # (suffix, codec, pixel format, encoder options); clips of a cohort go round these.
 CLIP_FORMATS: tuple[tuple[str, str, str, dict[str, str]], ...] = (
     (

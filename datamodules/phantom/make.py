@@ -22,14 +22,14 @@ from typing import Any, Literal
 import numpy as np
 
 from datamodules.errors import DataError
-from datamodules.phantom import render
+from datamodules.phantom.anatomy import draw_anatomy
 from datamodules.phantom.files import write_clip, write_still
+from datamodules.phantom.perfusion import draw_perfusion
 from datamodules.phantom.preset import PRESETS, PhantomPreset
+from datamodules.phantom.render import render_bmode, render_ceus
 from datamodules.phantom.truth import Patient, answer, draw_patients, separation
 
 __all__ = ["PRESETS", "PhantomPreset", "make_phantom"]
-
-
 _RECIPE = 1  # raise it when the same settings no longer give the same bytes
 
 
@@ -108,12 +108,12 @@ def _is_made(out: Path, settings: dict[str, Any]) -> bool:
             f"out must be a new folder or a phantom made before, got {str(out)!r}. "
             "Choose another folder."
         )
-    made = json.loads(truth.read_text())["settings"]
-    keys = sorted(made.keys() | settings.keys())
+    made_with = json.loads(truth.read_text())["settings"]
+    keys = sorted(made_with.keys() | settings.keys())
     changed = [
-        f"{key} {made.get(key)!r} -> {settings.get(key)!r}"
+        f"{key} {made_with.get(key)!r} -> {settings.get(key)!r}"
         for key in keys
-        if made.get(key) != settings.get(key)
+        if made_with.get(key) != settings.get(key)
     ]
     if changed:
         raise DataError(
@@ -135,24 +135,20 @@ def _render_patient(
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1, patient.number)))
     suspicion = _squash(patient.z_image, separation(preset.image_auc))
     vascularity = _squash(patient.z_video, separation(preset.video_auc))
-    anatomy = render.draw_anatomy(rng)
+    anatomy = draw_anatomy(rng)
     images, clips = [], []
     for number in range(patient.images):
         path = folder / "images" / f"{patient.patient_id}_{number + 1}.png"
-        still = render.render_bmode(
-            rng,
-            anatomy,
-            suspicion=suspicion,
-            size=preset.image_size,
-            depth_mm=preset.depth_mm,
+        still = render_bmode(
+            rng, anatomy, suspicion=suspicion, size=preset.image_size, depth_mm=preset.depth_mm
         )
         write_still(path, still)
         images.append({"path": path.relative_to(folder).as_posix()})
     for number in range(patient.clips):
-        boluses = render.draw_perfusion(rng, vascularity=vascularity, time_scale=preset.time_scale)
+        boluses = draw_perfusion(rng, vascularity=vascularity, time_scale=preset.time_scale)
         fps = int(rng.integers(preset.fps[0], preset.fps[1] + 1))
         count = max(1, round(fps * rng.uniform(*preset.clip_seconds)))
-        frames = render.render_ceus(
+        frames = render_ceus(
             rng,
             anatomy,
             boluses,

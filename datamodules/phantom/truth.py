@@ -92,11 +92,7 @@ def answer(preset: PhantomPreset, people: Sequence[Patient]) -> dict[str, Any]:
             }
     return {
         "separation": {"image": d_image, "video": d_video},
-        "analytic_auc": {
-            "image": preset.image_auc,
-            "video": preset.video_auc,
-            "combined": both,
-        },
+        "analytic_auc": {"image": preset.image_auc, "video": preset.video_auc, "combined": both},
         "oracle_auc": oracle,
     }
 

@@ -35,10 +35,7 @@ from datamodules.store.slots import Slots
 Cache = Literal["off", "disk", "ram", False]
 """False is how YAML reads a bare `off`."""
 
-
 _FORMAT = 1  # of the folder; to be raised when frames are made in another way
-
-
 _log = logging.getLogger(__name__)
 
 
@@ -46,14 +43,14 @@ class FrameCache:
     """Decoded frames of a store's clips at one size.
 
     Args:
-        store: the store.
+        store: The store.
         where: `disk`, in the store's folder, or `ram`.
-        size: side of the frames, pixels, 1 or more.
-        limit_gb: most that it may take, in 10^9 bytes, 0 or more. Whole clips are taken in, in the
+        size: Side of the frames, pixels, 1 or more.
+        limit_gb: Most that it may take, in 10^9 bytes, 0 or more. Whole clips are taken in, in the
             order of their ids, as long as they fit; frames of the others are decoded every time.
 
     Raises:
-        DataError: if the folder cannot be written.
+        DataError: If the folder cannot be written.
     """
 
     def __init__(
@@ -93,7 +90,7 @@ class FrameCache:
         """Frames that are here.
 
         Args:
-            frames: item id and frame number, N of them.
+            frames: Item id and frame number, N of them.
 
         Returns:
             uint8 (N, size, size, 3), and which of the N are missing: anything stands there.

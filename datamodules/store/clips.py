@@ -1,27 +1,19 @@
 """Frames of the store's clips as tensors, any of them, exactly, and without an open decoder."""
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from rich.console import Console
-from rich.progress import track
 
 from datamodules.errors import DataError
-from datamodules.store.cache import (
-    FrameCache,
-)
+from datamodules.store.cache import FrameCache
 from datamodules.store.clip_file import Index, read_index, read_packets
 from datamodules.store.decode import DecordCpu, FrameDecoder
 from datamodules.store.folder import Store
 
 Indices = Sequence[int] | npt.NDArray[np.int64]
-
-
 Frame = tuple[str, int]
 """Item id and frame number."""
 
@@ -34,12 +26,12 @@ class ClipReader:
     a frame, are remembered.
 
     Args:
-        store: a store, or the folder of one, made by `ceus prepare`.
-        decoder: by default decord on the CPU.
-        cache: decoded frames; what it lacks is decoded, at its size then, and given to it.
+        store: A store, or the folder of one, made by `ceus prepare`.
+        decoder: By default decord on the CPU.
+        cache: Decoded frames; what it lacks is decoded, at its size then, and given to it.
 
     Raises:
-        DataError: if the folder is not a store.
+        DataError: If the folder is not a store.
     """
 
     def __init__(
@@ -81,14 +73,14 @@ class ClipReader:
         `read(item, [4, 0, 4])` gives frame 4, frame 0 and frame 4 again; each is decoded once.
 
         Args:
-            item_id: a clip of the store.
-            indices: frame numbers from 0, in any order, repeated or not; at least one.
+            item_id: A clip of the store.
+            indices: Frame numbers from 0, in any order, repeated or not; at least one.
 
         Returns:
             uint8 (T, C, H, W), RGB; a view of memory in the order (T, H, W, C).
 
         Raises:
-            DataError: if there is no such clip, a frame number is out of range, or the bytes on
+            DataError: If there is no such clip, a frame number is out of range, or the bytes on
                 disk are not those that were written.
         """
         return self.read_many([(item_id, indices)])
@@ -97,14 +89,14 @@ class ClipReader:
         """Frames of several clips, decoded as one: cheaper than a call a clip.
 
         Args:
-            requests: item id and frame numbers, at least one; as for `read`.
+            requests: Item id and frame numbers, at least one; as for `read`.
 
         Returns:
             uint8 (sum of all T, C, H, W), RGB, request after request; a view of memory in the order
             (T, H, W, C).
 
         Raises:
-            DataError: as `read`.
+            DataError: As `read`.
         """
         wanted = [(item, number) for item, some in requests for number in self._checked(item, some)]
         # Sorted by place, so that the disk is read forwards.
@@ -170,49 +162,3 @@ class ClipReader:
             )
         numbers: list[int] = wanted.tolist()
         return numbers
-
-
-def fill_cache(
-    store: Path,
-    *,
-    size: int,
-    limit_gb: float = 50.0,
-    threads: int | None = None,
-    progress: bool = True,
-) -> Path:
-    """Decodes every clip of a store into its cache on disk.
-
-    Args:
-        store: a store.
-        size: side of the frames, pixels, 1 or more: `video_size` of the runs that will read it.
-        limit_gb: most that it may take, 10^9 bytes.
-        threads: by default one a core.
-        progress: show a bar on stderr.
-
-    Returns:
-        the cache's folder.
-
-    Raises:
-        DataError: if there is no store, or its folder cannot be written.
-    """
-    from datamodules.store.clips import ClipReader
-
-    if size < 1:
-        raise DataError(f"size of the cache must be 1 or more, got {size} (ceus prepare --cache).")
-    opened = Store(store)
-    cache = FrameCache(opened, where="disk", size=size, limit_gb=limit_gb)
-    reader = ClipReader(opened, cache=cache)
-    clips = opened.items[opened.items["modality"] == "ceus"]
-    parts = [
-        (item, range(start, min(start + 64, frames)))
-        for item, frames in zip(clips["item_id"], clips["frames"].astype(int), strict=True)
-        for start in range(0, frames, 64)
-        if cache.holds(item)
-    ]
-    with ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool:
-        done = pool.map(lambda part: reader.read(*part) is None, parts)
-        console = Console(stderr=True)
-        for _ in track(done, "cache", len(parts), console=console, disable=not progress):
-            pass
-    cache.close()
-    return cache.path

@@ -22,21 +22,14 @@ import numpy as np
 import torch
 
 from datamodules.errors import DataError
-from datamodules.store.clip_file import ClipWriter, open_packets, splice
+from datamodules.store.avi import splice
+from datamodules.store.codec import ClipWriter, open_packets
 from datamodules.store.slots import Slots
 
 Decode = Literal["auto", "cpu", "cuda"]
-
-
 _HOW_TO = "For decoding on the GPU: `make decord-cuda`, or install ceus[gpu] and FFmpeg."
-
-
 _PROBE_SIZE = 128  # pixels; some NVIDIA decoders refuse less
-
-
 _MOST_OFF = 4.0  # of 255, mean over a frame; BT.709 taken for BT.601 is off by 10 on the probe
-
-
 _log = logging.getLogger(__name__)
 
 
@@ -156,7 +149,7 @@ def choose_decoder(decode: Decode, device: torch.device) -> FrameDecoder:
         device: Where the batches go.
 
     Raises:
-        DataError: if it must be CUDA and cannot be.
+        DataError: If it must be CUDA and cannot be.
     """
     if decode == "cpu" or (decode == "auto" and device.type != "cuda"):
         return DecordCpu()
@@ -207,22 +200,22 @@ def probe(decoder: FrameDecoder) -> str:
     packets = _probe_clip()
     expected = DecordCpu().decode(packets, canvas=_PROBE_SIZE)
     try:
-        found = decoder.decode(packets, canvas=_PROBE_SIZE).cpu()
+        decoded = decoder.decode(packets, canvas=_PROBE_SIZE).cpu()
     except Exception as error:  # noqa: BLE001  whatever ails it, it is not used
         return (str(error).strip() or type(error).__name__).splitlines()[0][:120]
-    return compare_frames(found, expected)
+    return compare_frames(decoded, expected)
 
 
-def compare_frames(found: torch.Tensor, expected: torch.Tensor) -> str:
+def compare_frames(decoded: torch.Tensor, expected: torch.Tensor) -> str:
     """How frames differ from those expected, in a few words; "" if only by rounding.
 
     Args:
-        found: uint8 (N, H, W, 3).
+        decoded: uint8 (N, H, W, 3).
         expected: uint8 (N, H, W, 3), each frame unlike the others.
     """
-    if found.shape != expected.shape or found.dtype != expected.dtype:
-        return f"frames of {tuple(found.shape)}, not of {tuple(expected.shape)}"
-    distances = torch.stack([(found.float() - frame).abs().mean((1, 2, 3)) for frame in expected])
+    if decoded.shape != expected.shape or decoded.dtype != expected.dtype:
+        return f"frames of {tuple(decoded.shape)}, not of {tuple(expected.shape)}"
+    distances = torch.stack([(decoded.float() - frame).abs().mean((1, 2, 3)) for frame in expected])
     nearest = distances.argmin(0).tolist()
     if nearest != list(range(len(expected))):
         return f"frames in the order {nearest}"

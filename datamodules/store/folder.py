@@ -23,24 +23,19 @@ import pandas as pd
 from PIL import Image
 
 from datamodules.errors import DataError
+from datamodules.store.columns import ITEM_COLUMNS
 
 STORE_FORMAT = 3
-
-ITEM_COLUMNS = (
-    "item_id", "patient_id", "label", "modality", "frames", "fps", "seconds", "width", "height",
-    "source_sha", "item_sha", "warnings", "split", "arrival_s", "peak_s", "arrival_confidence",
-)  # fmt: skip
-"""Columns of `cohort.parquet` that `ceus prepare` makes; all others are covariates."""
 
 
 class Store:
     """A prepared cohort, read only.
 
     Args:
-        path: the folder.
+        path: The folder.
 
     Raises:
-        DataError: if it is not there, not a store, not finished, or of another format.
+        DataError: If it is not there, not a store, not finished, or of another format.
     """
 
     def __init__(self, path: Path) -> None:
@@ -71,8 +66,18 @@ class Store:
 
     @cached_property
     def items(self) -> pd.DataFrame:
-        """One row an item, sorted by patient; columns as in DESIGN §2, missing text is ""."""
+        """One row an item, sorted by patient (docs/design.md, Store); missing text is ""."""
         return pd.read_parquet(self.path / "cohort.parquet")
+
+    @property
+    def item_columns(self) -> tuple[str, ...]:
+        """Names of the store's own columns of `items`, see `datamodules.store.columns`."""
+        return tuple(name for name in ITEM_COLUMNS if name in self.items)
+
+    @property
+    def covariates(self) -> tuple[str, ...]:
+        """Names of the columns of `items` that the user asked to keep, in their order."""
+        return tuple(str(name) for name in self.items if name not in ITEM_COLUMNS)
 
     @cached_property
     def labels(self) -> dict[str, int]:
@@ -102,7 +107,7 @@ class Store:
         """The file of an item: suffix ".png" for an image, ".h264" and ".idx" for a clip.
 
         Raises:
-            DataError: if the store has no such item, or it is of the other modality.
+            DataError: If the store has no such item, or it is of the other modality.
         """
         modality = self._modality.get(item_id)
         expected = "image" if suffix == ".png" else "ceus"
@@ -117,7 +122,7 @@ class Store:
         """One image, uint8 (3, canvas, canvas), RGB.
 
         Raises:
-            DataError: if there is no such image or its file is damaged.
+            DataError: If there is no such image or its file is damaged.
         """
         path = self.item_path(item_id, ".png")
         try:
@@ -133,8 +138,3 @@ class Store:
     @cached_property
     def _modality(self) -> dict[str, str]:
         return dict(zip(self.items["item_id"], self.items["modality"], strict=True))
-
-    @property
-    def covariates(self) -> list[str]:
-        """Columns of the cohort table that the user asked to keep."""
-        return [str(name) for name in self.items if name not in ITEM_COLUMNS]

@@ -7,23 +7,18 @@ same hash in every run, so that tables can be joined.
 
 import hashlib
 import hmac
-import os
 import re
 import secrets
-import tempfile
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
 from datamodules.errors import DataError
+from datamodules.files import write_once
 from datamodules.store.folder import Store
 
 KEY_FILE = "patient.key"
-
-
 _KEY_BYTES = 32
-
-
 _HEX_DIGITS = 16  # 64 bits: two of a million patients agree once in 37 million studies
 
 
@@ -100,7 +95,7 @@ def make_key(store: Path) -> bytes:
     path = store / KEY_FILE
     try:
         if not path.exists():
-            _make_once(path)
+            write_once(path, secrets.token_bytes(_KEY_BYTES))
         key = path.read_bytes()
     except OSError as error:
         raise DataError(
@@ -115,19 +110,6 @@ def make_key(store: Path) -> bytes:
             "hashes."
         )
     return key
-
-
-def _make_once(path: Path) -> None:
-    """Write a new key; of processes that do so at once, the first one's stays."""
-    fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    with os.fdopen(fd, "wb") as file:
-        file.write(secrets.token_bytes(_KEY_BYTES))
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        pass
-    finally:
-        Path(temporary).unlink()
 
 
 def _any_of(names: Iterable[str]) -> str:

@@ -7,27 +7,22 @@ by patient, stratified by label, and the same for every architecture, modality a
 
 import hashlib
 import json
-import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from datamodules.errors import DataError
+from datamodules.files import write_atomic
+from datamodules.store.deal import deal, require_enough, stratified_share
 from datamodules.store.folder import Store
 
 FORMAT = 1
-
-
 INNER_FRACTION = 0.2
-
-
-HOLDOUT_FRACTION = 116 / 396
-"""Test patients among all in the reference study (doi 10.3389/fendo.2025.1634875)."""
+_REMAKE = "Put the original file back, or make a split under a new name."
+REFERENCE_HOLDOUT = 116 / 396
+"""Share of the patients that the reference study (doi 10.3389/fendo.2025.1634875) held out."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +32,7 @@ class Fold:
     Attributes:
         train: Patients that the weights are fitted to.
         inner_val: Patients that early stopping and the choice of checkpoint watch.
-        oof: Patients scored once, after training (out of fold). Empty for ``all``.
+        oof: Patients scored once, after training (out of fold). Empty for `all`.
     """
 
     train: tuple[str, ...]
@@ -68,20 +63,16 @@ class Split:
     all: Fold
 
     def parts(self, fold: int | Literal["all"]) -> dict[str, tuple[str, ...]]:
-        """Patients of ``train``, ``inner_val``, ``oof`` (absent for ``all``) and ``test``.
+        """Patients of `train`, `inner_val`, `oof` (absent for `all`) and `test`.
 
         Args:
-            fold: 0 to ``num_folds - 1``, or ``"all"``.
+            fold: 0 to `num_folds - 1`, or `"all"`.
 
         Raises:
             DataError: If there is no such fold.
         """
         if fold == "all":
-            return {
-                "train": self.all.train,
-                "inner_val": self.all.inner_val,
-                "test": self.holdout,
-            }
+            return {"train": self.all.train, "inner_val": self.all.inner_val, "test": self.holdout}
         if type(fold) is not int or not 0 <= fold < len(self.folds):
             raise DataError(
                 f"fold must be 0 to {len(self.folds) - 1} or 'all', got {fold!r} "
@@ -97,17 +88,17 @@ def make_split(
     name: str = "default",
     num_folds: int = 5,
     seed: int = 0,
-    holdout_fraction: float = HOLDOUT_FRACTION,
+    holdout_fraction: float = REFERENCE_HOLDOUT,
 ) -> Path:
-    """Split the store's patients and freeze the result in ``store/splits/NAME.json``.
+    """Split the store's patients and freeze the result in `store/splits/NAME.json`.
 
-    A ``split`` column in the cohort fixes the hold-out; ``holdout_fraction`` is then not used, and
+    A `split` column in the cohort fixes the hold-out; `holdout_fraction` is then not used, and
     the labels of its test patients are not read. Called again with the same settings on the same
     store it does nothing.
 
     Args:
         store: A prepared store.
-        name: Name of the split: letters, digits, ``.``, ``_`` and ``-``.
+        name: Name of the split: letters, digits, `.`, `_` and `-`.
         num_folds: Number of folds, 2 or more.
         seed: Seed of the permutations, 0 or more.
         holdout_fraction: Share of each class that is held out, in (0, 1).
@@ -117,7 +108,7 @@ def make_split(
 
     Raises:
         DataError: If a setting is out of range, a class has too few patients, the cohort's
-            ``split`` column is not usable, or a split of this name exists and differs.
+            `split` column is not usable, or a split of this name exists and differs.
     """
     if num_folds < 2:
         raise DataError(
@@ -149,17 +140,17 @@ def make_split(
         return path
     labels = table.labels
     if holdout is None:
-        holdout = _stratified_share(
-            patients, labels, holdout_fraction, np.random.default_rng((seed, 0))
-        )
+        holdout = stratified_share(patients, labels, holdout_fraction, seed=(seed, 0))
     development = sorted(set(patients) - set(holdout))
-    _require_enough(development, labels, num_folds=num_folds, where=store)
-    dealt = _deal(development, labels, num_folds, np.random.default_rng((seed, 1)))
-    folds = [
-        _fold(sorted(set(development) - set(oof)), oof, labels, (seed, 2, k))
-        for k, oof in enumerate(dealt)
-    ]
-    everyone = _fold(development, (), labels, (seed, 3))
+    require_enough(development, labels, num_folds=num_folds, where=store)
+
+    def fold(oof: tuple[str, ...], *draw: int) -> Fold:
+        fitted = sorted(set(development) - set(oof))
+        inner_val = stratified_share(fitted, labels, INNER_FRACTION, seed=(seed, *draw))
+        return Fold(tuple(sorted(set(fitted) - set(inner_val))), tuple(inner_val), oof)
+
+    dealt = deal(development, labels, num_folds, seed=(seed, 1))
+    everyone = fold((), 3)
     content = {
         "format": FORMAT,
         "name": name,
@@ -167,10 +158,11 @@ def make_split(
         "seed": seed,
         "cohort_sha": _cohort_sha(table, development),
         "holdout": sorted(holdout),
-        "folds": [asdict(fold) for fold in folds],
+        "folds": [asdict(fold(oof, 2, k)) for k, oof in enumerate(dealt)],
         "all": {"train": everyone.train, "inner_val": everyone.inner_val},
     }
-    _write(path, content | {"sha": _sha(content)})
+    path.parent.mkdir(exist_ok=True)
+    write_atomic(path, json.dumps(content | {"sha": _sha(content)}, indent=1))
     return path
 
 
@@ -187,9 +179,9 @@ def load_split(store: Path, name: str) -> Split:
     """
     path = _file(store, name)
     if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.json"))) or "none"
+        names = ", ".join(sorted(p.stem for p in path.parent.glob("*.json"))) or "none"
         raise DataError(
-            f"split must be one of the store's splits ({known}), got {name!r} ({path}). "
+            f"split must be one of the store's splits ({names}), got {name!r} ({path}). "
             "Make it with `ceus split`."
         )
     try:
@@ -217,9 +209,6 @@ def load_split(store: Path, name: str) -> Split:
     return split
 
 
-_REMAKE = "Put the original file back, or make a split under a new name."
-
-
 def _file(store: Path, name: str) -> Path:
     if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", name):
         raise DataError(
@@ -229,7 +218,7 @@ def _file(store: Path, name: str) -> Path:
 
 
 def _fixed_holdout(table: Store) -> list[str] | None:
-    """Test patients by the cohort's ``split`` column; None where it has none or is empty."""
+    """Test patients by the cohort's `split` column; None where it has none or is empty."""
     items = table.items
     if "split" not in items or not (items["split"].fillna("") != "").any():
         return None
@@ -252,56 +241,8 @@ def _fixed_holdout(table: Store) -> list[str] | None:
     return holdout
 
 
-def _by_class(
-    patients: Iterable[str], labels: dict[str, int], rng: np.random.Generator
-) -> list[list[str]]:
-    """Patients of label 0, then of label 1, each in a random order."""
-    patients = sorted(patients)
-    classes = [[p for p in patients if labels[p] == label] for label in (0, 1)]
-    return [[group[i] for i in rng.permutation(len(group))] for group in classes]
-
-
-def _stratified_share(
-    patients: Iterable[str], labels: dict[str, int], fraction: float, rng: np.random.Generator
-) -> list[str]:
-    """That share of each class, at least one patient of each."""
-    groups = _by_class(patients, labels, rng)
-    return sorted(p for g in groups for p in g[: max(1, round(fraction * len(g)))])
-
-
-def _deal(
-    patients: Iterable[str], labels: dict[str, int], num_folds: int, rng: np.random.Generator
-) -> list[tuple[str, ...]]:
-    """Deal the classes one after the other, round the table: sizes differ by at most one."""
-    order = [p for group in _by_class(patients, labels, rng) for p in group]
-    return [tuple(sorted(order[k::num_folds])) for k in range(num_folds)]
-
-
-def _fold(
-    training: Sequence[str], oof: tuple[str, ...], labels: dict[str, int], seed: tuple[int, ...]
-) -> Fold:
-    inner = _stratified_share(training, labels, INNER_FRACTION, np.random.default_rng(seed))
-    return Fold(tuple(sorted(set(training) - set(inner))), tuple(inner), oof)
-
-
 def _fold_from(content: dict[str, list[str]]) -> Fold:
     return Fold(**{part: tuple(patients) for part, patients in content.items()})
-
-
-def _require_enough(
-    patients: Sequence[str], labels: dict[str, int], *, num_folds: int, where: Path
-) -> None:
-    """Each class must reach the out-of-fold, inner validation and training part of every fold."""
-    # The largest out-of-fold part takes ceil(n / k); one must be left to watch, one to train on.
-    needed = next(n for n in count(num_folds) if n - -(-n // num_folds) >= 2)
-    for label in (0, 1):
-        have = sum(labels[p] == label for p in patients)
-        if have < needed:
-            raise DataError(
-                f"patients of label {label} outside the hold-out must be {needed} or more for "
-                f"num_folds = {num_folds}, got {have}: {needed - have} lacking ({where}). "
-                "Use fewer folds or a smaller hold-out, or add patients."
-            )
 
 
 def _require_disjoint(split: Split, path: Path) -> None:
@@ -319,16 +260,17 @@ def _require_disjoint(split: Split, path: Path) -> None:
 
 
 def _require_same_cohort(split: Split, table: Store, cohort_sha: str) -> None:
-    known = {*split.holdout, *split.all.train, *split.all.inner_val}
-    now = set(table.items["patient_id"])
+    split_patients = {*split.holdout, *split.all.train, *split.all.inner_val}
+    store_patients = set(table.items["patient_id"])
     remedy = "The split is of another cohort: make a split under a new name."
-    if now != known:
+    new = sorted(store_patients - split_patients)
+    gone = sorted(split_patients - store_patients)
+    if new or gone:
         raise DataError(
             f"patients of split {split.name!r} must be those of the store {table.path}, got "
-            f"{len(now - known)} new {sorted(now - known)[:5]} and "
-            f"{len(known - now)} gone {sorted(known - now)[:5]}. {remedy}"
+            f"{len(new)} new {new[:5]} and {len(gone)} gone {gone[:5]}. {remedy}"
         )
-    if _cohort_sha(table, known - set(split.holdout)) != cohort_sha:
+    if _cohort_sha(table, split_patients - set(split.holdout)) != cohort_sha:
         raise DataError(
             f"labels of the store {table.path} must be those split {split.name!r} was made with, "
             f"got others for some patients. {remedy}"
@@ -343,11 +285,3 @@ def _cohort_sha(table: Store, development: Iterable[str]) -> str:
 
 def _sha(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _write(path: Path, content: object) -> None:
-    """Write so that the file is there whole or not at all."""
-    path.parent.mkdir(exist_ok=True)
-    draft = path.with_suffix(f".{os.getpid()}.tmp")
-    draft.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    draft.replace(path)

@@ -9,14 +9,13 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import Any
 
 import yaml
 
-from evaluation.checklists.answers import answers
-
-if TYPE_CHECKING:
-    from evaluation.result import Evaluation
+from evaluation.checklists.facts import facts
+from evaluation.result import Evaluation
+from evaluation.text.templates import templates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +23,7 @@ class Checklist:
     """A checklist.
 
     Attributes:
-        name: Of its file.
+        name: Name of its file.
         title: As it is known.
         source: Where it is published.
     """
@@ -40,7 +39,7 @@ class Answered:
 
     Attributes:
         number: As published.
-        section: Of the checklist.
+        section: Section of the checklist.
         asks: What it asks for, in our words.
         answer: What the sweep knows; "" where it is for the authors.
         evidence: Where in the report, or in which file.
@@ -76,27 +75,44 @@ CHECKLISTS = {
 }
 
 
-def fill(evaluation: "Evaluation") -> dict[str, list[Answered]]:
+def fill(evaluation: Evaluation) -> dict[str, list[Answered]]:
     """The items of every checklist in order, answered where the sweep can."""
-    known = answers(evaluation)
+    answers = _answers(evaluation)
     filled = {}
     for name in CHECKLISTS:
-        text = (files("evaluation.checklists") / f"{name}.yaml").read_text(encoding="utf-8")
         items = []
-        for section, entries in yaml.safe_load(text).items():
-            for number, (asks, *keys) in entries.items():
-                found = [known[key] for key in keys if known[key].text]
+        for section, entries in _shipped(name).items():
+            for number_, (asks, *keys) in entries.items():
+                given = [answers[key] for key in keys if answers[key][0]]
                 items.append(
                     Answered(
-                        number=str(number),
+                        number=str(number_),
                         section=section,
                         asks=asks,
-                        answer=" ".join(each.text for each in found),
-                        evidence="; ".join(dict.fromkeys(each.evidence for each in found)),
+                        answer=" ".join(text for text, _ in given),
+                        evidence="; ".join(dict.fromkeys(evidence for _, evidence in given)),
                     )
                 )
         filled[name] = items
     return filled
+
+
+def _answers(evaluation: Evaluation) -> dict[str, tuple[str, str]]:
+    """By key the sentences of answers.yaml with this sweep's facts, and their evidence."""
+    environment, known = templates(), facts(evaluation)
+
+    def render(template: str) -> str:
+        return environment.from_string(template).render(known)
+
+    return {
+        key: (" ".join(filter(None, map(render, answer["says"]))), render(answer["evidence"]))
+        for key, answer in _shipped("answers").items()
+    }
+
+
+def _shipped(name: str) -> dict[str, Any]:
+    text = (files("evaluation.checklists") / f"{name}.yaml").read_text(encoding="utf-8")
+    return dict(yaml.safe_load(text))
 
 
 def as_csv(items: Sequence[Answered]) -> str:

@@ -1,51 +1,33 @@
 """Figures of an evaluation, made from its tables alone; matplotlib is needed from here on."""
 
-from typing import TYPE_CHECKING
+from matplotlib.figure import Figure
 
-from evaluation.figures.discrimination import (
-    comparison,
-    comparison_figure,
-    fold_figure,
-    folds,
-    forest,
-    forest_figure,
-    roc,
-    roc_figure,
-)  # fmt: skip
-from evaluation.figures.probabilities import (
-    calibration,
-    calibration_figure,
-    confusion,
-    confusion_figure,
-    decision,
-    decision_figure,
-    scale_figure,
-    scales,
-)  # fmt: skip
-from evaluation.figures.study import flow, flow_figure, training, training_figure
+from evaluation.figures.differences import forest
+from evaluation.figures.discrimination import comparison, folds, roc
+from evaluation.figures.probabilities import calibration, confusion, decision, scales
+from evaluation.figures.study import flow, training
 from evaluation.figures.style import COLOURS, Drawing, styled
-
-if TYPE_CHECKING:
-    from evaluation.result import Evaluation
+from evaluation.result import Evaluation
 
 __all__ = [
     "COLOURS",
     "Drawing",
-    "calibration_figure",
+    "calibration",
+    "comparison",
     "comparison_figure",
-    "confusion_figure",
-    "decision_figure",
+    "confusion",
+    "decision",
     "drawings",
-    "flow_figure",
-    "fold_figure",
-    "forest_figure",
-    "roc_figure",
-    "scale_figure",
-    "training_figure",
+    "flow",
+    "folds",
+    "forest",
+    "roc",
+    "scales",
+    "training",
 ]
 
 
-def drawings(evaluation: "Evaluation") -> dict[str, Drawing]:
+def drawings(evaluation: Evaluation) -> dict[str, Drawing]:
     """Every figure of the report, by name, as far as the sweep has what it shows."""
     with styled():
         made = [comparison(evaluation), flow(evaluation), roc(evaluation), folds(evaluation)]
@@ -57,3 +39,8 @@ def drawings(evaluation: "Evaluation") -> dict[str, Drawing]:
         if curves := training(evaluation):
             made.append(curves)
     return {drawing.name: drawing for drawing in made}
+
+
+def comparison_figure(evaluation: Evaluation) -> Figure:
+    """The figure of `comparison` alone."""
+    return comparison(evaluation).figure

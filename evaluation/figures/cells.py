@@ -2,55 +2,45 @@
 
 from collections.abc import Iterator
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from evaluation.figures.style import of_style, panels
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from evaluation.result import Evaluation
+from evaluation.result import Evaluation
+from evaluation.tables.scores import of_cell
 
 PARTS = {"oof": "out-of-fold", "test": "test"}
 """Parts with labels, and what they are called."""
 
 
-def architectures_of(evaluation: "Evaluation") -> list[str]:
+def architectures_of(evaluation: Evaluation) -> list[str]:
     """In the order of the list of runs."""
     return list(dict.fromkeys(evaluation.tables.cells["architecture"]))
 
 
-def modalities_of(evaluation: "Evaluation") -> list[str]:
+def modalities_of(evaluation: Evaluation) -> list[str]:
     """In the order of the list of runs."""
     return list(evaluation.tables.modalities["modality"])
 
 
-def parts_of(evaluation: "Evaluation") -> dict[str, str]:
+def parts_of(evaluation: Evaluation) -> dict[str, str]:
     """Parts with labels, and what they are called."""
     opened = evaluation.seal.labels is not None
     return {part: name for part, name in PARTS.items() if part == "oof" or opened}
 
 
-def of_cell(
-    table: "pd.DataFrame", architecture: str, modality: str, *, part: str | None = None
-) -> "pd.DataFrame":
-    """The rows of a cell, and of a part."""
-    mine = (table["architecture"] == architecture) & (table["modality"] == modality)
-    return table[mine if part is None else mine & (table["part"] == part)]
-
-
 def part_panels(
-    evaluation: "Evaluation", *, height_mm: float, row_mm: float, x: str, y: str
+    evaluation: Evaluation, *, height_mm: float, row_mm: float, x: str, y: str
 ) -> tuple[Figure, list[tuple[Axes, str, str]]]:
     """One column a modality; a row out-of-fold, and a row test once it is open.
 
     Args:
         evaluation: What is shown.
-        height_mm: Of what is not rows.
-        row_mm: Of each row.
+        height_mm: Height of what is not rows.
+        row_mm: Height of each row.
         x: Label under the last row.
         y: Label before each row, completed by the part's name.
 
@@ -68,8 +58,8 @@ def part_panels(
 
 
 def curves_of(
-    evaluation: "Evaluation", table: "pd.DataFrame", part: str, modality: str
-) -> "Iterator[tuple[str, pd.DataFrame, dict[str, Any]]]":
+    evaluation: Evaluation, table: pd.DataFrame, part: str, modality: str
+) -> Iterator[tuple[str, pd.DataFrame, dict[str, Any]]]:
     """Each architecture with the points of its curve in a panel, or none, and how it is drawn."""
     for index, architecture in enumerate(architectures_of(evaluation)):
         yield architecture, of_cell(table, architecture, modality, part=part), of_style(index)

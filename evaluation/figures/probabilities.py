@@ -1,8 +1,8 @@
 """Figures of the probabilities: calibration, net benefit, scales of the scores, calls."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from evaluation.figures.cells import (
@@ -10,7 +10,6 @@ from evaluation.figures.cells import (
     architectures_of,
     curves_of,
     modalities_of,
-    of_cell,
     part_panels,
 )  # fmt: skip
 from evaluation.figures.style import (
@@ -23,38 +22,14 @@ from evaluation.figures.style import (
     below,
     panels,
 )  # fmt: skip
+from evaluation.result import Evaluation
 from evaluation.tables.operating import YOUDEN
-from evaluation.text.format import number
-
-if TYPE_CHECKING:
-    from evaluation.result import Evaluation
+from evaluation.tables.scores import of_cell
+from evaluation.text.format import ends
 
 
-def calibration(evaluation: "Evaluation") -> Drawing:
-    """Smoothed event rate over the predicted probability."""
-    table = evaluation.tables.calibration
-    slopes = table.loc[table["part"] == "oof", "slope"]
-    ici = table.loc[table["part"] == "oof", "ici"]
-    smoothers = ", ".join(sorted(set(table["smoother"])))
-    told = (
-        f" Out-of-fold slopes lie between {number(slopes.min(), 2)} and "
-        f"{number(slopes.max(), 2)} (1 is right), the integrated calibration index between "
-        f"{number(ici.min())} and {number(ici.max())}."
-        if slopes.notna().any()
-        else ""
-    )
-    return Drawing(
-        name="calibration",
-        title="Calibration",
-        figure=calibration_figure(evaluation),
-        alt=f"Smoothed event rate over predicted probability, one panel a modality.{told}",
-        caption=f"Observed rate smoothed by {smoothers} (span 0.75), drawn where predictions "
-        "occur. On the grey diagonal prediction and rate agree; below it predictions are too high.",
-    )
-
-
-def calibration_figure(evaluation: "Evaluation") -> Figure:
-    """One column a modality; a row out-of-fold, and a row test once it is open."""
+def calibration(evaluation: Evaluation) -> Drawing:
+    """Smoothed event rate over the predicted probability; a row a part."""
     figure, shown = part_panels(
         evaluation, height_mm=22, row_mm=54, x="predicted probability", y="observed rate"
     )
@@ -66,33 +41,27 @@ def calibration_figure(evaluation: "Evaluation") -> Figure:
             axes.plot(curve["probability"], observed, **style, label=architecture)
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     below(figure, shown[0][0])
-    return figure
-
-
-def decision(evaluation: "Evaluation") -> Drawing:
-    """Net benefit over the risk at which one would act."""
-    table = evaluation.tables.net_benefit
+    table = evaluation.tables.calibration
     oof = table[table["part"] == "oof"]
-    useful = oof[oof["model"] > oof[["treat_all", "treat_none"]].max(axis=1) + 0.005]
-    told = (
-        "Models exceed both treating all and treating none by more than 0.005 at risks between "
-        f"{number(useful['threshold'].min(), 2)} and {number(useful['threshold'].max(), 2)}."
-        if len(useful)
-        else "No model exceeds both treating all and treating none by more than 0.005."
+    smoothers = ", ".join(sorted(set(table["smoother"])))
+    message = (
+        f" Out-of-fold slopes lie between {ends(oof['slope'], 2)} (1 is right), the integrated "
+        f"calibration index between {ends(oof['ici'])}."
+        if oof["slope"].notna().any()
+        else ""
     )
     return Drawing(
-        name="decision",
-        title="Decision curves",
-        figure=decision_figure(evaluation),
-        alt=f"Net benefit over threshold risk, one panel a modality, out-of-fold. {told}",
-        caption="Net benefit: true positives less false positives weighted by the odds of the "
-        "threshold, per patient. A model is of use where its curve is above both grey ones: "
-        "solid, acting on everyone; zero, acting on no one.",
+        name="calibration",
+        title="Calibration",
+        figure=figure,
+        alt=f"Smoothed event rate over predicted probability, one panel a modality.{message}",
+        caption=f"Observed rate smoothed by {smoothers} (span 0.75), drawn where predictions "
+        "occur. On the grey diagonal prediction and rate agree; below it predictions are too high.",
     )
 
 
-def decision_figure(evaluation: "Evaluation") -> Figure:
-    """One column a modality; a row out-of-fold, and a row test once it is open."""
+def decision(evaluation: Evaluation) -> Drawing:
+    """Net benefit over the risk at which one would act; a row a part."""
     figure, shown = part_panels(
         evaluation, height_mm=16, row_mm=48, x="risk at which one would act", y="net benefit"
     )
@@ -107,50 +76,41 @@ def decision_figure(evaluation: "Evaluation") -> Figure:
             axes.plot(curve["threshold"], curve["model"], **style, label=architecture)
         axes.set(xlim=(0, 1), ylim=(-0.3 * top, 1.1 * top))
     below(figure, shown[0][0])
-    return figure
-
-
-def scales(evaluation: "Evaluation") -> Drawing:
-    """Where scores lie in each part, with the threshold: did it transfer?"""
-    table = evaluation.tables.scales.pivot_table(
-        index=["architecture", "modality"], columns="part", values="called_positive", sort=False
+    oof = table[table["part"] == "oof"]
+    useful = oof[oof["model"] > oof[["treat_all", "treat_none"]].max(axis=1) + 0.005]
+    message = (
+        "Models exceed both treating all and treating none by more than 0.005 at risks between "
+        f"{ends(useful['threshold'], 2)}."
+        if len(useful)
+        else "No model exceeds both treating all and treating none by more than 0.005."
     )
-    told = ""
-    if {"oof", "test"} <= set(table):
-        apart = (table["test"] - table["oof"]).dropna()
-        if len(apart):
-            told = (
-                " The share called positive on the hold-out less that out-of-fold lies between "
-                f"{number(apart.min(), 2)} and {number(apart.max(), 2)}."
-            )
     return Drawing(
-        name="scales",
-        title="Scale of the scores",
-        figure=scale_figure(evaluation),
-        alt=f"Scores (log-odds) of each cell and part with the threshold.{told}",
-        caption="Thin line: 5th to 95th percentile; thick: quartiles; marker: median. Circle: "
-        "out-of-fold; square: deployed model on the hold-out; cross: deployed model on its own "
-        "training patients. Bar: Youden's threshold over all out-of-fold scores. If out-of-fold "
-        "and hold-out lie apart, the threshold did not transfer. No label is used.",
+        name="decision",
+        title="Decision curves",
+        figure=figure,
+        alt=f"Net benefit over threshold risk, one panel a modality, out-of-fold. {message}",
+        caption="Net benefit: true positives less false positives weighted by the odds of the "
+        "threshold, per patient. A model is of use where its curve is above both grey ones: "
+        "solid, acting on everyone; zero, acting on no one.",
     )
 
 
-def scale_figure(evaluation: "Evaluation") -> Figure:
-    """One panel a modality, the parts of each architecture below each other."""
+def scales(evaluation: Evaluation) -> Drawing:
+    """Where scores lie in each part, with the threshold: did it transfer?"""
     architectures, modalities = architectures_of(evaluation), modalities_of(evaluation)
     figure, (row,) = panels(modalities, height_mm=24 + 9 * len(architectures))
     looks = {"train": ("x", FAINT, -0.25), "oof": ("o", COLOURS[0], 0.0)}
     looks["test"] = ("s", COLOURS[1], 0.25)
     for axes, modality in zip(row, modalities, strict=True):
         for index, architecture in enumerate(architectures):
-            mine = of_cell(evaluation.tables.scales, architecture, modality)
-            for scale in mine.to_dict("records"):
+            parts = of_cell(evaluation.tables.scales, architecture, modality)
+            for scale in parts.to_dict("records"):
                 shape, colour, shift = looks[scale["part"]]
                 at = index + shift
                 axes.plot([scale["q05"], scale["q95"]], [at, at], color=colour, lw=0.8)
                 axes.plot([scale["q25"], scale["q75"]], [at, at], color=colour, lw=2.2)
                 axes.plot(scale["q50"], at, shape, ms=3.8, mfc="white", mec=colour, mew=1)
-            if len(mine) and np.isfinite(cut := mine["threshold"].iloc[0]):
+            if len(parts) and np.isfinite(cut := parts["threshold"].iloc[0]):
                 axes.plot([cut, cut], [index - 0.42, index + 0.42], color=INK, lw=1.3)
         axes.set_xlabel("score (log-odds)")
         axes.set_ylim(len(architectures) - 0.5, -0.5)
@@ -160,38 +120,29 @@ def scale_figure(evaluation: "Evaluation") -> Figure:
         name, (shape, colour, _) = names[part], looks[part]
         row[0].plot([], [], shape, ms=3.8, ls="-", mfc="white", color=colour, label=name)
     below(figure, row[0])
-    return figure
-
-
-def confusion(evaluation: "Evaluation", part: str) -> Drawing:
-    """2 × 2 tables at Youden's threshold."""
-    table = evaluation.tables.operating
-    mine = table[(table["part"] == part) & (table["rule"] == YOUDEN) & table["sensitivity"].notna()]
-    name = PARTS[part]
-    told = (
-        f"Sensitivity lies between {number(mine['sensitivity'].min(), 2)} and "
-        f"{number(mine['sensitivity'].max(), 2)}, specificity between "
-        f"{number(mine['specificity'].min(), 2)} and {number(mine['specificity'].max(), 2)}."
-        if len(mine)
-        else "None is defined."
+    table = evaluation.tables.scales.pivot_table(
+        index=["architecture", "modality"], columns="part", values="called_positive", sort=False
     )
-    cut = (
-        "each fold at the threshold of the other folds"
-        if part == "oof"
-        else "the threshold over all out-of-fold patients, frozen when the test set was opened"
-    )
+    message = ""
+    if {"oof", "test"} <= set(table) and len(apart := (table["test"] - table["oof"]).dropna()):
+        message = (
+            " The share called positive on the hold-out less that out-of-fold lies between "
+            f"{ends(apart, 2)}."
+        )
     return Drawing(
-        name=f"confusion_{part}",
-        title=f"Confusion matrices, {name}",
-        figure=confusion_figure(evaluation, part),
-        alt=f"Counts of calls by label for each cell, {name}. {told}",
-        caption=f"Patients at Youden's threshold: {cut}. Shade: share of the row, the patients of "
-        "that label.",
+        name="scales",
+        title="Scale of the scores",
+        figure=figure,
+        alt=f"Scores (log-odds) of each cell and part with the threshold.{message}",
+        caption="Thin line: 5th to 95th percentile; thick: quartiles; marker: median. Circle: "
+        "out-of-fold; square: deployed model on the hold-out; cross: deployed model on its own "
+        "training patients. Bar: Youden's threshold over all out-of-fold scores. If out-of-fold "
+        "and hold-out lie apart, the threshold did not transfer. No label is used.",
     )
 
 
-def confusion_figure(evaluation: "Evaluation", part: str) -> Figure:
-    """Architectures below each other, modalities beside each other."""
+def confusion(evaluation: Evaluation, part: str) -> Drawing:
+    """2 × 2 tables at Youden's threshold, architectures beside, modalities below each other."""
     architectures, modalities = architectures_of(evaluation), modalities_of(evaluation)
     height = 10 + 21 * len(modalities)
     figure = Figure(figsize=(TWO_COLUMNS / 25.4, height / 25.4), layout="constrained")
@@ -201,7 +152,6 @@ def confusion_figure(evaluation: "Evaluation", part: str) -> Figure:
     for i, modality in enumerate(modalities):
         for j, architecture in enumerate(architectures):
             axes = grid[i][j]
-            mine = of_cell(table, architecture, modality)
             if i == 0:
                 axes.set_title(architecture, fontweight="bold")
             axes.spines[:].set_visible(False)
@@ -210,17 +160,40 @@ def confusion_figure(evaluation: "Evaluation", part: str) -> Figure:
             axes.set_yticks((0, 1), ("no OLNM", "OLNM") if j == 0 else ())
             if j == 0:
                 axes.set_ylabel(modality, fontweight="bold")
-            if mine.empty or mine["tp"].isna().any():
-                axes.text(0.5, 0.5, "–", ha="center", va="center")
-                axes.set(xlim=(-0.5, 1.5), ylim=(1.5, -0.5))
-                continue
-            row = mine.iloc[0]
-            counts = np.array([[row["tn"], row["fp"]], [row["fn"], row["tp"]]], dtype=float)
-            shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-            # Not imshow: that is a bitmap inside the vector files.
-            edges = (-0.5, 0.5, 1.5)
-            axes.pcolormesh(edges, edges, shares, cmap="Blues", vmin=0, vmax=1.4)
+            _count(axes, of_cell(table, architecture, modality))
             axes.set(xlim=(-0.5, 1.5), ylim=(1.5, -0.5))
-            for (y, x), count in np.ndenumerate(counts):
-                axes.text(x, y, f"{count:.0f}", ha="center", va="center", fontsize=7.5)
-    return figure
+    defined = table[table["sensitivity"].notna()]
+    message = (
+        f"Sensitivity lies between {ends(defined['sensitivity'], 2)}, specificity between "
+        f"{ends(defined['specificity'], 2)}."
+        if len(defined)
+        else "None is defined."
+    )
+    cut = (
+        "each fold at the threshold of the other folds"
+        if part == "oof"
+        else "the threshold over all out-of-fold patients, frozen when the test set was opened"
+    )
+    return Drawing(
+        name=f"confusion_{part}",
+        title=f"Confusion matrices, {PARTS[part]}",
+        figure=figure,
+        alt=f"Counts of calls by label for each cell, {PARTS[part]}. {message}",
+        caption=f"Patients at Youden's threshold: {cut}. Shade: share of the row, the patients of "
+        "that label.",
+    )
+
+
+def _count(axes: Axes, calls: pd.DataFrame) -> None:
+    """The 2 × 2 table of a cell, or a dash where it is undefined."""
+    if calls.empty or calls["tp"].isna().any():
+        axes.text(0.5, 0.5, "–", ha="center", va="center")
+        return
+    row = calls.iloc[0]
+    counts = np.array([[row["tn"], row["fp"]], [row["fn"], row["tp"]]], dtype=float)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    # Not imshow: that is a bitmap inside the vector files.
+    edges = (-0.5, 0.5, 1.5)
+    axes.pcolormesh(edges, edges, shares, cmap="Blues", vmin=0, vmax=1.4)
+    for (y, x), count in np.ndenumerate(counts):
+        axes.text(x, y, f"{count:.0f}", ha="center", va="center", fontsize=7.5)

@@ -1,14 +1,14 @@
 """Figures of the study itself: the flow of patients, and how training went."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from evaluation.figures.cells import architectures_of, modalities_of, of_cell
+from evaluation.figures.cells import architectures_of, modalities_of
 from evaluation.figures.style import (
     FAINT,
     INK,
@@ -18,28 +18,14 @@ from evaluation.figures.style import (
     of_style,
     panels,
 )  # fmt: skip
+from evaluation.result import Evaluation
 from evaluation.tables.cohort import DEVELOPMENT, HOLDOUT
+from evaluation.tables.scores import of_cell
 from evaluation.text.format import number
 
-if TYPE_CHECKING:
-    from evaluation.result import Evaluation
 
-
-def flow(evaluation: "Evaluation") -> Drawing:
-    """From the cohort table to the patients scored."""
-    boxes = _boxes(evaluation)
-    return Drawing(
-        name="flow",
-        title="Flow of patients",
-        figure=flow_figure(evaluation),
-        alt=". ".join(text.replace("\n", ", ") for text in boxes.values() if text) + ".",
-        caption="Events: patients with occult lymph node metastasis. Counts are in the table "
-        "Flow below.",
-    )
-
-
-def flow_figure(evaluation: "Evaluation") -> Figure:
-    """Boxes and arrows; nothing is told that the folder does not say."""
+def flow(evaluation: Evaluation) -> Drawing:
+    """From the cohort table to the patients scored, as far as the folder knows."""
     boxes = _boxes(evaluation)
     lines = {name: text.count("\n") + 1 for name, text in boxes.items()}
     depth = max(lines[DEVELOPMENT], lines[HOLDOUT])
@@ -77,41 +63,43 @@ def flow_figure(evaluation: "Evaluation") -> Figure:
         (middle[1], HOLDOUT, "scored_test"),
     ):
         _arrow(axes, (x, bottom(name)), (x, tops[after]))
-    return figure
+    return Drawing(
+        name="flow",
+        title="Flow of patients",
+        figure=figure,
+        alt=". ".join(text.replace("\n", ", ") for text in boxes.values() if text) + ".",
+        caption="Events: patients with occult lymph node metastasis. Counts are in the table "
+        "Flow below.",
+    )
 
 
-def _boxes(evaluation: "Evaluation") -> dict[str, str]:
+def _boxes(evaluation: Evaluation) -> dict[str, str]:
+    """The text of each box; "" where there is none."""
     flow = evaluation.tables.flow
-    steps = {step: mine.to_dict("records") for step, mine in flow.groupby("step", sort=False)}
+    steps = {step: rows.to_dict("records") for step, rows in flow.groupby("step", sort=False)}
     boxes = {"table": "Cohort\nnot recorded in this folder", "left_out": ""}
     for row in steps.get("cohort table", ()):
         boxes["table"] = f"Cohort table\n{row['rows']} files of {row['patients']} patients"
     for row in steps.get("left out", ()):
-        told = [f"Left out: {row['rows']} files, {row['patients']} patients with none left"]
-        told += [
-            f"{part['rows']} × {part['modality'] or 'file'}: {part['reason']}"
-            for part in steps.get("reason", ())
+        lines = [f"Left out: {row['rows']} files, {row['patients']} patients with none left"]
+        lines += [
+            f"{reason['rows']} × {reason['modality'] or 'file'}: {reason['reason']}"
+            for reason in steps.get("reason", ())
         ]
-        boxes["left_out"] = "\n".join(told[:9] + (["…"] if len(told) > 9 else []))
-    for split, title in ((DEVELOPMENT, "Development"), (HOLDOUT, "Hold-out (test)")):
-        told = [title]
-        for row in steps.get("split", ()):
-            if row["split"] == split:
-                told[0] += f": {_people(row)}"
-        told += [
-            f"{row['modality']}: {_people(row)}"
-            for row in steps.get("available", ())
-            if row["split"] == split
-        ]
-        boxes[split] = "\n".join(told)
-        part = "scored_oof" if split == DEVELOPMENT else "scored_test"
-        head = "Scored out-of-fold" if split == DEVELOPMENT else "Scored on the hold-out"
-        told = [head] + [
-            f"{row['modality']} models: {_people(row)}"
-            for row in steps.get("scored", ())
-            if row["split"] == split
-        ]
-        boxes[part] = "\n".join(told)
+        boxes["left_out"] = "\n".join(lines[:9] + (["…"] if len(lines) > 9 else []))
+    for split, title, scored, scored_title in (
+        (DEVELOPMENT, "Development", "scored_oof", "Scored out-of-fold"),
+        (HOLDOUT, "Hold-out (test)", "scored_test", "Scored on the hold-out"),
+    ):
+        rows = {
+            step: [row for row in steps.get(step, ()) if row["split"] == split]
+            for step in ("split", "available", "scored")
+        }
+        lines = [title + "".join(f": {_people(row)}" for row in rows["split"])]
+        lines += [f"{row['modality']}: {_people(row)}" for row in rows["available"]]
+        boxes[split] = "\n".join(lines)
+        lines = [f"{row['modality']} models: {_people(row)}" for row in rows["scored"]]
+        boxes[scored] = "\n".join([scored_title, *lines])
     return boxes
 
 
@@ -126,8 +114,8 @@ def _box(axes: Axes, corner: tuple[float, float], width: float, text: str) -> No
     axes.add_patch(Rectangle(corner, width, lines + 0.7, fc="white", ec=INK, lw=0.8))
     head, _, rest = text.partition("\n")
     axes.text(x + 0.012, top + 0.8, head, va="center", fontsize=7, fontweight="bold")
-    for number_, line in enumerate(rest.split("\n") if rest else ()):
-        axes.text(x + 0.012, top + 1.8 + number_, line, va="center", fontsize=6.6)
+    for at, line in enumerate(rest.split("\n") if rest else ()):
+        axes.text(x + 0.012, top + 1.8 + at, line, va="center", fontsize=6.6)
 
 
 def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
@@ -135,38 +123,20 @@ def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> 
     axes.annotate("", end, start, arrowprops=arrow | {"mutation_scale": 7})
 
 
-def training(evaluation: "Evaluation") -> Drawing | None:
-    """Losses over the epochs; None where no run wrote any."""
-    runs = evaluation.tables.training
+def training(evaluation: Evaluation) -> Drawing | None:
+    """Losses over the epochs, a column a modality; None where no run wrote any."""
+    runs, modalities = evaluation.tables.training, modalities_of(evaluation)
     if runs.empty:
         return None
-    return Drawing(
-        name="training",
-        title="Training curves",
-        figure=training_figure(evaluation),
-        alt="Training loss and inner-validation cross-entropy over epochs, one panel a modality. "
-        f"Runs trained {runs['epochs'].min()} to {runs['epochs'].max()} epochs (median "
-        f"{number(runs['epochs'].median(), 0)}); the chosen epoch lies between "
-        f"{runs['chosen_epoch'].min()} and {runs['chosen_epoch'].max()}.",
-        caption="Median over the runs of a cell, as far as half of them were trained. Upper row: "
-        "training loss (weighted cross-entropy of batches); lower: patient-level cross-entropy of "
-        "inner validation, whose lowest point chooses the checkpoint (marker: median over runs).",
-    )
-
-
-def training_figure(evaluation: "Evaluation") -> Figure:
-    """One column a modality; training loss above inner validation."""
-    curves, modalities = evaluation.study.curves, modalities_of(evaluation)
     figure, grid = panels(modalities, rows=2, height_mm=98, share=False)
-    runs = evaluation.tables.training
     for column, modality in enumerate(modalities):
         for index, architecture in enumerate(architectures_of(evaluation)):
-            mine = of_cell(curves, architecture, modality)
-            if mine.empty:
+            curves = of_cell(evaluation.study.curves, architecture, modality)
+            if curves.empty:
                 continue
-            count = mine["run_id"].nunique()
+            count = curves["run_id"].nunique()
             for row, figures in ((0, "train_loss"), (1, "inner_bce")):
-                by_epoch = mine.dropna(subset=figures).groupby("epoch")[figures]
+                by_epoch = curves.dropna(subset=figures).groupby("epoch")[figures]
                 median = by_epoch.median()[by_epoch.count() >= count / 2]
                 axes = grid[row][column]
                 axes.plot(
@@ -185,4 +155,15 @@ def training_figure(evaluation: "Evaluation") -> Figure:
             axes.grid(axis="y", color=FAINT, alpha=0.2, lw=0.5)
         grid[row][0].set_ylabel(name)
     below(figure, grid[0][0])
-    return figure
+    return Drawing(
+        name="training",
+        title="Training curves",
+        figure=figure,
+        alt="Training loss and inner-validation cross-entropy over epochs, one panel a modality. "
+        f"Runs trained {runs['epochs'].min()} to {runs['epochs'].max()} epochs (median "
+        f"{number(runs['epochs'].median(), 0)}); the chosen epoch lies between "
+        f"{runs['chosen_epoch'].min()} and {runs['chosen_epoch'].max()}.",
+        caption="Median over the runs of a cell, as far as half of them were trained. Upper row: "
+        "training loss (weighted cross-entropy of batches); lower: patient-level cross-entropy of "
+        "inner validation, whose lowest point chooses the checkpoint (marker: median over runs).",
+    )

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
+from math import isfinite
 from typing import Any
 
 import matplotlib as mpl
@@ -54,7 +55,7 @@ class Drawing:
     """A figure and what it says.
 
     Attributes:
-        name: Of its files and of its place in the report.
+        name: Name of its files and of its place in the report.
         title: What it shows.
         figure: The figure.
         alt: What a reader who does not see it must know.
@@ -81,8 +82,8 @@ class Drawing:
 
     def files(self) -> dict[str, bytes]:
         """The figure for a paper, by file name: SVG, PDF with its fonts, and PNG at DPI."""
-        found = {f"{self.name}.{kind}": self._saved(kind) for kind in ("pdf", "png")}
-        return found | {f"{self.name}.svg": self.svg.encode()}
+        saved = {f"{self.name}.{kind}": self._saved(kind) for kind in ("pdf", "png")}
+        return saved | {f"{self.name}.svg": self.svg.encode()}
 
     def _saved(self, kind: str) -> bytes:
         # Without dates and versions, so that the same sweep gives the same bytes.
@@ -111,8 +112,8 @@ def panels(
 
     Args:
         columns: Titles.
-        rows: Of panels.
-        height_mm: Of the whole figure.
+        rows: Rows of panels.
+        height_mm: Height of the whole figure.
         share: Whether all panels have the same axes.
     """
     width = ONE_COLUMN if len(columns) == 1 else TWO_COLUMNS
@@ -143,3 +144,14 @@ def below(figure: Figure, axes: Axes, *, columns: int = 5) -> None:
             handles, labels, loc="outside lower center", ncols=columns, frameon=False,
             handlelength=3,
         )  # fmt: skip
+
+
+def whisker(
+    axes: Axes, y: float, ends: tuple[float, float, float], look: tuple[str, str, str]
+) -> None:
+    """An estimate with its interval; `look` is marker, colour and face of the marker."""
+    shape, colour, face = look
+    value, low, high = ends
+    if isfinite(value):
+        axes.plot([low, high], [y, y], color=colour, lw=1.3)
+        axes.plot(value, y, shape, ms=4.2, mfc=face, mec=colour, mew=0.9)

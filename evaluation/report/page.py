@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -12,14 +11,12 @@ from evaluation.checklists import CHECKLISTS, Answered
 from evaluation.figures import Drawing
 from evaluation.report.provenance import provenance, settings_view
 from evaluation.report.sections import sections
-from evaluation.text.sentences import findings, headline, said
-
-if TYPE_CHECKING:
-    from evaluation.result import Evaluation
+from evaluation.result import Evaluation
+from evaluation.text.sentences import findings, headline, preface
 
 
 def report_html(
-    evaluation: "Evaluation",
+    evaluation: Evaluation,
     drawings: Mapping[str, Drawing],
     checklists: Mapping[str, Sequence[Answered]],
 ) -> str:
@@ -45,7 +42,7 @@ def report_html(
         script=Markup((own / "page.js").read_text(encoding="utf-8")),
         headline=headline(evaluation),
         findings=findings(evaluation),
-        said=said(evaluation),
+        preface=preface(evaluation),
         seal=evaluation.seal,
         drawings=drawings,
         sections=sections(evaluation),

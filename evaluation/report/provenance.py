@@ -3,13 +3,11 @@
 import hashlib
 import importlib.metadata
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from evaluation.report.views import View, words
-from evaluation.text.format import brief, in_use
-
-if TYPE_CHECKING:
-    from evaluation.result import Evaluation
+from evaluation.result import Evaluation
+from evaluation.text.format import brief, counted, in_use
 
 _OWN_PACKAGES = ("ceus", "numpy", "scipy", "pandas", "matplotlib")
 _SETTINGS = (
@@ -18,7 +16,7 @@ _SETTINGS = (
 )  # fmt: skip
 
 
-def provenance(evaluation: "Evaluation") -> list[tuple[str, str]]:
+def provenance(evaluation: Evaluation) -> list[tuple[str, str]]:
     """Where runs differ, each value stands with its number of runs."""
     sweep = evaluation.sweep
     files = hashlib.sha256()
@@ -37,24 +35,19 @@ def provenance(evaluation: "Evaluation") -> list[tuple[str, str]]:
     ]
     keys = dict.fromkeys(key for flat in sweep.environments.values() for key in flat)
     for key in keys:
-        found = Counter(flat.get(key, "not recorded") for flat in sweep.environments.values())
-        several = len(found) > 1
-        rows.append(
-            (
-                f"trained with: {key}",
-                ", ".join(
-                    f"{v} ({n} run{'' if n == 1 else 's'})" if several else v
-                    for v, n in sorted(found.items())
-                ),
-            )
-        )
+        values = Counter(flat.get(key, "not recorded") for flat in sweep.environments.values())
+        shown = [
+            f"{value} ({counted(runs, 'run')})" if len(values) > 1 else value
+            for value, runs in sorted(values.items())
+        ]
+        rows.append((f"trained with: {key}", ", ".join(shown)))
     rows += [
         (f"evaluated with: {name}", importlib.metadata.version(name)) for name in _OWN_PACKAGES
     ]
     return rows
 
 
-def settings_view(evaluation: "Evaluation") -> View:
+def settings_view(evaluation: Evaluation) -> View:
     """The models of the cells, as their configuration names them."""
     rows = []
     for (architecture, modality), config in evaluation.study.settings.items():

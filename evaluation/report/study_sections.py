@@ -1,25 +1,22 @@
 """The sections on the study itself: patients, what their number can show, training, openings."""
 
-from typing import TYPE_CHECKING
-
 from evaluation.report.views import (
     Section,
     View,
     cells,
     count,
+    counted_reasons,
     figure,
     people,
+    printed,
     rows_of,
-    told,
     words,
 )
-from evaluation.report.views import notes as counted_notes
-
-if TYPE_CHECKING:
-    from evaluation.result import Evaluation
+from evaluation.result import Evaluation
+from evaluation.text.format import counted
 
 
-def patients(evaluation: "Evaluation") -> Section:
+def patients(evaluation: Evaluation) -> Section:
     """Flow and Table 1."""
     sealed = evaluation.seal.labels is None
     hidden = ("holdout_negative", "holdout_positive") if sealed else ()
@@ -29,7 +26,7 @@ def patients(evaluation: "Evaluation") -> Section:
         "holdout_negative": "of these no OLNM", "holdout_positive": "of these OLNM",
     }  # fmt: skip
     columns = [words("characteristic"), words("level", "unit")]
-    columns += [told(key, title) for key, title in titles.items() if key not in hidden]
+    columns += [printed(key, title) for key, title in titles.items() if key not in hidden]
     rows = rows_of(evaluation.tables.characteristics)
     covariates = evaluation.study.covariates
     return Section(
@@ -63,7 +60,7 @@ def patients(evaluation: "Evaluation") -> Section:
     )  # fmt: skip
 
 
-def planning(evaluation: "Evaluation") -> Section:
+def planning(evaluation: Evaluation) -> Section:
     """Detectable differences, power, optimism."""
     rows = rows_of(evaluation.tables.planning)
     return Section(
@@ -79,13 +76,13 @@ def planning(evaluation: "Evaluation") -> Section:
                 columns=[words("quantity"), words("part"), people(), count("models"),
                          figure("auc", "AUC"), figure("correlation"), figure("value"),
                          figure("error", "simulation error", 4)],
-                rows=rows, csv="planning.csv", notes=counted_notes(rows),
+                rows=rows, csv="planning.csv", notes=counted_reasons(rows),
             ),
         ),
     )  # fmt: skip
 
 
-def training(evaluation: "Evaluation") -> Section:
+def training(evaluation: Evaluation) -> Section:
     """Curves, and the runs that are not done."""
     runs = rows_of(evaluation.tables.runs)
     unfinished = [row for row in runs if row["state"] != "done"]
@@ -117,7 +114,7 @@ def training(evaluation: "Evaluation") -> Section:
     )  # fmt: skip
 
 
-def openings(evaluation: "Evaluation") -> Section:
+def openings(evaluation: Evaluation) -> Section:
     """The ledger of the test set."""
     seal = evaluation.seal
     hashes = ("thresholds_sha", "labels_sha", "sha")
@@ -125,11 +122,10 @@ def openings(evaluation: "Evaluation") -> Section:
         {**opening, "number": n} | {name: f"{str(opening[name])[:16]}…" for name in hashes}
         for n, opening in enumerate(seal.openings, start=1)
     ]
-    count_ = len(rows)
     opened = (
         "The test set is sealed: it was never opened, and its labels are not in the sweep's folder."
         if not rows
-        else f"The test set was opened {count_} time{'' if count_ == 1 else 's'}. Each line holds "
+        else f"The test set was opened {counted(len(rows), 'time')}. Each line holds "
         "a hash of itself and of the line before."
     )
     problems = [f"Does not agree with the record: {problem}." for problem in seal.problems]

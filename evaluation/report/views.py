@@ -1,5 +1,6 @@
 """Tables of the report: which columns of which table, how they read, and by what they sort."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isnan
@@ -7,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from evaluation.text.format import interval, number
+from evaluation.text.format import counted, interval, number
 
 Row = Mapping[str, Any]
 
@@ -36,7 +37,7 @@ class View:
     """A table as the report shows it.
 
     Attributes:
-        name: Of its place in the page.
+        name: Name of its place in the page.
         caption: What it holds.
         columns: Its columns.
         rows: Its rows.
@@ -64,7 +65,7 @@ class Section:
     """A section.
 
     Attributes:
-        name: Of its place in the page.
+        name: Name of its place in the page.
         title: Its heading.
         words: Paragraphs.
         figures: Names of drawings, each shown if it was made.
@@ -95,7 +96,7 @@ def words(name: str, title: str = "", *, facet: bool = False) -> Column:
     return Column(title or name.replace("_", " "), text, text, is_text=True, facet=facet)
 
 
-def told(name: str, title: str = "") -> Column:
+def printed(name: str, title: str = "") -> Column:
     """A column of figures that are text already."""
     shown = words(name, title)
     return Column(shown.title, shown.text, shown.key)
@@ -149,13 +150,10 @@ def cells(facet: bool = True) -> list[Column]:
     return [words("architecture", facet=facet), words("modality", facet=facet)]
 
 
-def notes(rows: Iterable[Row]) -> list[str]:
+def counted_reasons(rows: Iterable[Row]) -> list[str]:
     """Each reason once, with the number of rows that it is given for."""
-    found: dict[str, int] = {}
-    for row in rows:
-        if reason := row.get("reason"):
-            found[str(reason)] = found.get(str(reason), 0) + 1
-    return [f"{reason} ({n} row{'' if n == 1 else 's'})" for reason, n in found.items()]
+    counts = Counter(str(row["reason"]) for row in rows if row.get("reason"))
+    return [f"{reason} ({counted(n, 'row')})" for reason, n in counts.items()]
 
 
 def _sorted_by(name: str) -> Callable[[Row], str | float]:

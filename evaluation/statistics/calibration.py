@@ -110,32 +110,32 @@ def calibration(
     y, p = checked_probabilities(labels, probabilities)
     one_of("smoother", smoother, SMOOTHERS)
     z = normal_quantile(level)
-    found: dict[str, Any] = {field.name: nan for field in fields(Calibration)}
-    found |= {"patients": y.size, "events": int(y.sum()), "smoother": smoother}
+    figures: dict[str, Any] = {field.name: nan for field in fields(Calibration)}
+    figures |= {"patients": y.size, "events": int(y.sum()), "smoother": smoother}
     reasons = []
     if y.size:
-        found |= _scores(y, p)
+        figures |= _scores(y, p)
     if reason := one_class(y) or _infinite(p):
         reasons.append(reason)
     else:
         estimates, reason = _recalibration(y, p)
         reasons.append(reason)
-        found |= estimates
+        figures |= estimates
         for name in ("intercept", "slope"):
-            found[f"{name}_low"] = found[name] - z * found[f"{name}_error"]
-            found[f"{name}_high"] = found[name] + z * found[f"{name}_error"]
+            figures[f"{name}_low"] = figures[name] - z * figures[f"{name}_error"]
+            figures[f"{name}_high"] = figures[name] + z * figures[f"{name}_error"]
     rate, reason = _smoothed(y, p, smoother)
     if not reason:
         distance = np.abs(rate - p)
         e50, e90 = np.quantile(distance, (0.5, 0.9))
-        found |= {
+        figures |= {
             "ici": float(distance.mean()),
             "e50": float(e50),
             "e90": float(e90),
             "e_max": float(distance.max()),
         }
-    told = dict.fromkeys(filter(None, [*reasons, reason]))
-    return Calibration(**found | {"reason": "; ".join(told)})
+    distinct = dict.fromkeys(filter(None, [*reasons, reason]))
+    return Calibration(**figures | {"reason": "; ".join(distinct)})
 
 
 def calibration_curve(
@@ -173,17 +173,17 @@ def _scores(y: Bools, p: Floats) -> dict[str, float]:
 def _recalibration(y: Bools, p: Floats) -> tuple[dict[str, float], str]:
     labels, odds = y.astype(np.float64), np.log(p / (1 - p))
     large = fit_logistic(labels, np.ones((y.size, 1)), offset=odds)
-    found = {
+    estimates = {
         "intercept": float(large.coefficients[0]),
         "intercept_error": float(large.errors[0]),
     }
     positives, negatives = odds[y], odds[~y]
     if odds.min() == odds.max():
-        return found, "one probability for all patients has no slope"
+        return estimates, "one probability for all patients has no slope"
     if positives.min() >= negatives.max() or positives.max() <= negatives.min():
-        return found, "the classes are separated: the slope is infinite"
+        return estimates, "the classes are separated: the slope is infinite"
     joint = fit_logistic(labels, np.column_stack([np.ones_like(odds), odds]))
-    return found | {
+    return estimates | {
         "slope": float(joint.coefficients[1]),
         "slope_error": float(joint.errors[1]),
         "joint_intercept": float(joint.coefficients[0]),

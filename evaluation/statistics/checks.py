@@ -1,8 +1,10 @@
 """Guards of every statistic: what may be scored, and why a figure is undefined."""
 
 from collections.abc import Sequence
+from dataclasses import fields
+from math import nan
 from reprlib import repr as short_repr
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -10,9 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from evaluation.errors import EvaluationError
 
 Floats = NDArray[np.float64]
-
-
 Bools = NDArray[np.bool_]
+Record = TypeVar("Record")
 
 
 def checked(
@@ -42,10 +43,10 @@ def checked(
     if patients is not None:
         names = np.asarray(patients)
         same_length("patients", names, y.size)
-        found, counts = np.unique(names, return_counts=True)
-        if found.size < names.size:
+        distinct, counts = np.unique(names, return_counts=True)
+        if distinct.size < names.size:
             raise EvaluationError(
-                f"patients must be there once each, got {found[counts.argmax()]!s} "
+                f"patients must be there once each, got {distinct[counts.argmax()]!s} "
                 f"{counts.max()} times. Average a patient's scores first."
             )
     return y.astype(bool), xs
@@ -89,6 +90,18 @@ def single_of_class(y: Bools) -> str:
     return ""
 
 
+def undefined(record: type[Record], reason: str, **known: Any) -> Record:
+    """A result that could not be computed: NaN in every field but those known, and why.
+
+    Args:
+        record: Dataclass of the result, with a field `reason`.
+        reason: Why its figures are NaN.
+        **known: Fields that have a value all the same.
+    """
+    names = [field.name for field in fields(record)]  # type: ignore[arg-type]
+    return record(**dict.fromkeys(names, nan) | known | {"reason": reason})
+
+
 def normal_quantile(level: float) -> float:
     """The z whose ±z holds `level` of the normal distribution."""
     # scipy is imported where it is used: commands that compute nothing should not pay for it.
@@ -97,6 +110,12 @@ def normal_quantile(level: float) -> float:
     if not 0 < level < 1:
         raise EvaluationError(f"level must be between 0 and 1, got {level!r}. Give 0.95 for 95 %.")
     return float(ndtri(0.5 + level / 2))
+
+
+def check_share(name: str, value: float, *, ends: bool = False) -> None:
+    """Refuse what is no share; with `ends`, 0 and 1 are shares too."""
+    if not (0 <= value <= 1 if ends else 0 < value < 1):
+        raise EvaluationError(f"{name} must be between 0 and 1, got {value!r}. Give a share.")
 
 
 def one_of(name: str, value: object, allowed: Sequence[str]) -> None:

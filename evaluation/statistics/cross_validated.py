@@ -4,13 +4,14 @@ LeDell, Petersen & van der Laan 2015 (Electronic Journal of Statistics 9:1583), 
 counts one half here, where cvAUC's influence curve counts it 0.
 """
 
-from math import nan, sqrt
+from math import sqrt
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from evaluation.statistics.auc import AucInterval, AucTest, normal_test, placements, undefined_test
+from evaluation.statistics.auc import AucInterval, placements
+from evaluation.statistics.auc_tests import AucTest, normal_test
 from evaluation.statistics.checks import (
     Bools,
     Floats,
@@ -18,6 +19,7 @@ from evaluation.statistics.checks import (
     normal_quantile,
     one_class,
     same_length,
+    undefined,
 )
 
 _METHOD = "influence curve"
@@ -53,17 +55,9 @@ def cv_auc(
     names = np.arange(y.size) if clusters is None else np.asarray(clusters)
     same_length("clusters", names, y.size)
     z = normal_quantile(level)
-    undefined, weak = fold_reasons(y, fold)
-    if undefined:
-        return AucInterval(
-            auc=nan,
-            variance=nan,
-            low=nan,
-            high=nan,
-            level=level,
-            method=_METHOD,
-            reason=undefined,
-        )
+    reason, weak = fold_reasons(y, fold)
+    if reason:
+        return undefined(AucInterval, reason, level=level, method=_METHOD)
     aucs, curve = _influence(y, x, fold)
     auc = float(np.mean(list(aucs.values())))
     variance = _variance(curve, fold, names)
@@ -129,11 +123,11 @@ def cv_overlapping_test(
     for names, labels, scores, folds in (a, b):
         y, (x,) = checked(labels, scores, patients=names)
         fold = _folds(folds, y)
-        undefined, weak = fold_reasons(y, fold)
-        if undefined:
-            return undefined_test(undefined)
-        of_folds, curve = _influence(y, x, fold)
-        aucs.append(float(np.mean(list(of_folds.values()))))
+        reason, weak = fold_reasons(y, fold)
+        if reason:
+            return undefined(AucTest, reason)
+        fold_aucs, curve = _influence(y, x, fold)
+        aucs.append(float(np.mean(list(fold_aucs.values()))))
         # So weighted, the sum of squares is the mean over folds of the mean square, over n.
         _, place, size = np.unique(fold, return_inverse=True, return_counts=True)
         shares.append(curve / np.sqrt(size.size * size[place] * y.size))
@@ -143,11 +137,7 @@ def cv_overlapping_test(
     apart[np.searchsorted(union, names_a)] += shares[0]
     apart[np.searchsorted(union, names_b)] -= shares[1]
     return normal_test(
-        *aucs,
-        difference=aucs[0] - aucs[1],
-        se=sqrt((apart**2).sum()),
-        z_level=z_level,
-        reason=weak,
+        *aucs, difference=aucs[0] - aucs[1], se=sqrt((apart**2).sum()), z_level=z_level, reason=weak
     )
 
 
@@ -155,15 +145,15 @@ def fold_reasons(y: Bools, fold: NDArray[Any]) -> tuple[str, str]:
     """Why the mean over folds is undefined, and why its interval is too narrow; "" if not."""
     if y.size == 0:
         return one_class(y), ""
-    undefined, weak = [], []
+    lacking, weak = [], []
     for name in np.unique(fold).tolist():
-        mine = y[fold == name]
-        if reason := one_class(mine):
-            undefined.append(f"fold {name}: {reason}")
-        elif min(mine.sum(), (~mine).sum()) < 2:
+        labels = y[fold == name]
+        if reason := one_class(labels):
+            lacking.append(f"fold {name}: {reason}")
+        elif min(labels.sum(), (~labels).sum()) < 2:
             weak.append(str(name))
-    told = f"fold {', '.join(weak)}: a single patient of a class adds nothing to the variance"
-    return "; ".join(undefined), told if weak else ""
+    narrow = f"fold {', '.join(weak)}: a single patient of a class adds nothing to the variance"
+    return "; ".join(lacking), narrow if weak else ""
 
 
 def _folds(folds: ArrayLike, y: Bools) -> NDArray[Any]:
@@ -192,7 +182,7 @@ def _variance(curve: Floats, fold: NDArray[Any], names: NDArray[Any]) -> float:
     rows_per_patient = names.size / patients.size
     squares = []
     for name in np.unique(fold).tolist():
-        mine, index = np.unique(patient[fold == name], return_inverse=True)
-        sums = np.bincount(index, weights=curve[fold == name], minlength=mine.size)
+        present, index = np.unique(patient[fold == name], return_inverse=True)
+        sums = np.bincount(index, weights=curve[fold == name], minlength=present.size)
         squares.append(np.mean((sums / rows_per_patient) ** 2))
     return float(np.mean(squares) / patients.size)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from evaluation.errors import EvaluationError
-from evaluation.statistics.checks import normal_quantile, same_length
+from evaluation.statistics.checks import normal_quantile, same_length, undefined
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,14 +52,14 @@ def cohen_kappa(calls_a: ArrayLike, calls_b: ArrayLike, *, level: float = 0.95) 
             "Leave out patients without a call."
         )
     if a.size == 0:
-        return Kappa(kappa=nan, low=nan, high=nan, agreement=nan, reason="no patients")
+        return undefined(Kappa, "no patients")
     # (2, 2) shares: rows the first's calls, columns the second's.
     p = np.array([[np.mean((a == i) & (b == j)) for j in (0, 1)] for i in (0, 1)])
     rows, columns = p.sum(axis=1), p.sum(axis=0)
     observed, expected = float(np.trace(p)), float(rows @ columns)
     if expected == 1:
         reason = "both make one and the same call for all: nothing beyond chance to agree on"
-        return Kappa(kappa=nan, low=nan, high=nan, agreement=observed, reason=reason)
+        return undefined(Kappa, reason, agreement=observed)
     kappa = (observed - expected) / (1 - expected)
     apart = 1 - kappa
     same = sum(p[i, i] * (1 - (rows[i] + columns[i]) * apart) ** 2 for i in (0, 1))
@@ -101,9 +101,9 @@ def stratified_spearman(scores_a: ArrayLike, scores_b: ArrayLike, strata: ArrayL
     same_length("strata", stratum, a.size)
     total, weight = 0.0, 0
     for name in np.unique(stratum):
-        mine = stratum == name
-        ranks = np.array([rankdata(a[mine]), rankdata(b[mine])])
-        if mine.sum() > 2 and (ranks.std(axis=1) > 0).all():
-            total += mine.sum() * np.corrcoef(ranks)[0, 1]
-            weight += int(mine.sum())
+        inside = stratum == name
+        ranks = np.array([rankdata(a[inside]), rankdata(b[inside])])
+        if inside.sum() > 2 and (ranks.std(axis=1) > 0).all():
+            total += inside.sum() * np.corrcoef(ranks)[0, 1]
+            weight += int(inside.sum())
     return total / weight if weight else nan

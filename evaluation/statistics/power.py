@@ -5,14 +5,14 @@ scores of two models on a patient correlate within its class.
 """
 
 from dataclasses import dataclass
-from math import inf, nan, sqrt
+from math import nan, sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from evaluation.errors import EvaluationError
 from evaluation.statistics.auc import placements, variance_of
-from evaluation.statistics.checks import Floats, checked, normal_quantile
+from evaluation.statistics.checks import Floats, check_share, checked, normal_quantile, undefined
 
 Placed = tuple[Floats, Floats]
 
@@ -43,40 +43,6 @@ def separation(auc: float) -> float:
     return float(sqrt(2) * ndtri(auc))
 
 
-def single_auc_power(
-    auc: float, *, positives: float, negatives: float, level: float = 0.95
-) -> float:
-    """Power of the two-sided test that one AUC is 0.5, as `pROC::power.roc.test`.
-
-    Obuchowski & McClish 1997 (Statistics in Medicine 16:1529), with Obuchowski, Lieber & Wians 2004
-    (Clinical Chemistry 50:1118).
-
-    Raises:
-        EvaluationError: an AUC not above 0.5 and below 1, no patients of a class or a wrong level.
-    """
-    from scipy.special import ndtr
-
-    null, variance = _obuchowski(auc, positives=positives, negatives=negatives)
-    z = normal_quantile(level)
-    return float(ndtr((sqrt(positives) * (auc - 0.5) - z * sqrt(null)) / sqrt(variance)))
-
-
-def single_auc_positives(
-    auc: float, *, negatives_per_positive: float, power: float = 0.8, level: float = 0.95
-) -> float:
-    """Positives needed to tell an AUC from 0.5, as `pROC::power.roc.test`; not rounded up.
-
-    Raises:
-        EvaluationError: as `single_auc_power`, or a power not in (0, 1).
-    """
-    from scipy.special import ndtri
-
-    _check_share("power", power)
-    null, variance = _obuchowski(auc, positives=1, negatives=negatives_per_positive)
-    z, z_power = normal_quantile(level), float(ndtri(power))
-    return (z * sqrt(null) + z_power * sqrt(variance)) ** 2 / (auc - 0.5) ** 2
-
-
 def simulate_power(
     auc_a: float,
     auc_b: float,
@@ -92,13 +58,13 @@ def simulate_power(
 
     Args:
         auc_a: True AUC of the first scores, in (0, 1).
-        auc_b: Of the second.
+        auc_b: True AUC of the second.
         positives: Patients with the event, 2 or more.
         negatives: Patients without, 2 or more.
-        correlation: Of the two scores within a class, in [0, 1].
+        correlation: Correlation of the two scores within a class, in [0, 1].
         level: 1 less the level of the test.
         draws: Cohorts to draw.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Raises:
         EvaluationError: a value out of its range.
@@ -127,16 +93,16 @@ def minimum_detectable_difference(
         auc: True AUC of the worse scores, in (0, 1).
         positives: Patients with the event, 2 or more.
         negatives: Patients without, 2 or more.
-        correlation: Of the two scores within a class, in [0, 1].
-        power: To reach, in (0, 1).
+        correlation: Correlation of the two scores within a class, in [0, 1].
+        power: Power to reach, in (0, 1).
         level: 1 less the level of the test.
         draws: Cohorts to draw.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Raises:
         EvaluationError: a value out of its range.
     """
-    _check_share("power", power)
+    check_share("power", power)
     z = normal_quantile(level)
     draw = _Pairs(positives, negatives, correlation, draws=draws, seed=seed)
     worse = draw.placed(1, auc)
@@ -147,7 +113,7 @@ def minimum_detectable_difference(
     low, high = auc, 1 - 1e-4
     if high <= low or reached(high) < power:
         reason = f"no AUC up to {high} is told from {auc:.3f} with a power of {power:g}"
-        return Simulated(value=nan, error=nan, draws=draws, reason=reason)
+        return undefined(Simulated, reason, draws=draws)
     while high - low > 5e-4:  # finer than the Monte Carlo error
         middle = (low + high) / 2
         low, high = (low, middle) if reached(middle) >= power else (middle, high)
@@ -172,18 +138,18 @@ def optimism_of_best(
 
     Args:
         auc: True AUC of all models, in (0, 1).
-        models: To choose from.
+        models: Number of models to choose from.
         positives: Patients with the event, at least one a fold.
         negatives: Patients without, at least one a fold.
-        correlation: Of the scores of any two models within a class, in [0, 1].
+        correlation: Correlation of any two models' scores within a class, in [0, 1].
         folds: The choice is by the mean over this many folds.
         draws: Cohorts to draw.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Raises:
         EvaluationError: a value out of its range.
     """
-    _check_share("correlation", correlation, ends=True)
+    check_share("correlation", correlation, ends=True)
     if models < 1 or folds < 1 or min(positives, negatives) < folds:
         raise EvaluationError(
             f"each of {folds} folds must hold a patient of each class and there must be a model, "
@@ -193,9 +159,9 @@ def optimism_of_best(
     rng = np.random.default_rng(seed)
     best = np.empty(draws)
     for at in range(0, draws, 100):  # in blocks, so that memory stays small
-        mine = min(100, draws - at)
+        block = min(100, draws - at)
         up, down = (
-            _correlated(rng, models, mine, count, correlation) for count in (positives, negatives)
+            _correlated(rng, models, block, count, correlation) for count in (positives, negatives)
         )
         aucs = [
             placements(p + d, n)[0].mean(axis=-1)
@@ -205,7 +171,7 @@ def optimism_of_best(
                 strict=True,
             )
         ]
-        best[at : at + mine] = np.mean(aucs, axis=0).max(axis=0)
+        best[at : at + block] = np.mean(aucs, axis=0).max(axis=0)
     return Simulated(
         value=float(best.mean() - auc), error=float(best.std(ddof=1) / sqrt(draws)), draws=draws
     )
@@ -230,15 +196,15 @@ def within_class_correlation(labels: ArrayLike, scores: ArrayLike) -> float:
     y, xs = checked(labels, *np.asarray(scores, dtype=np.float64))
     table = np.array(xs)
     sums, count = 0.0, 0
-    for mine in (table[:, y], table[:, ~y]):
-        if len(xs) > 1 and mine.shape[1] > 2:
-            normal = ndtri((rankdata(mine, axis=1) - 0.5) / mine.shape[1])
+    for of_class in (table[:, y], table[:, ~y]):
+        if len(xs) > 1 and of_class.shape[1] > 2:
+            normal = ndtri((rankdata(of_class, axis=1) - 0.5) / of_class.shape[1])
             # A constant score correlates with nothing.
             spread = normal.std(axis=1) > 0
-            found = np.corrcoef(normal[spread]) if spread.sum() > 1 else np.eye(1)
+            correlations = np.corrcoef(normal[spread]) if spread.sum() > 1 else np.eye(1)
             pairs = len(xs) * (len(xs) - 1) / 2
-            sums += mine.shape[1] * (found.sum() - len(found)) / 2 / pairs
-            count += mine.shape[1]
+            sums += of_class.shape[1] * (correlations.sum() - len(correlations)) / 2 / pairs
+            count += of_class.shape[1]
     return max(float(sums / count), 0.0) if count else nan
 
 
@@ -248,7 +214,7 @@ class _Pairs:
     def __init__(
         self, positives: int, negatives: int, correlation: float, *, draws: int, seed: int
     ) -> None:
-        _check_share("correlation", correlation, ends=True)
+        check_share("correlation", correlation, ends=True)
         if min(positives, negatives) < 2 or draws < 1:
             raise EvaluationError(
                 "positives and negatives must be 2 or more and draws 1 or more, got "
@@ -281,25 +247,3 @@ def _correlated(
     shared = rng.standard_normal((draws, count))
     own = rng.standard_normal((models, draws, count))
     return np.asarray(sqrt(correlation) * shared + sqrt(1 - correlation) * own)
-
-
-def _obuchowski(auc: float, *, positives: float, negatives: float) -> tuple[float, float]:
-    """n·variance of the AUC under the null and under the alternative, n positives."""
-    from scipy.special import ndtri
-
-    if not 0.5 < auc < 1:
-        raise EvaluationError(f"auc must be above 0.5 and below 1, got {auc!r}. Give a true AUC.")
-    if not (0 < positives < inf and 0 < negatives < inf):
-        raise EvaluationError(
-            f"positives and negatives must be above 0, got {positives!r} and {negatives!r}. "
-            "Give the size of the cohort."
-        )
-    ratio = negatives / positives
-    a = float(ndtri(auc)) * 1.414  # pROC's own rounding of √2
-    variance = 0.0099 * np.exp(-(a**2) / 2) * (5 * a**2 + 8 + (a**2 + 8) / ratio)
-    return 0.0792 * (1 + 1 / ratio), float(variance)
-
-
-def _check_share(name: str, value: float, *, ends: bool = False) -> None:
-    if not (0 <= value <= 1 if ends else 0 < value < 1):
-        raise EvaluationError(f"{name} must be between 0 and 1, got {value!r}. Give a share.")

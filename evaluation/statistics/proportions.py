@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from evaluation.errors import EvaluationError
-from evaluation.statistics.checks import Floats, normal_quantile
+from evaluation.statistics.checks import Floats, normal_quantile, undefined
 
 
 class Interval(NamedTuple):
@@ -92,16 +92,7 @@ def mcnemar(only_a: int, only_b: int) -> McNemar:
     total = only_a + only_b
     _check_count(only_a, total)
     if total == 0:
-        return McNemar(
-            only_a=0,
-            only_b=0,
-            p_exact=nan,
-            chi2=nan,
-            p_chi2=nan,
-            chi2_corrected=nan,
-            p_corrected=nan,
-            reason="the calls never disagree",
-        )
+        return undefined(McNemar, "the calls never disagree", only_a=0, only_b=0)
     apart = abs(only_a - only_b)
     chi2, corrected = apart**2 / total, max(apart - 1, 0) ** 2 / total
     return McNemar(

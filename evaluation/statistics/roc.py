@@ -14,7 +14,6 @@ from evaluation.statistics.checks import Floats, checked, one_class, same_length
 RATES = ("sensitivity", "specificity", "accuracy", "ppv", "npv")
 """Shares of a confusion table."""
 
-
 Rule = Callable[[ArrayLike, ArrayLike], float]
 """Finds a threshold from labels and scores."""
 

@@ -41,7 +41,7 @@ def roc_band(
         level: Pointwise coverage, in (0, 1).
         points: Specificities, evenly spaced.
         draws: Resampled cohorts.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Raises:
         EvaluationError: as `auc_interval`, or if a class is lacking.
@@ -56,8 +56,8 @@ def roc_band(
     rng = np.random.default_rng(seed)
     values, place = np.unique(x, return_inverse=True)
     above = []  # share of resampled positives, and of negatives, at or above each distinct score
-    for mine in (y, ~y):
-        places, count = place[mine], int(mine.sum())
+    for of_class in (y, ~y):
+        places, count = place[of_class], int(of_class.sum())
         weights = np.zeros((draws, values.size))
         drawn = rng.multinomial(count, np.full(count, 1 / count), size=draws)
         np.add.at(weights.T, places, drawn.T)

@@ -16,12 +16,9 @@ from evaluation.statistics.logistic import fit_logistic
 
 Smoother = Literal["loess", "loess direct", "lowess", "lowess direct", "rcs"]
 
-
 SMOOTHERS: tuple[Smoother, ...] = ("loess", "loess direct", "lowess", "lowess direct", "rcs")
 
-
 _LOESS_SPAN, _LOWESS_SPAN = 0.75, 2 / 3
-
 
 _CELL = 0.2  # a cell of the tree with fewer than this share of the span is not cut
 
@@ -74,7 +71,7 @@ def _vertices(x: Floats) -> Floats:
     """Ends of the cells: the range and a little more, cut at medians down to small cells."""
     largest_leaf = floor(x.size * _LOESS_SPAN * _CELL)
     margin = 0.005 * max(x[-1] - x[0], 1e-10 * max(abs(x[0]), abs(x[-1])) + 1e-30)
-    found = {x[0] - margin, x[-1] + margin}
+    vertices = {x[0] - margin, x[-1] + margin}
     cells = [(0, x.size - 1, x[0] - margin, x[-1] + margin)]
     while cells:
         first, last, low, high = cells.pop()
@@ -85,9 +82,9 @@ def _vertices(x: Floats) -> Floats:
         cut = x[middle]
         if cut in (low, high):
             continue
-        found.add(cut)
+        vertices.add(cut)
         cells += [(first, middle, low, cut), (middle + 1, last, cut, high)]
-    return np.array(sorted(found))
+    return np.array(sorted(vertices))
 
 
 def _untied(x: Floats, middle: int, first: int, last: int) -> int:

@@ -13,18 +13,13 @@ from evaluation.records.study import Study
 
 DEVELOPMENT, HOLDOUT = "development", "hold-out"
 
-
 _MAX_LEVELS = 10
-
 
 _MODALITIES = {"image": "ultrasound image", "ceus": "CEUS clip"}
 
-
 _TECHNICAL = ("frames", "fps", "seconds", "width", "height")
 
-
 FLOW = ("step", "split", "modality", "rows", "patients", "events", "reason")
-
 
 CHARACTERISTICS = (
     "group", "characteristic", "level", "development", "development_negative",
@@ -55,22 +50,20 @@ def flow_table(
         if len(skipped):
             count("left out", rows=len(skipped), patients=lost, reason="rows with a problem")
             by = skipped.astype({"modality": object}).fillna({"modality": ""})
-            for (reason, modality), mine in by.groupby(["reason", "modality"], sort=True):
-                named = _MODALITIES.get(str(modality), str(modality))
-                count("reason", rows=len(mine), modality=named, reason=reason)
-        for split, mine in _splits(patients):
-            count("split", split=split, patients=len(mine), events=_events(mine))
+            for (reason, modality), lost_rows in by.groupby(["reason", "modality"], sort=True):
+                name = _MODALITIES.get(str(modality), str(modality))
+                count("reason", rows=len(lost_rows), modality=name, reason=reason)
+        for split, members in _splits(patients):
+            count("split", split=split, **_people(members))
             for column, name in _item_columns(patients).items():
-                have = mine[mine[column] > 0]
-                total = int(mine[column].sum())
-                told = {"patients": len(have), "events": _events(have), "rows": total}
-                count("available", split=split, modality=name, **told)
+                holders = members[members[column] > 0]
+                files = int(members[column].sum())
+                count("available", split=split, modality=name, rows=files, **_people(holders))
             if len(columns := list(_item_columns(patients))) > 1:
-                both = mine[(mine[columns] > 0).all(axis=1)]
-                told = {"patients": len(both), "events": _events(both)}
-                count("available", split=split, modality="both", **told)
-    for (part, modality), mine in scored.groupby(["part", "modality"], sort=False):
-        people = mine.drop_duplicates("patient_id")
+                both = members[(members[columns] > 0).all(axis=1)]
+                count("available", split=split, modality="both", **_people(both))
+    for (part, modality), rows_scored in scored.groupby(["part", "modality"], sort=False):
+        people = rows_scored.drop_duplicates("patient_id")
         known = people["label"].notna().all()
         events = int(people["label"].sum()) if known and len(people) else None
         split = DEVELOPMENT if part == "oof" else HOLDOUT
@@ -110,14 +103,12 @@ def _labelled(study: Study, labels: Mapping[str, int] | None) -> pd.DataFrame:
 
 
 def _splits(patients: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    return [
-        (DEVELOPMENT, patients[~patients["holdout"]]),
-        (HOLDOUT, patients[patients["holdout"]]),
-    ]
+    return [(DEVELOPMENT, patients[~patients["holdout"]]), (HOLDOUT, patients[patients["holdout"]])]
 
 
-def _events(patients: pd.DataFrame) -> int | None:
-    return None if patients["label"].isna().any() else int(patients["label"].sum())
+def _people(patients: pd.DataFrame) -> dict[str, int | None]:
+    known = patients["label"].notna().all()
+    return {"patients": len(patients), "events": int(patients["label"].sum()) if known else None}
 
 
 def _item_columns(patients: pd.DataFrame) -> dict[str, str]:
@@ -129,27 +120,28 @@ def _item_columns(patients: pd.DataFrame) -> dict[str, str]:
 
 def _groups(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The columns of Table 1; those by label of the hold-out are empty while it is sealed."""
-    found = {}
-    for split, mine in (("development", ~table["holdout"]), ("holdout", table["holdout"])):
-        found[split] = table[mine]
+    groups = {}
+    for split, members in (("development", ~table["holdout"]), ("holdout", table["holdout"])):
+        groups[split] = table[members]
         for label, name in ((0, "negative"), (1, "positive")):
-            found[f"{split}_{name}"] = table[mine & (table["label"] == label)]
-    return found
+            groups[f"{split}_{name}"] = table[members & (table["label"] == label)]
+    return groups
 
 
 def _counted(name: str, table: pd.DataFrame) -> dict[str, Any]:
-    return _row("cohort", name, "n", table, lambda mine: f"{len(mine)}" if len(mine) else "")
+    return _row("cohort", name, "n", table, lambda group: str(len(group) or ""))
 
 
 def _row(group: str, name: str, level: str, table: pd.DataFrame, tell: Any) -> dict[str, Any]:
-    told = {key: tell(mine) for key, mine in _groups(table).items()}
-    return {"group": group, "characteristic": name, "level": level, **told}
+    """A row whose column of each group of patients or files is what `tell` says of it."""
+    columns = {key: tell(members) for key, members in _groups(table).items()}
+    return {"group": group, "characteristic": name, "level": level, **columns}
 
 
 def _technical(items: pd.DataFrame, patients: pd.DataFrame) -> list[dict[str, Any]]:
     rows = []
     joined = items.drop(columns="label").join(patients[["holdout", "label"]], on="patient_id")
-    for modality, mine in joined.groupby("modality", sort=False):
+    for modality, files in joined.groupby("modality", sort=False):
         name = _MODALITIES.get(str(modality), str(modality))
         column = f"items_{modality}"
 
@@ -157,14 +149,14 @@ def _technical(items: pd.DataFrame, patients: pd.DataFrame) -> list[dict[str, An
             return _share(people[column] > 0)
 
         rows.append(_row("files", f"{name}: patients with one", "n (%)", patients, share))
-        rows.append(_row("files", f"{name}: files", "n", mine, lambda t: str(len(t) or "")))
+        rows.append(_row("files", f"{name}: files", "n", files, lambda t: str(len(t) or "")))
         rows += [
-            _numeric("files", f"{name}: {fact}", fact, mine)
+            _numeric("files", f"{name}: {fact}", fact, files)
             for fact in _TECHNICAL
-            if fact in mine and pd.to_numeric(mine[fact]).nunique() > 1
+            if fact in files and pd.to_numeric(files[fact]).nunique() > 1
         ]
-        if "warnings" in mine:
-            warned = mine.assign(warned=mine["warnings"].fillna("") != "")
+        if "warnings" in files:
+            warned = files.assign(warned=files["warnings"].fillna("") != "")
             title = f"{name}: with a warning"
             rows.append(_row("files", title, "n (%)", warned, lambda t: _share(t["warned"])))
     return rows
@@ -178,10 +170,8 @@ def _covariate(name: str, patients: pd.DataFrame) -> list[dict[str, Any]]:
     else:
         levels = sorted(values.dropna().unique(), key=str)
         if len(levels) > _MAX_LEVELS or len(levels) == values.notna().sum():
-            told = f"{len(levels)} values, not shown"
             rows.append(
-                {"group": "covariates", "characteristic": name, "level": told}
-                | dict.fromkeys(_groups(patients), "")
+                _row("covariates", name, f"{len(levels)} values, not shown", patients, lambda _: "")
             )
             levels = []
         for level in levels:
@@ -197,8 +187,8 @@ def _covariate(name: str, patients: pd.DataFrame) -> list[dict[str, Any]]:
 def _numeric(group: str, name: str, column: str, table: pd.DataFrame) -> dict[str, Any]:
     numbers = table.assign(_value=pd.to_numeric(table[column], errors="coerce"))
 
-    def tell(mine: pd.DataFrame) -> str:
-        x = mine["_value"].dropna()
+    def tell(group: pd.DataFrame) -> str:
+        x = group["_value"].dropna()
         return f"{x.mean():.1f} ± {x.std():.1f}" if len(x) > 1 else ""
 
     row = _row(group, name, "mean ± SD", numbers, tell)

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from evaluation.records.analysis import Analysis
-from evaluation.statistics.auc import AucTest, delong_test, overlapping_test, undefined_test
+from evaluation.statistics.auc_tests import AucTest, delong_test, overlapping_test
+from evaluation.statistics.checks import undefined
 from evaluation.statistics.cross_validated import cv_auc_test, cv_overlapping_test
 from evaluation.statistics.proportions import holm, mcnemar
 from evaluation.tables.operating import Thresholds, calls
@@ -20,44 +21,18 @@ from evaluation.tables.scores import SEALED, Cell, CellScores
 
 PRIMARY = "primary"
 
-
 OF_MODALITIES = "modalities within an architecture"
-
 
 OF_ARCHITECTURES = "architectures within a modality"
 
-
 PAIRED, AVAILABLE = "paired", "all available"
 
-
 COLUMNS = (
-    "family",
-    "part",
-    "patients_used",
-    "architecture_a",
-    "modality_a",
-    "architecture_b",
-    "modality_b",
-    "patients_a",
-    "patients_b",
-    "events_a",
-    "events_b",
-    "method",
-    "auc_a",
-    "auc_b",
-    "difference",
-    "low",
-    "high",
-    "z",
-    "p_value",
-    "family_size",
-    "p_holm",
-    "sensitivity_p",
-    "specificity_p",
-    "reason",
-)
-
-
+    "family", "part", "patients_used", "architecture_a", "modality_a", "architecture_b",
+    "modality_b", "patients_a", "patients_b", "events_a", "events_b", "method", "auc_a", "auc_b",
+    "difference", "low", "high", "z", "p_value", "family_size", "p_holm", "sensitivity_p",
+    "specificity_p", "reason",
+)  # fmt: skip
 _TEST_FIELDS = ("auc_a", "auc_b", "difference", "low", "high", "z", "p_value", "reason")
 
 
@@ -89,10 +64,7 @@ def primary_pair(analysis: Analysis, selected: Mapping[str, str]) -> tuple[Cell,
 
 
 def compare(
-    cells: list[CellScores],
-    analysis: Analysis,
-    thresholds: Thresholds,
-    selected: Mapping[str, str],
+    cells: list[CellScores], analysis: Analysis, thresholds: Thresholds, selected: Mapping[str, str]
 ) -> pd.DataFrame:
     """A row for each pair, part and set of patients.
 
@@ -150,7 +122,7 @@ def _of_pair(
     # Label and fold are the patient's own, checked when the sweep was read.
     labels = both["label_a"]
     if sealed:
-        test = undefined_test(SEALED)
+        test = undefined(AucTest, SEALED)
     elif part == "oof":
         test = cv_auc_test(labels, both["score_a"], both["score_b"], both["fold_a"])
     else:
@@ -160,7 +132,7 @@ def _of_pair(
         return
     columns = ["patient_id", "label", "score"]
     if sealed:
-        test = undefined_test(SEALED)
+        test = undefined(AucTest, SEALED)
     elif part == "oof":
         sides = [tuple(table[name] for name in (*columns, "fold")) for table in (a, b)]
         test = cv_overlapping_test(sides[0], sides[1])  # type: ignore[arg-type]
@@ -184,25 +156,26 @@ def _row(test: AucTest, labels_a: pd.Series, labels_b: pd.Series, part: str) -> 
 
 def _mcnemar(both: pd.DataFrame, sealed: bool) -> dict[str, float]:
     """Exact p-values of a difference in sensitivity and in specificity at Youden's threshold."""
-    found = {}
-    for name, of in (("sensitivity_p", 1), ("specificity_p", 0)):
-        mine = both[both["label_a"] == of]
-        undefined = sealed or mine[["call_a", "call_b"]].isna().any(axis=None) or mine.empty
-        right_a, right_b = ((mine[side] == of).fillna(False) for side in ("call_a", "call_b"))
-        found[name] = (
-            np.nan
-            if undefined
-            else mcnemar(int((right_a & ~right_b).sum()), int((~right_a & right_b).sum())).p_exact
-        )
-    return found
+    p_values = {}
+    for name, label in (("sensitivity_p", 1), ("specificity_p", 0)):
+        patients = both[both["label_a"] == label]
+        calls_a, calls_b = patients["call_a"], patients["call_b"]
+        if sealed or patients.empty or calls_a.isna().any() or calls_b.isna().any():
+            p_values[name] = np.nan
+            continue
+        right_a, right_b = calls_a == label, calls_b == label
+        only_a, only_b = int((right_a & ~right_b).sum()), int((~right_a & right_b).sum())
+        p_values[name] = mcnemar(only_a, only_b).p_exact
+    return p_values
 
 
 def _adjusted(table: pd.DataFrame) -> pd.DataFrame:
     """Holm within each family and part, over all its pairs, whether they could be tested or not."""
     table["family_size"], table["p_holm"] = pd.NA, np.nan
-    for (family, _), mine in table[table["patients_used"] == PAIRED].groupby(["family", "part"]):
-        table.loc[mine.index, "family_size"] = len(mine)
+    paired = table[table["patients_used"] == PAIRED]
+    for (family, _), pairs in paired.groupby(["family", "part"]):
+        table.loc[pairs.index, "family_size"] = len(pairs)
         if family != PRIMARY:
-            table.loc[mine.index, "p_holm"] = holm(mine["p_value"], size=len(mine))
+            table.loc[pairs.index, "p_holm"] = holm(pairs["p_value"], size=len(pairs))
     counts = ("events_a", "events_b", "family_size")
     return table.astype(dict.fromkeys(counts, "Int64"))

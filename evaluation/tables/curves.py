@@ -19,39 +19,31 @@ from evaluation.tables.scores import DEPLOYED, CellScores
 ACT_AT = np.arange(1, 100) / 100
 """Risks of the decision curves."""
 
-
 _NONE: NDArray[Any] = np.empty(0)
 
 
 def roc_rows(cells: list[CellScores]) -> list[pd.DataFrame]:
     """All points of each ROC curve: pooled out-of-fold, and the hold-out once it is open."""
     names = ("threshold", "tp", "fp", "sensitivity", "specificity")
-    found = []
+    tables = []
     for name, table in _scored(cells):
         columns = dict.fromkeys(names, _NONE)
         if not _undefined(table):
             curve = roc_curve(table["label"], table["score"])
-            points = (
-                curve.thresholds,
-                curve.true_positives,
-                curve.false_positives,
-                curve.sensitivity,
-                curve.specificity,
-            )
-            columns = dict(zip(names, points, strict=True))
-        found.append(pd.DataFrame(name | columns))
-    return found
+            columns = dict(zip(names, vars(curve).values(), strict=True))
+        tables.append(pd.DataFrame(name | columns))
+    return tables
 
 
 def band_rows(cells: list[CellScores]) -> list[pd.DataFrame]:
     """Pointwise 95 % bands of the same curves."""
-    found = []
+    tables = []
     for name, table in _scored(cells):
         columns = dict.fromkeys(("specificity", "low", "high"), _NONE)
         if not _undefined(table):
             columns = asdict(roc_band(table["label"], table["score"]))
-        found.append(pd.DataFrame(name | columns))
-    return found
+        tables.append(pd.DataFrame(name | columns))
+    return tables
 
 
 def calibration_rows(cells: list[CellScores]) -> tuple[list[dict[str, Any]], list[pd.DataFrame]]:
@@ -68,14 +60,14 @@ def calibration_rows(cells: list[CellScores]) -> tuple[list[dict[str, Any]], lis
 def net_benefit_rows(cells: list[CellScores]) -> list[pd.DataFrame]:
     """Decision curves over the risks of ACT_AT."""
     names = ("threshold", "model", "treat_all", "treat_none", "avoided")
-    found = []
+    tables = []
     for name, table in _scored(cells, of_models=True):
         columns = dict.fromkeys(names, _NONE)
         if len(table):
             curve = decision_curve(table["label"], table["probability"], thresholds=ACT_AT)
             columns = dict(zip(names, asdict(curve).values(), strict=True))
-        found.append(pd.DataFrame(name | columns))
-    return found
+        tables.append(pd.DataFrame(name | columns))
+    return tables
 
 
 def scale_rows(
@@ -119,9 +111,9 @@ def _scored(
     cells: list[CellScores], *, of_models: bool = False
 ) -> list[tuple[dict[str, str], pd.DataFrame]]:
     """Cells and parts that have labels; with `of_models` no ensemble."""
-    found = []
+    scored = []
     for scores in cells:
-        found.append((scores.name | {"part": "oof"}, scores.oof))
+        scored.append((scores.name | {"part": "oof"}, scores.oof))
         if not scores.sealed and (scores.source == DEPLOYED or not of_models):
-            found.append((scores.name | {"part": "test"}, scores.test))
-    return found
+            scored.append((scores.name | {"part": "test"}, scores.test))
+    return scored

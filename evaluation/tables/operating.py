@@ -25,18 +25,13 @@ from evaluation.tables.scores import SEALED, CellScores, sigmoid
 
 YOUDEN = "youden"
 
-
 COUNTS = ("tp", "fn", "tn", "fp")
-
 
 _OTHER_FOLDS = "the other folds"
 
-
 _ALL_OOF = "all out-of-fold patients"
 
-
 _DECLARED = "declared before training"
-
 
 Thresholds = Mapping[tuple[str, str, str], float]
 """Log-odds from which a patient is called positive, by (architecture, modality, rule)."""
@@ -44,31 +39,32 @@ Thresholds = Mapping[tuple[str, str, str], float]
 
 def rules(analysis: Analysis) -> dict[str, Rule | float]:
     """The operating points: rules that find a threshold, or a threshold itself (log-odds)."""
-    found: dict[str, Rule | float] = {
+    points: dict[str, Rule | float] = {
         YOUDEN: youden_threshold,
         f"sensitivity {analysis.sensitivity:.2f}": partial(
             sensitivity_threshold, sensitivity=analysis.sensitivity
         ),
     }
     for p in analysis.probabilities:
-        found[f"probability {p:g}"] = log(p / (1 - p))
-    return found
+        points[f"probability {p:g}"] = log(p / (1 - p))
+    return points
 
 
 def oof_thresholds(
     cells: list[CellScores], analysis: Analysis
 ) -> dict[tuple[str, str, str], float]:
     """The threshold of every cell and rule over all its out-of-fold patients; NaN if undefined."""
-    found: dict[tuple[str, str, str], float] = {}
+    thresholds: dict[tuple[str, str, str], float] = {}
     for scores in cells:
         labels, values = scores.oof["label"], scores.oof["score"]
         undefined = one_class(labels.to_numpy() == 1)
         for name, rule in rules(analysis).items():
+            key = (*scores.cell, name)
             if not callable(rule):
-                found[(*scores.cell, name)] = rule
+                thresholds[key] = rule
             else:
-                found[(*scores.cell, name)] = nan if undefined else rule(labels, values)
-    return found
+                thresholds[key] = nan if undefined else rule(labels, values)
+    return thresholds
 
 
 def operating_points(

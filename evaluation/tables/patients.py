@@ -12,6 +12,10 @@ from evaluation.statistics.auc import auc_interval, placements
 from evaluation.statistics.checks import one_class
 from evaluation.statistics.kappa import Kappa, cohen_kappa, stratified_spearman
 
+_RUN = ["architecture", "modality", "fold", "seed", "run_id"]
+_MODEL = ["architecture", "modality", "part", "fold"]
+_LABELLED = ("train", "inner_val", "oof")
+
 
 def concordance(
     patients: pd.DataFrame, *, between: Literal["modality", "architecture"] = "modality"
@@ -31,10 +35,10 @@ def concordance(
     other = "architecture" if between == "modality" else "modality"
     known = patients[patients["label"].notna()]
     rows: list[dict[str, Any]] = []
-    for (part, within), mine in known.groupby(["part", other], sort=False):
-        sides = dict(iter(mine.groupby(between, sort=False)))
-        for (a, of_a), (b, of_b) in combinations(sides.items(), 2):
-            both = of_a.merge(of_b, on=["patient_id", "label", "fold"], suffixes=("_a", "_b"))
+    for (part, within), scored in known.groupby(["part", other], sort=False):
+        sides = dict(iter(scored.groupby(between, sort=False)))
+        for (a, table_a), (b, table_b) in combinations(sides.items(), 2):
+            both = table_a.merge(table_b, on=["patient_id", "label", "fold"], suffixes=("_a", "_b"))
             rows.append({"part": part, "within": within, "a": a, "b": b} | _pair(both))
     counts = ["both_right", "only_a", "only_b", "both_wrong"]
     columns = ["part", "within", "a", "b", "patients", *counts, *Kappa.__annotations__, "spearman"]
@@ -60,12 +64,6 @@ def _pair(both: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-_RUN = ["architecture", "modality", "fold", "seed", "run_id"]
-
-
-_LABELLED = ("train", "inner_val", "oof")
-
-
 def run_aucs(sweep: Sweep) -> pd.DataFrame:
     """The AUC of every done run on each of its labelled parts, with DeLong's 95 % interval.
 
@@ -76,10 +74,10 @@ def run_aucs(sweep: Sweep) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     known = sweep.predictions[sweep.predictions["part"].isin(_LABELLED)]
-    for key, mine in known.groupby([*_RUN, "part"], sort=False):
-        auc = asdict(auc_interval(mine["label"], mine["score"]))
+    for key, scored in known.groupby([*_RUN, "part"], sort=False):
+        auc = asdict(auc_interval(scored["label"], scored["score"]))
         figures = {name: auc[name] for name in ("auc", "variance", "low", "high", "reason")}
-        counts = {"patients": len(mine), "events": int(mine["label"].sum())}
+        counts = {"patients": len(scored), "events": int(scored["label"].sum())}
         rows.append(dict(zip([*_RUN, "part"], key, strict=True)) | counts | figures)
     return pd.DataFrame(rows)
 
@@ -91,7 +89,7 @@ def auc_spread(runs: pd.DataFrame) -> pd.DataFrame:
     patients moves a figure more than the seed does, and neither is to be read as the other.
 
     Args:
-        runs: Of `run_aucs`.
+        runs: Rows of `run_aucs`.
 
     Returns:
         A row a cell: `folds` and `seeds` scored, `mean`, `sd_folds` (SD over folds of the mean over
@@ -100,8 +98,8 @@ def auc_spread(runs: pd.DataFrame) -> pd.DataFrame:
         seeds: training noise); NaN with one fold or one seed.
     """
     rows = []
-    mine = runs[(runs["part"] == "oof") & runs["auc"].notna()]
-    for (architecture, modality), cell in mine.groupby(["architecture", "modality"], sort=False):
+    defined = runs[(runs["part"] == "oof") & runs["auc"].notna()]
+    for (architecture, modality), cell in defined.groupby(["architecture", "modality"], sort=False):
         folds = cell.groupby("fold")["auc"]
         rows.append(
             {
@@ -117,9 +115,6 @@ def auc_spread(runs: pd.DataFrame) -> pd.DataFrame:
         )
     columns = ("folds", "seeds", "mean", "sd_folds", "sd_chance", "sd_seeds")
     return pd.DataFrame(rows, columns=["architecture", "modality", *columns])
-
-
-_MODEL = ["architecture", "modality", "part", "fold"]
 
 
 def misranked(patients: pd.DataFrame) -> pd.DataFrame:
@@ -139,11 +134,11 @@ def misranked(patients: pd.DataFrame) -> pd.DataFrame:
     """
     known = patients[patients["label"].notna()].reset_index(drop=True)
     shares = pd.Series(np.nan, index=known.index)
-    for _, mine in known.groupby(_MODEL, sort=False):
-        y, x = mine["label"].to_numpy() == 1, mine["score"].to_numpy(np.float64)
+    for _, scored in known.groupby(_MODEL, sort=False):
+        y, x = scored["label"].to_numpy() == 1, scored["score"].to_numpy(np.float64)
         if not one_class(y):
             below, above = placements(x[y], x[~y])
-            shares[mine.index[y]], shares[mine.index[~y]] = 1 - below, 1 - above
+            shares[scored.index[y]], shares[scored.index[~y]] = 1 - below, 1 - above
     residual = (known["label"] - known["probability"]).abs()
     return known.assign(misranked=shares, residual=residual)
 
@@ -164,7 +159,7 @@ def patient_difficulty(patients: pd.DataFrame) -> pd.DataFrame:
     """
     table = misranked(patients)
     wrong = (table["call"] != table["label"]).astype("Float64").mask(table["call"].isna())
-    found = (
+    difficulty = (
         table.assign(wrong=wrong.astype(float).to_numpy())
         .groupby(["part", "patient_id"], as_index=False)
         .agg(
@@ -178,4 +173,4 @@ def patient_difficulty(patients: pd.DataFrame) -> pd.DataFrame:
         )
     )
     order = ["misranked", "residual", "patient_id"]
-    return found.sort_values(order, ascending=[False, False, True], ignore_index=True)
+    return difficulty.sort_values(order, ascending=[False, False, True], ignore_index=True)

@@ -6,13 +6,13 @@ models.
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from math import nan
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from evaluation.errors import EvaluationError
+from evaluation.statistics.checks import undefined
 from evaluation.statistics.power import (
     Simulated,
     minimum_detectable_difference,
@@ -24,15 +24,11 @@ from evaluation.tables.scores import Cell, CellScores
 
 POWER = 0.8
 
-
 DETECTABLE = f"minimum detectable AUC difference at a power of {POWER:g}"
-
 
 PRIMARY_POWER = "power of the primary test if the out-of-fold AUCs are true"
 
-
 OPTIMISM = "expected optimism of picking the best cell"
-
 
 _DRAWS = 1_000
 
@@ -66,11 +62,11 @@ def planning(
     def row(quantity: str, part: str, do: Callable[..., Simulated], **more: Any) -> dict[str, Any]:
         n, k = (patients, events) if part == "oof" else (len(tested), test_events)
         try:
-            found = do(positives=k, negatives=n - k, **models)
+            figure = do(positives=k, negatives=n - k, **models)
         except EvaluationError as error:  # too few patients, one model, an AUC of 1
-            found = Simulated(value=nan, error=nan, draws=0, reason=str(error))
+            figure = undefined(Simulated, str(error), draws=0)
         size = _size(n, k) | {"auc": auc, "correlation": correlation} | more
-        return {"quantity": quantity, "part": part} | size | vars(found)
+        return {"quantity": quantity, "part": part} | size | vars(figure)
 
     detect = partial(minimum_detectable_difference, auc, power=POWER)
     rows = [row(DETECTABLE, part, detect, power=POWER) for part in ("oof", "test")]

@@ -8,6 +8,11 @@ import pandas as pd
 from evaluation.errors import EvaluationError
 from evaluation.statistics.checks import Floats, normal_quantile, one_class
 
+_COLUMNS = (
+    "architecture", "modality", "auc", "rank", "auc_low", "auc_high", "rank_low", "rank_high",
+    "p_first",
+)  # fmt: skip
+
 
 @dataclass(frozen=True, kw_only=True)
 class Ranking:
@@ -42,8 +47,8 @@ def rank_cells(
     Args:
         patients: Rows of `Tables.patients` of one part; cells with no patients are not in it.
         draws: Bootstrap cohorts.
-        level: Of the percentile intervals, in (0, 1).
-        seed: Of the draws and of breaking ties.
+        level: Coverage of the percentile intervals, in (0, 1).
+        seed: Seed of the draws and of breaking ties.
 
     Raises:
         EvaluationError: rows of several parts, or a wrong level.
@@ -103,16 +108,3 @@ def rank_cells(
         p_first=probabilities[:, 0],
     )
     return Ranking(cells=table, probabilities=probabilities, patients=len(scores), reason="")
-
-
-_COLUMNS = (
-    "architecture",
-    "modality",
-    "auc",
-    "rank",
-    "auc_low",
-    "auc_high",
-    "rank_low",
-    "rank_high",
-    "p_first",
-)

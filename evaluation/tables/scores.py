@@ -14,12 +14,9 @@ from evaluation.records.runs import Run, Sweep
 
 DEPLOYED = "deployed model"
 
-
 ENSEMBLE = "ensemble of fold models"
 
-
 SEALED = "sealed"
-
 
 Cell = tuple[str, str]
 
@@ -32,8 +29,8 @@ class CellScores:
     (log-odds), probability.
 
     Attributes:
-        architecture: Of the cell.
-        modality: Of the cell.
+        architecture: Name of the cell's architecture.
+        modality: What its models see: `image`, `video` or `combined`.
         runs: Listed runs of the cell, done or not.
         oof: Out-of-fold scores, each patient once.
         test: Scores of the hold-out by `source`; labels are NaN while it is sealed.
@@ -95,37 +92,41 @@ def cell_scores(sweep: Sweep, test_labels: Mapping[str, int] | None) -> list[Cel
         runs.setdefault((run.architecture, run.modality), []).append(run)
     parts = {part: _mean_over_seeds(sweep.predictions, part) for part in ("train", "oof", "test")}
 
-    def of_cell(part: str, cell: Cell) -> pd.DataFrame:
-        table = parts[part]
-        mine = (table["architecture"] == cell[0]) & (table["modality"] == cell[1])
-        return table[mine].drop(columns=["architecture", "modality"]).reset_index(drop=True)
+    def scored(part: str, cell: Cell) -> pd.DataFrame:
+        rows = of_cell(parts[part], *cell)
+        return rows.drop(columns=["architecture", "modality"]).reset_index(drop=True)
 
-    found = []
+    cells = []
     for cell, listed in runs.items():
         deployed = any(run.fold == "all" for run in listed)
-        train = of_cell("train", cell)
-        found.append(
+        train = scored("train", cell)
+        cells.append(
             CellScores(
                 architecture=cell[0],
                 modality=cell[1],
                 runs=tuple(listed),
-                oof=of_cell("oof", cell),
-                test=_tested(of_cell("test", cell), deployed, test_labels),
+                oof=scored("oof", cell),
+                test=_tested(scored("test", cell), deployed, test_labels),
                 source=DEPLOYED if deployed else ENSEMBLE,
                 train=train[train["fold"] != "all"],
                 train_deployed=train[train["fold"] == "all"],
                 sealed=test_labels is None,
             )
         )
-    return found
+    return cells
+
+
+def of_cell(
+    table: pd.DataFrame, architecture: str, modality: str, *, part: str | None = None
+) -> pd.DataFrame:
+    """The rows of a cell in any of the tables, and of a part."""
+    chosen = (table["architecture"] == architecture) & (table["modality"] == modality)
+    return table[chosen if part is None else chosen & (table["part"] == part)]
 
 
 def progress(runs: list[Run]) -> dict[str, int]:
     """How many of the listed runs are done."""
-    return {
-        "runs_done": sum(run.state == "done" for run in runs),
-        "runs_expected": len(runs),
-    }
+    return {"runs_done": sum(run.state == "done" for run in runs), "runs_expected": len(runs)}
 
 
 def sigmoid(score: pd.Series) -> pd.Series:

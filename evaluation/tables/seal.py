@@ -25,18 +25,10 @@ from evaluation.tables.scores import cell_scores
 
 _LEDGER, _LABELS, _THRESHOLDS = "unsealed.jsonl", "test_labels.parquet", "thresholds.json"
 
-
 _ENTRY = (
-    "time",
-    "reason",
-    "predictions",
-    "split_sha",
-    "store_sha",
-    "analysis_sha",
-    "thresholds_sha",
-    "labels_sha",
-    "previous",
-)
+    "time", "reason", "predictions", "split_sha", "store_sha", "analysis_sha", "thresholds_sha",
+    "labels_sha", "previous",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,9 +187,9 @@ def _problems(
 
 
 def _frozen_thresholds(sweep: Sweep) -> str:
-    found = oof_thresholds(cell_scores(sweep, None), sweep.analysis)
+    thresholds = oof_thresholds(cell_scores(sweep, None), sweep.analysis)
     names = ("architecture", "modality", "rule")
-    rows = [dict(zip(names, key, strict=True)) | {"threshold": v} for key, v in found.items()]
+    rows = [dict(zip(names, key, strict=True)) | {"threshold": v} for key, v in thresholds.items()]
     return json.dumps(rows, indent=1)
 
 

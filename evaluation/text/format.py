@@ -1,18 +1,10 @@
 """Numbers, intervals and settings as text."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    pass
 from math import isnan
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    pass
-
-
-_PRIMARY = "primary contrast"
+import pandas as pd
 
 
 def in_use(name: str, modality: str) -> bool:
@@ -54,14 +46,24 @@ def number(value: float, digits: int = 3) -> str:
     return f"{value:.{digits}f}".replace("inf", "∞").replace("-", "−")
 
 
-def spread(mean: float, sd: float) -> str:
-    """`mean ±SD`, without the SD where there is one fold only."""
-    return number(mean) + ("" if isnan(sd) else f" ±{number(sd)}")
-
-
 def interval(value: float, low: float, high: float) -> str:
     """`value (low–high)`, without the interval where it is undefined."""
     return number(value) + ("" if isnan(low) else f" ({number(low)}–{number(high)})")
+
+
+def difference(row: Mapping[Any, Any]) -> str:
+    """`0.134 (0.085 to 0.182)` of a row of the comparisons; signs make a dash hard to read."""
+    return f"{number(row['difference'])} ({number(row['low'])} to {number(row['high'])})"
+
+
+def ends(values: pd.Series, digits: int = 3) -> str:
+    """`0.701 and 0.912`: the lowest and the highest of several figures."""
+    return f"{number(values.min(), digits)} and {number(values.max(), digits)}"
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 run` or `2 runs`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def p_value(p: float) -> str:
@@ -69,3 +71,8 @@ def p_value(p: float) -> str:
     if isnan(p):
         return "p undefined"
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def bare_p(p: float) -> str:
+    """The same below a heading that says p: `0.012`, `< 0.001`, `undefined`."""
+    return p_value(p).removeprefix("p = ").removeprefix("p ")

@@ -1,24 +1,19 @@
 """What an evaluation found, in sentences."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from evaluation.records.schema import STATES
-from evaluation.tables.comparisons import PAIRED, PRIMARY
-from evaluation.text.format import interval, number, p_value  # fmt: skip
-
-if TYPE_CHECKING:
-    from evaluation.result import Evaluation
 from collections import Counter
+from dataclasses import dataclass
 from math import isnan
 
+import pandas as pd
+
+from evaluation.records.schema import STATES
+from evaluation.result import Evaluation
+from evaluation.tables.comparisons import PAIRED, PRIMARY
 from evaluation.tables.planning import OPTIMISM
 from evaluation.tables.scores import DEPLOYED, SEALED
+from evaluation.text.format import counted, difference, interval, number, p_value
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from evaluation.result import Evaluation
+_PARTS = {"oof": "out-of-fold", "test": "test"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +21,8 @@ class Finding:
     """The selected model of a modality in a line.
 
     Attributes:
-        modality: Of the model.
-        architecture: Its architecture, chosen by out-of-fold AUC.
+        modality: What the model sees.
+        architecture: The one with the highest out-of-fold AUC of the modality.
         oof: Fold-mean out-of-fold AUC with its interval.
         test: Test AUC with its interval; "" while sealed.
     """
@@ -38,7 +33,7 @@ class Finding:
     test: str
 
 
-def headline(evaluation: "Evaluation") -> str:
+def headline(evaluation: Evaluation) -> str:
     """The answer to the primary question in a sentence, on the test set where it is open."""
     table = evaluation.tables.comparisons
     primary = table[(table["family"] == PRIMARY) & (table["patients_used"] == PAIRED)]
@@ -49,104 +44,109 @@ def headline(evaluation: "Evaluation") -> str:
     a, b = (f"the {row[f'modality_{s}']} model ({row[f'architecture_{s}']})" for s in "ab")
     where = "on the test set" if row["part"] == "test" else "out-of-fold"
     if row["low"] > 0:
-        found = f"{a} had a higher AUC than {b}"
+        answer = f"{a} had a higher AUC than {b}"
     elif row["high"] < 0:
-        found = f"{a} had a lower AUC than {b}"
+        answer = f"{a} had a lower AUC than {b}"
     else:
-        found = f"no difference of AUC between {a} and {b} was shown"
+        answer = f"no difference of AUC between {a} and {b} was shown"
     ends = f"{number(row['low'])} to {number(row['high'])}"
-    found = f"{found} {where}: difference {number(row['difference'])} (95 % CI {ends}), "
-    return f"{found[0].upper()}{found[1:]}{p_value(row['p_value'])}."
+    answer = f"{answer} {where}: difference {number(row['difference'])} (95 % CI {ends}), "
+    return f"{answer[0].upper()}{answer[1:]}{p_value(row['p_value'])}."
 
 
-def findings(evaluation: "Evaluation") -> list[Finding]:
+def findings(evaluation: Evaluation) -> list[Finding]:
     """The selected cell of each modality."""
-    cells = evaluation.tables.cells
-    test = evaluation.tables.test.set_index(["architecture", "modality"])
-    found = []
+    cells, opened = evaluation.tables.cells, evaluation.seal.labels is not None
+    tests = evaluation.tables.test.set_index(["architecture", "modality"])
+    selected = []
     for cell in cells[cells["selected"]].to_dict("records"):
-        held = test.loc[(cell["architecture"], cell["modality"])]
-        opened = evaluation.seal.labels is not None
-        found.append(
+        test = tests.loc[(cell["architecture"], cell["modality"])]
+        selected.append(
             Finding(
                 modality=cell["modality"],
                 architecture=cell["architecture"],
                 oof=interval(cell["fold_mean_auc"], cell["fold_mean_low"], cell["fold_mean_high"]),
-                test=interval(held["auc"], held["low"], held["high"]) if opened else "",
+                test=interval(test["auc"], test["low"], test["high"]) if opened else "",
             )
         )
-    return found
+    return selected
 
 
-def said(evaluation: "Evaluation") -> list[str]:
+def preface(evaluation: Evaluation) -> list[str]:
     """What else a reader must know before any figure."""
-    told = [f"Runs: {states(evaluation)}.", *seal_sentences(evaluation)]
-    told += contrast_sentences(evaluation)
-    told += caution_sentences(evaluation)
+    sentences = [
+        f"Runs: {states(evaluation)}.",
+        *seal_sentences(evaluation),
+        *contrast_sentences(evaluation),
+        *caution_sentences(evaluation),
+    ]
     if not evaluation.tables.cells["complete"].all():
-        told.append("Cells with runs that are not done are marked, and left out of the means.")
+        sentences.append("Cells with runs that are not done are marked, and left out of the means.")
     if not is_deployed(evaluation):
-        told.append(
+        sentences.append(
             "No deployed model (no runs of fold all): a test AUC can only be that of the ensemble "
             "of fold models, to which no threshold transfers, for averaging narrows the scores."
         )
-    return told
+    return sentences
 
 
-def contrast_sentences(evaluation: "Evaluation") -> list[str]:
+def contrast_sentences(evaluation: Evaluation) -> list[str]:
     """The primary contrast out-of-fold and on the test set, then each family in a sentence."""
     table = evaluation.tables.comparisons
     if table.empty:
         return []
     paired = table[table["patients_used"] == PAIRED]
-    parts = {"oof": "out-of-fold", "test": "test"}
-    told = []
     declared = evaluation.sweep.analysis.primary
     primary = paired[paired["family"] == PRIMARY].to_dict("records")
+    sentences = []
     for row in primary:
         a, b = (f"{row[f'architecture_{s}']} {row[f'modality_{s}']}" for s in "ab")
-        found = f"{number(row['difference'])} ({number(row['low'])} to {number(row['high'])})"
-        said = f"ΔAUC {found}, {p_value(row['p_value'])}"
+        outcome = f"ΔAUC {difference(row)}, {p_value(row['p_value'])}"
         if isnan(row["p_value"]):
-            said = row["reason"]
+            outcome = row["reason"]
         elif row["part"] == "oof" and declared and declared.architecture == "selected":
-            said += " (architectures chosen on the same patients)"
-        told.append(f"Primary contrast, {a} less {b}, {parts[row['part']]}: {said}.")
+            outcome += " (architectures chosen on the same patients)"
+        sentences.append(f"Primary contrast, {a} less {b}, {_PARTS[row['part']]}: {outcome}.")
     if declared is None:
-        told.append("No primary contrast was declared before training: all pairs are secondary.")
+        sentences.append(
+            "No primary contrast was declared before training: all pairs are secondary."
+        )
     elif not primary:
-        pair = " less ".join(declared.modalities)
-        told.append(f"Primary contrast, {pair}: not all of its runs are done.")
-    for (family, part), mine in paired[paired["family"] != PRIMARY].groupby(
-        ["family", "part"], sort=False
-    ):
-        if (mine["reason"] != SEALED).all():
-            below = int((mine["p_holm"] < 0.05).sum())
-            told.append(
-                f"{str(family).capitalize()}, {parts[str(part)]}: {below} of {len(mine)} pairs "
+        modalities = " less ".join(declared.modalities)
+        sentences.append(f"Primary contrast, {modalities}: not all of its runs are done.")
+    secondary = paired[paired["family"] != PRIMARY]
+    for (family, part), pairs in secondary.groupby(["family", "part"], sort=False):
+        if (pairs["reason"] != SEALED).all():
+            below = int((pairs["p_holm"] < 0.05).sum())
+            sentences.append(
+                f"{str(family).capitalize()}, {_PARTS[str(part)]}: {below} of {len(pairs)} pairs "
                 "differ at 0.05 after Holm."
             )
-    return told
+    return sentences
 
 
-def caution_sentences(evaluation: "Evaluation") -> list[str]:
+def caution_sentences(evaluation: Evaluation) -> list[str]:
     """What the figures must be held against: calling everyone negative, and choosing the best."""
     operating, planning = evaluation.tables.operating, evaluation.tables.planning
-    told = []
-    for part, name in (("oof", "out-of-fold"), ("test", "test")):
-        accuracy = operating.loc[operating["part"] == part, "accuracy_all_negative"].dropna()
-        if len(accuracy):
-            told.append(f"Accuracy of calling everyone negative, {name}: {number(accuracy.max())}.")
+    accuracies = {
+        name: operating.loc[operating["part"] == part, "accuracy_all_negative"].dropna()
+        for part, name in _PARTS.items()
+    }
+    sentences = [
+        f"Accuracy of calling everyone negative, {name}: {number(accuracy.max())}."
+        for name, accuracy in accuracies.items()
+        if len(accuracy)
+    ]
     choice = planning[(planning["quantity"] == OPTIMISM) & planning["value"].notna()]
-    told += [
+    sentences += [
         f"The best of {row['models']} equally good cells is expected to seem "
         f"{number(row['value'])} better than it is."
         for row in choice.to_dict("records")
     ]
-    return told
+    return sentences
 
 
-def notes(table: "pd.DataFrame") -> list[str]:
+def notes(table: pd.DataFrame) -> list[str]:
     """Why figures of a table of cells are undefined or weak: each reason once, with its cells."""
     cells: dict[str, list[str]] = {}
     for row in table.to_dict("records"):
@@ -158,27 +158,23 @@ def notes(table: "pd.DataFrame") -> list[str]:
     ]
 
 
-def seal_sentences(evaluation: "Evaluation") -> list[str]:
+def seal_sentences(evaluation: Evaluation) -> list[str]:
     """How the hold-out stands: sealed or opened, how often, and what does not agree."""
     seal, test = evaluation.seal, evaluation.tables.test
     patients = int(test["patients"].max())
     if not seal.openings:
         return [f"Test set: sealed ({patients} patients; their labels are not in this folder)."]
-    count = len(seal.openings)
-    opened = f"opened {count} time{'' if count == 1 else 's'}, last {seal.openings[-1]['time']}"
+    opened = f"opened {counted(len(seal.openings), 'time')}, last {seal.openings[-1]['time']}"
     state = "" if seal.labels is not None else "; its labels are not in this folder"
-    return [
-        f"Test set: {opened}{state}.",
-        *(f"Test set: {problem}." for problem in seal.problems),
-    ]
+    return [f"Test set: {opened}{state}.", *(f"Test set: {problem}." for problem in seal.problems)]
 
 
-def states(evaluation: "Evaluation") -> str:
+def states(evaluation: Evaluation) -> str:
     """`30 done` or `28 done, 1 failed, 1 pending`."""
     counts = Counter(run.state for run in evaluation.sweep.runs)
     return ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
 
 
-def is_deployed(evaluation: "Evaluation") -> bool:
+def is_deployed(evaluation: Evaluation) -> bool:
     """Whether any test figure is one of a deployed model, so that a threshold applies to it."""
     return bool((evaluation.tables.test["source"] == DEPLOYED).any())

@@ -1,12 +1,12 @@
 """The comparison as text for the terminal."""
 
 from io import StringIO
-from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from evaluation.result import Evaluation
 from evaluation.tables.scores import DEPLOYED
 from evaluation.text.format import interval, number
 from evaluation.text.sentences import (
@@ -17,14 +17,10 @@ from evaluation.text.sentences import (
     states,
 )
 
-if TYPE_CHECKING:
-    from evaluation.result import Evaluation
-
-
 _RATES = ("sensitivity", "specificity", "accuracy")
 
 
-def render(evaluation: "Evaluation", width: int = 80) -> str:
+def render(evaluation: Evaluation, width: int = 80) -> str:
     """Cells by modality with their mean, contrasts, the test set, the path of the report."""
     file = StringIO()
     console = Console(file=file, width=width, color_system=None, highlight=False, markup=False)
@@ -55,7 +51,7 @@ def render(evaluation: "Evaluation", width: int = 80) -> str:
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
 
 
-def _cells(evaluation: "Evaluation") -> Table:
+def _cells(evaluation: Evaluation) -> Table:
     table = _table("patients\n(events)", "folds", "fold-mean AUC\n(95 % CI)", "pooled\nAUC")
     cells = evaluation.tables.cells
     for mean in evaluation.tables.modalities.to_dict("records"):
@@ -81,7 +77,7 @@ def _cells(evaluation: "Evaluation") -> Table:
     return table
 
 
-def _test(evaluation: "Evaluation") -> Table:
+def _test(evaluation: Evaluation) -> Table:
     """Train (apparent), out-of-fold and test side by side."""
     table = _table("modality", "train\nAUC", "OOF\nAUC", "test AUC\n(95 % CI)")
     aucs = evaluation.tables.aucs

@@ -42,8 +42,7 @@ def open_cohort(store: Path, split: str) -> tuple[Store, Split]:
 
 
 def make_run(
-    config: Mapping[str, Any],
-    cohort: Callable[[Path, str], tuple[Store, Split]] = open_cohort,
+    config: Mapping[str, Any], cohort: Callable[[Path, str], tuple[Store, Split]] = open_cohort
 ) -> Run:
     """Check the `study:` keys and give the configuration its id.
 
@@ -77,7 +76,7 @@ def make_run(
 
 
 def _check_balance(config: Mapping[str, Any]) -> None:
-    """Repeating positives and weighting them is the same remedy twice."""
+    """Repeating positives and weighting them is one remedy twice (docs/design.md, Protocol)."""
     sampling = config["data"].get("init_args", {}).get("class_sampling")
     weight = config["model"].get("init_args", {}).get("pos_weight", 1)
     if sampling == "balanced" and weight != 1:

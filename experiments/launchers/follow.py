@@ -11,8 +11,6 @@ from experiments.run_folder.status import read_status
 from experiments.sweeps.expand import Sweep
 
 _POLL_SECONDS = 1.0
-
-
 _SQUEUE_SECONDS = 2.0, 30.0  # between two questions: at first, and at most
 
 

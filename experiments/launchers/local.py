@@ -26,11 +26,8 @@ from experiments.run_folder.status import read_status, write_status
 from experiments.sweeps.file import LauncherSettings
 
 _POLL_SECONDS = 0.2
-
-
 _STOP_SECONDS = 20.0
 """How long runs that were asked to stop may take: their own grace, and slow disks."""
-
 
 _Active = dict[str, tuple[Run, Slot, BaseProcess]]
 

@@ -19,11 +19,7 @@ from experiments.run_folder.failures import duration
 from experiments.run_folder.status import Status, state_of
 
 _SHOWN = (*STATES[:-1], "queued", STATES[-1])  # SLURM's queue comes before `pending`
-
-
 _STYLES = {"running": "cyan", "failed": "red", "killed": "red", "interrupted": "yellow"}
-
-
 _REASONS = 5
 """Reasons shown without `--failed`; further ones are counted."""
 

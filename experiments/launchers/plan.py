@@ -20,14 +20,8 @@ from experiments.run_folder.status import read_status
 from experiments.sweeps.expand import Sweep
 
 _BUDGET_SECONDS = 15.0
-
-
 _LIMIT_SECONDS = 180.0
-
-
 _MARKS = {"done": "✓", "running": "▸", "queued": "q", "start": "·", "again": "✗"}
-
-
 Cell = tuple[str, str]
 
 

@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from datamodules.files import write_atomic
 from experiments.config.run import Run
 from experiments.errors import ConfigError
 from experiments.launchers.order import waves
 from experiments.launchers.slurm_script import array_script
-from experiments.run_folder.files import write_atomic
 from experiments.run_folder.lock import run_lock
 from experiments.sweeps.expand import Sweep
 from experiments.sweeps.file import LauncherSettings

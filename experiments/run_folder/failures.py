@@ -8,8 +8,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
+from datamodules.files import write_atomic
 from experiments.errors import ConfigError
-from experiments.run_folder.files import write_atomic
 
 
 def duration(seconds: float) -> str:
@@ -22,14 +22,11 @@ def duration(seconds: float) -> str:
 AGAIN = 75
 """Exit code of a run that is to be started again at once, with a smaller micro-batch."""
 
-
 STORAGE = 74
 """Exit code of a run whose folder cannot be written: the next one would fare no better."""
 
-
 HELD = 73
 """Exit code of a process that found the run held by another one."""
-
 
 _STORAGE = {
     errno.ENOSPC: "Free some space",
@@ -39,7 +36,6 @@ _STORAGE = {
     errno.EACCES: "Give yourself the right to write there, or give another folder",
     errno.EPERM: "Give yourself the right to write there, or give another folder",
 }
-
 
 # What one process sees when another is gone.
 _ECHO = re.compile(

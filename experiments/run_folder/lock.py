@@ -19,8 +19,6 @@ from pathlib import Path
 from typing import IO, Any
 
 STALE_SECONDS = 90.0
-
-
 _BEAT_SECONDS = 20.0
 
 

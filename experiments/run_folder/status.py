@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from datamodules.files import write_atomic
 from evaluation.records.schema import State
 from experiments.errors import ConfigError
-from experiments.run_folder.files import write_atomic
 from experiments.run_folder.lock import is_locked
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from jsonargparse import ArgumentError, ArgumentParser
 from omegaconf import OmegaConf
 
+from datamodules.store.splits import REFERENCE_HOLDOUT
 from evaluation.errors import EvaluationError
 from evaluation.records.analysis import Analysis
 from experiments.config.files import file_of, load_yaml
@@ -117,7 +118,7 @@ class DataSettings:
     covariates: tuple[str, ...] = ()
     num_folds: int = 5
     split_seed: int = 0
-    holdout_fraction: float = 116 / 396
+    holdout_fraction: float = REFERENCE_HOLDOUT
     phantom: Literal["demo", "published"] = "published"
 
 

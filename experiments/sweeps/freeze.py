@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from datamodules.files import write_atomic
 from datamodules.store.folder import Store
 from datamodules.store.splits import Split
 from evaluation.records.listing import FILE, FORMAT, ListedRun, Listing, read_listing
@@ -16,7 +17,6 @@ from experiments.config.files import load_yaml
 from experiments.config.identity import what_counts
 from experiments.config.run import Run, open_cohort
 from experiments.errors import ConfigError
-from experiments.run_folder.files import write_atomic
 from experiments.run_folder.lock import run_lock
 from experiments.run_folder.status import read_status
 from experiments.sweeps.differences import analysis_difference, run_difference, setting_difference
@@ -153,7 +153,7 @@ def _write_design(sweep: Sweep, store: Store, split: Split) -> None:
     """What the report tells of store and split, so that it needs neither; no patient is named."""
     content: dict[str, Any] = {
         "canvas": store.canvas,
-        "covariates": store.covariates,
+        "covariates": list(store.covariates),
         "split": {"name": split.name, "seed": split.seed, **split.scheme},
     }
     for name in ("skipped", "quality"):

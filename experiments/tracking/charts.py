@@ -12,13 +12,7 @@ import numpy as np
 import pandas as pd
 
 from datamodules.store.pseudonyms import Pseudonyms
-from evaluation import (
-    EvaluationError,
-    auc_interval,
-    confusion,
-    roc_curve,
-    youden_threshold,
-)
+from evaluation import EvaluationError, auc_interval, confusion, roc_curve, youden_threshold
 
 if TYPE_CHECKING:
     import wandb
@@ -27,13 +21,8 @@ if TYPE_CHECKING:
 CLASSES = ("N0", "OLNM")
 """Names of label 0 and 1."""
 
-
 ROC = "wandb/area-under-curve/v0"
-
-
 BARS = "wandb/bar/v0"
-
-
 CONFUSION = "wandb/confusion_matrix/v1"
 
 
@@ -71,11 +60,12 @@ def run_figures(predictions: pd.DataFrame, patients: Pseudonyms) -> Figures:
     """Out-of-fold table, ROC curve and confusion matrix of one run.
 
     The matrix is cut at Youden's threshold of the run's own inner validation: within one run there
-    are no other folds to take it from (DESIGN §3), and the out-of-fold patients have no say in it.
-    `ceus evaluate` cuts at the threshold of the other folds; its figures are the study's.
+    are no other folds to take it from (docs/design.md, Protocol), and the out-of-fold patients have
+    no say in it. `ceus evaluate` cuts at the threshold of the other folds; its figures are the
+    study's.
 
     Args:
-        predictions: The run's prediction table (DESIGN §2).
+        predictions: The run's prediction table (docs/design.md, Predictions table).
         patients: Pseudonyms of the store it was made from.
 
     Returns:

@@ -11,10 +11,10 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
+from datamodules.files import write_atomic
 from evaluation import Evaluation, compute
 from evaluation.figures import comparison_figure
 from experiments.errors import ConfigError
-from experiments.run_folder.files import write_atomic
 from experiments.tracking.charts import BARS, Chart, Figures, roc_chart, show
 from experiments.tracking.dashboard_views import EVALUATION, Place, make_report, make_workspace
 from experiments.tracking.sync import require_account

@@ -13,13 +13,8 @@ from experiments.tracking.charts import ROC
 EVALUATION = "evaluation"
 """Job type of the run that holds a sweep's evaluation."""
 
-
 _CURVE = {"x": "fpr", "y": "tpr", "class": "curve"}
-
-
 _COLUMNS = ["architecture", "modality", "fold", "seed"]
-
-
 _FIGURES = ["oof_auroc", "oof_auroc_low", "oof_auroc_high", "oof_sensitivity", "oof_specificity"]
 
 

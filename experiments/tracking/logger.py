@@ -14,11 +14,7 @@ from experiments.tracking.charts import Figures, show
 from experiments.tracking.wandb_run import begin, finish, first_line, identity
 
 _PATH_KEYS = {"store", "runs", "default_root_dir"}
-
-
 _LEFT_OUT = "(path)"
-
-
 _log = logging.getLogger(__name__)
 
 

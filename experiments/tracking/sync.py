@@ -20,10 +20,7 @@ from experiments.tracking.wandb_run import quiet_wandb
 RUN_SECONDS = 600.0
 """Most that the upload of one run may take; W&B itself would go on trying for days."""
 
-
 _AT_ONCE = 4
-
-
 Outcome = Literal["uploaded", "failed", "already uploaded", "still running", "nothing tracked"]
 
 

@@ -17,22 +17,17 @@ if TYPE_CHECKING:
 INIT_SECONDS = 10.0
 """Most that a run waits for a server at its start (WANDB_INIT_TIMEOUT), then goes offline."""
 
-
 FINISH_SECONDS = 20.0
 """Most that a run waits at its end for what is not uploaded yet (WANDB_FINISH_TIMEOUT)."""
-
 
 FAILED_SECONDS = 5.0
 """The same for a run that failed or was asked to stop: it may have little time."""
 
-
 GRACE_SECONDS = 10.0
 """How much later than promised W&B may come back, before its thread is left to itself."""
 
-
 OFFLINE_SECONDS = 60.0
 """Most that the start of W&B's own service may take."""
-
 
 _log = logging.getLogger(__name__)
 

@@ -5,9 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.training.process import (
-    run_and_exit,
-)
+from experiments.training.process import run_and_exit
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -133,7 +133,7 @@ def build(
 
 
 def protocol_callbacks(study: Study, folder: Path) -> list[Callback]:
-    """Checkpoints, and early stopping where inner validation selects; never on a test part.
+    """Checkpoints, and early stopping where inner validation selects (docs/design.md, Protocol).
 
     Averaged weights (EMA) are those that validation scores, and so those that are chosen and saved.
     `RunCheckpointIO` leaves in `best.ckpt` weights only; `resume` writes `last.ckpt`.

@@ -10,10 +10,10 @@ from lightning import LightningModule
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from torch import Tensor
 
+from datamodules.files import replacing
 from experiments.config.run import Run
 from experiments.config.warm_start import check_done, family, needed
 from experiments.errors import ConfigError
-from experiments.run_folder.files import replacing
 
 _HYPERPARAMETERS = (
     "hyper_parameters",
@@ -121,12 +121,7 @@ def identity(run: Run) -> dict[str, str]:
     """What a checkpoint carries of its run: id, cell and what the id stands for."""
     study = run.study
     cell = {name: str(getattr(study, name)) for name in ("modality", "fold", "seed")}
-    return {
-        "run_id": run.run_id,
-        "architecture": family(study.architecture),
-        **cell,
-        **run.shas,
-    }
+    return {"run_id": run.run_id, "architecture": family(study.architecture), **cell, **run.shas}
 
 
 def start_from_needed(run: Run, model: LightningModule) -> None:

@@ -23,6 +23,7 @@ from omegaconf import OmegaConf
 
 from backbones.errors import EncoderError
 from datamodules.errors import DataError
+from datamodules.files import sweep_up, write_atomic
 from datamodules.store.pseudonyms import Pseudonyms, conceal
 from evaluation.errors import EvaluationError
 from evaluation.records.schema import PREDICTION_COLUMNS
@@ -37,7 +38,6 @@ from experiments.run_folder.failures import (
     one_line,
     take_notes,
 )
-from experiments.run_folder.files import sweep_up, write_atomic
 from experiments.run_folder.lock import STALE_SECONDS, run_lock
 from experiments.run_folder.needs import check_needs
 from experiments.run_folder.status import next_attempt, read_status
@@ -174,11 +174,7 @@ def _work(run: Run, pulse: Pulse, watch: Watch | None) -> None:
         logger.append(wandb)
         callbacks.append(Pace(wandb))
     trainer, model, data = build(
-        config,
-        callbacks=callbacks,
-        logger=logger,
-        plugins=[RunCheckpointIO(run)],
-        root=run.folder,
+        config, callbacks=callbacks, logger=logger, plugins=[RunCheckpointIO(run)], root=run.folder
     )
     start_from_needed(run, model)
     stopping = watch.stopping if watch else bool
@@ -226,11 +222,7 @@ def _work(run: Run, pulse: Pulse, watch: Watch | None) -> None:
 
 
 def _score_untrained(
-    run: Run,
-    trainer: Trainer,
-    model: LightningModule,
-    data: LightningDataModule,
-    checkpoint: Path,
+    run: Run, trainer: Trainer, model: LightningModule, data: LightningDataModule, checkpoint: Path
 ) -> None:
     """In the place of a fit, for a model that is made of trained ones, or is a probe."""
     if not run.study.warm_start and run.study.finetune != "probe":

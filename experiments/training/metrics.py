@@ -10,7 +10,7 @@ from typing import Any
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import Logger
 
-from experiments.run_folder.files import write_atomic
+from datamodules.files import write_atomic
 
 _WRITE_SECONDS = 5.0
 """Least time between two writings by `save`, which Lightning calls at every step."""

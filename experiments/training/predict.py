@@ -53,7 +53,7 @@ def predict(
                 f"logits must be finite, got NaN or infinity (part {part}). Lower encoder_lr and "
                 "head_lr, or use precision=32-true."
             )
-        # Weighting the loss or repeating rows shifts logits (DESIGN §3); calibration undoes it.
+        # Weighting the loss or repeating rows shifts logits: undone (docs/design.md, Protocol).
         shifted = torch.tensor(patients["logit"].to_numpy()) - shift
         tables.append(patients.assign(part=part, probability=shifted.sigmoid().numpy()))
     return pd.concat(tables, ignore_index=True)[list(SCORE_COLUMNS)]

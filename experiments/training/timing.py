@@ -13,11 +13,7 @@ from lightning import Callback, LightningModule, Trainer
 from experiments.training.build import build
 
 _WARM_UP = 2  # steps in which memory is allocated and kernels are chosen
-
-
 _STEPS = 10
-
-
 _EVAL_BATCHES = 3
 
 

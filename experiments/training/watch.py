@@ -19,17 +19,11 @@ from experiments.training.ranks import Ranks
 GRACE_SECONDS = 5.0
 """How long a training run that is asked to stop waits for the end of its epoch, to save it."""
 
-
 INTERRUPTED = 130
 """Exit code of a run that was asked to stop, as of a shell's command after Ctrl-C."""
 
-
 _POLL_SECONDS = 0.5
-
-
 _STARTING_SECONDS = 600.0  # weights are fetched, processes find one another, kernels are chosen
-
-
 _DUMP_SECONDS = 2.0  # for the other ranks to write their stacks, before their first one ends them
 
 

@@ -101,11 +101,7 @@ def test_swin_with_full_windows_gives_torchvisions_features(tmp_path: Path) -> N
     theirs = tv.SwinTransformer3d(patch_size=[2, 4, 4], window_size=[8, 7, 7], **args)
     torch.save(theirs.state_dict(), tmp_path / "net.pth")
     ours = TorchvisionVideoEncoder(
-        "swin3d_t",
-        video_size=32,
-        num_frames=16,
-        model_args=args,
-        pretrained=tmp_path / "net.pth",
+        "swin3d_t", video_size=32, num_frames=16, model_args=args, pretrained=tmp_path / "net.pth"
     )
     theirs.head = torch.nn.Identity()
     with torch.no_grad():

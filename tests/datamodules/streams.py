@@ -130,7 +130,9 @@ def counts() -> dict[str, tuple[int, int]]:
 def levels(video: torch.Tensor) -> list[int]:
     """Grey levels of a clip's frames (T, 3, H, W), as they were drawn."""
     known = torch.tensor([0, *map(frame_level, range(FRAMES))]).float()
-    found = video.float().mean(dim=(1, 2, 3))
-    nearest = known[(found[:, None] - known).abs().argmin(dim=1)]
-    assert (found - nearest).abs().max() <= 4  # of 9: there is no mistaking one frame for the next
+    measured = video.float().mean(dim=(1, 2, 3))
+    nearest = known[(measured[:, None] - known).abs().argmin(dim=1)]
+    assert (
+        measured - nearest
+    ).abs().max() <= 4  # of 9: there is no mistaking one frame for the next
     return [int(level) for level in nearest]

@@ -2,19 +2,22 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import fields
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+import evaluation.remembered as module
 from evaluation import Tables, compute, evaluate, render, unseal
 from evaluation.checklists import fill
-from evaluation.evaluate import remember, remembered
 from evaluation.figures import comparison_figure, drawings
+from evaluation.remembered import remember, remembered
 from evaluation.report import report_html
 from evaluation.report.provenance import provenance
 
@@ -113,6 +116,27 @@ def test_what_was_printed_is_kept_until_something_that_is_read_changes(sweep):
     assert remembered(sweep.path) is None
     remember(made, "as printed")
     made.report.unlink()
+    assert remembered(sweep.path) is None
+
+
+@pytest.mark.parametrize(
+    "name", ["errors.py", "statistics/auc.py", "checklists/answers.yaml", "report/page.css"]
+)
+def test_a_change_of_a_source_file_in_any_wing_makes_it_compute_again(
+    sweep, tmp_path, monkeypatch, name
+):
+    package = tmp_path / "package"
+    shutil.copytree(
+        Path(module.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__")
+    )
+    monkeypatch.setattr(module, "_OWN", package)
+    made = compute(sweep.path)
+    made.folder.mkdir()
+    made.report.write_text("as `evaluate` writes it")
+    remember(made, "as printed")
+    assert remembered(sweep.path) == "as printed"
+    source = package / name
+    source.write_text(source.read_text() + "\n")
     assert remembered(sweep.path) is None
 
 

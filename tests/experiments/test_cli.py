@@ -45,10 +45,7 @@ ONE_RUN = ("architecture=resnet", "modality=image", "fold=0")
         (["sweep", "store=nowhere", DEMO, "--evaluate"], "store must be a folder, got none"),
         (["sweep", DEMO, "--evaluate", "store=nowhere"], "store must be a folder, got none"),
         (["sweep", DEMO, "storr=x"], "Did you mean store"),
-        (
-            ["sweep", DEMO, "store={store}", *ONE_RUN, "model.init_args.encodr_lr=1"],
-            "encodr_lr",
-        ),
+        (["sweep", DEMO, "store={store}", *ONE_RUN, "model.init_args.encodr_lr=1"], "encodr_lr"),
         (["fit", "architecture=resnet", "modality=image", "store={store}", "seed=x"], "seed"),
         (["sweep", "nothing.yaml"], "sweep must be one of demo, study or the path of a YAML file"),
         (["prepare", "nothing.csv", "out"], "nothing.csv"),

@@ -10,18 +10,11 @@ from datamodules.ingest.crop.panels import brightest_channel
 
 _STILL = 4.0  # grey levels of standard deviation over time, and
 
-
-_STILLER = (
-    0.4  # times that of the picture around: thin letters waver with what is coded beside them
-)
-
+# Times that of the picture around: thin letters waver with what is coded beside them.
+_STILLER = 0.4
 
 _BRIGHT = 110  # grey levels that writing has at least, nine tenths of the time
-
-
 _CONTRAST = 60  # by which it stands out of the darker part of its surroundings
-
-
 _LARGEST = 0.02  # share of the picture of one mark; a larger still bright thing is anatomy
 
 
@@ -63,11 +56,11 @@ def find_overlay(frames: npt.NDArray[np.uint8]) -> Overlay:
     index = np.arange(1, count + 1)
     area = ndimage.sum_labels(np.ones_like(labels), labels, index)
     marks = index[(area >= 4) & (area <= _LARGEST * low.size)]
-    found = np.isin(labels, marks)
-    if not found.any():
-        return Overlay(found, 1.0)
+    marked = np.isin(labels, marks)
+    if not marked.any():
+        return Overlay(marked, 1.0)
     # Writing is drawn in full brightness; a still highlight of tissue just passes the rule.
-    clear = float(np.clip((np.median((low - beside)[found]) - _CONTRAST) / 80, 0, 1))
-    words = ndimage.binary_closing(np.pad(found, 9), np.ones((3, 9)))[9:-9, 9:-9]
+    clear = float(np.clip((np.median((low - beside)[marked]) - _CONTRAST) / 80, 0, 1))
+    words = ndimage.binary_closing(np.pad(marked, 9), np.ones((3, 9)))[9:-9, 9:-9]
     mask: npt.NDArray[np.bool_] = ndimage.binary_dilation(words, np.ones((3, 3)), iterations=2)
     return Overlay(mask, round(clear * float(np.clip(1 - mask.mean() / 0.1, 0, 1)), 3))

@@ -13,15 +13,11 @@ from PIL import Image, ImageDraw
 
 from datamodules.ingest.crop.overlays import find_overlay
 from datamodules.ingest.crop.panels import Layout, choose_region, find_layout
-from datamodules.ingest.readers.clip import Box, Clip
+from datamodules.ingest.readers.clip import Box, ClipSource
 from datamodules.ingest.readers.pictures import Picture, crop_picture
 
 _SAMPLE = 16  # frames by which a clip is judged
-
-
 _THUMBNAIL = 360  # pixels
-
-
 _SURE_WRITING = 0.7  # below, it may be tissue: nothing is blacked out, the review shows the doubt
 
 
@@ -30,9 +26,9 @@ class View:
     """The part of every frame that is kept.
 
     Attributes:
-        layout: where it is and how that was found.
+        layout: Where it is and how that was found.
         mask: (h, w) bool of the crop, True where it is blacked out; None if nowhere.
-        mask_confidence: as `overlays.Overlay.confidence`.
+        mask_confidence: As `overlays.Overlay.confidence`.
         thumbnail: JPEG of a frame with the boxes, as a data URL; empty if nothing was to be found.
     """
 
@@ -48,17 +44,19 @@ class View:
 
     def warnings(self) -> list[str]:
         """What a user should know of it, in words."""
-        said = []
+        warnings = []
         if self.layout.method == "pixels":
-            said.append(f"panel found by its pixels (confidence {self.layout.confidence:.2f})")
+            warnings.append(f"panel found by its pixels (confidence {self.layout.confidence:.2f})")
         if self.mask is not None:
-            said.append(
+            warnings.append(
                 f"{100 * self.mask.mean():.2f} % of the picture blacked out as writing "
                 f"(confidence {self.mask_confidence:.2f})"
             )
         elif self.mask_confidence < _SURE_WRITING:
-            said.append(f"marks in doubt not blacked out (confidence {self.mask_confidence:.2f})")
-        return said
+            warnings.append(
+                f"marks in doubt not blacked out (confidence {self.mask_confidence:.2f})"
+            )
+        return warnings
 
     def facts(self) -> dict[str, Any]:
         """What the quality table and the review say of it."""
@@ -71,15 +69,15 @@ class View:
         }
 
 
-def view_of_clip(opened: Callable[[], Clip], *, crop: Box | None, panel: str) -> View:
+def view_of_clip(open_source: Callable[[], ClipSource], *, crop: Box | None, panel: str) -> View:
     """Decide by the table's crop, then DICOM regions, then pixels.
 
     Args:
-        opened: opens the clip at its start; called twice where its key frames are too few.
-        crop: of the cohort table.
-        panel: of the cohort table.
+        open_source: Opens the clip at its start; called twice where its key frames are too few.
+        crop: The cohort table's, None where it gives none.
+        panel: Which panel the cohort table names, "" where it names none.
     """
-    frames, regions = _spread(opened)
+    frames, regions = _spread(open_source)
     if crop:
         layout = Layout((crop,), crop, 1.0, "crop")
     elif regions:
@@ -97,14 +95,15 @@ def view_of_clip(opened: Callable[[], Clip], *, crop: Box | None, panel: str) ->
     return View(layout, overlay.mask if sure else None, overlay.confidence, thumbnail)
 
 
-def _spread(opened: Callable[[], Clip]) -> tuple[npt.NDArray[np.uint8], tuple[Box, ...]]:
+def _spread(open_source: Callable[[], ClipSource]) -> tuple[npt.NDArray[np.uint8], tuple[Box, ...]]:
     """About `_SAMPLE` frames of all the clip, (T, H, W, 3), and its regions."""
     frames: list[Picture] = []
-    for way in ("glance", "frames"):
+    for quick in (True, False):
         if len(frames) < _SAMPLE:
-            with opened() as clip:
+            with open_source() as clip:
                 step, regions = max(1, clip.promised // _SAMPLE), clip.regions
-                frames = list(islice(getattr(clip, way)(step=step), 4 * _SAMPLE))
+                pictures = clip.glance(step=step) if quick else clip.frames(step=step)
+                frames = list(islice(pictures, 4 * _SAMPLE))
     return np.stack(frames[:: max(1, len(frames) // _SAMPLE)]), regions
 
 

@@ -1,36 +1,15 @@
-"""What every source of a clip gives: facts, frames and their times."""
+"""What every source of a clip gives: frames, and facts of them."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol, Self
-
-import numpy as np
-import numpy.typing as npt
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Self
 
 from datamodules.ingest.readers.pictures import MediaError, Picture
+from datamodules.ingest.readers.timing import Timing, stated_rate
 
 Box = tuple[int, int, int, int]
 """x, y, width, height in pixels."""
-
-
-_MAX_STRETCH = 10  # frames of the constant rate per decoded frame
-
-
-@dataclass(frozen=True)
-class Timing:
-    """How decoded frames make a clip of constant rate.
-
-    Attributes:
-        order: (T,) which decoded frame is shown at time 0, 1/fps, 2/fps, ...
-        fps: frames per second.
-        resampled: whether any frame is left out or repeated.
-        warnings: oddities, in words.
-    """
-
-    order: npt.NDArray[np.int64]
-    fps: float
-    resampled: bool
-    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -45,79 +24,94 @@ class VideoFacts:
     timing: Timing
 
 
-class Clip(Protocol):
-    """What a view is found from."""
+class ClipSource(ABC):
+    """A clip of any kind of file, decoded once from start to end; a context manager.
 
-    @property
-    def promised(self) -> int: ...
-    @property
-    def regions(self) -> tuple[Box, ...]: ...
-    def __enter__(self) -> Self: ...
-    def __exit__(self, *_: object) -> None: ...
-    def frames(self, *, step: int = 1) -> Iterator[Picture]: ...
-    def glance(self, *, step: int) -> Iterator[Picture]: ...
+    A reader gives the pictures and their times. What its file alone can tell (rectangles of
+    ultrasound, a length in its header) it overrides.
 
-
-class _Clip(Clip, Protocol):
-    """What `media.Video`, `dicom.DicomVideo` and `picture_series.PictureSeries` have in common."""
-
-    aspect: float
-
-    @property
-    def header_seconds(self) -> float | None: ...
-    def facts(self, fps: float | None = None) -> VideoFacts: ...
-
-
-def constant_rate(times: Sequence[float | None], *, header_fps: float) -> Timing:
-    """Puts frames on a constant rate; times are the truth, frame numbers are not.
-
-    Frames within half an interval of an even spacing, none missing, keep their numbers. Otherwise
-    the rate is one over the median interval, and each tick shows the latest frame that began
-    before it (or less than half an interval after it: jitter must not drop frames).
-
-    Args:
-        times: seconds, of each frame in order of presentation; None where the file has none.
-        header_fps: rate the file's header claims, 0 if none: for files without usable times.
-
-    Raises:
-        MediaError: if there is no rate at all, or the times leap.
+    Attributes:
+        aspect: Width of a pixel over its height; of some files known with the first frame only.
     """
-    count = len(times)
-    order = np.arange(count)
-    seconds = np.array([np.nan if time is None else time for time in times])
-    steps = np.diff(seconds)
-    if count == 1 or not (steps > 0).all():
-        if not header_fps > 0:
-            raise MediaError("frames must have times or a rate, got neither")
-        warning = "a single frame" if count == 1 else "times missing or not rising, header's rate"
-        return Timing(order, header_fps, False, (f"{warning} ({header_fps:.3f} fps) taken",))
-    seconds = seconds - seconds[0]
-    mean = seconds[-1] / (count - 1)
-    median = float(np.median(steps))
-    if np.abs(seconds - mean * order).max() < mean / 2 and steps.max() < 1.75 * median:
-        return Timing(order, float(1 / mean), False, ())
-    # Times are often rounded to milliseconds: the median alone would drift.
-    step = float(steps[np.abs(steps - median) <= median / 10].mean())
-    ticks = int(seconds[-1] / step + 0.5) + 1
-    if ticks > _MAX_STRETCH * count:
-        raise MediaError(
-            f"times of the frames must be continuous, got a leap of {steps.max():.1f} s in a clip "
-            f"of one frame every {step:.3f} s"
+
+    aspect: float = 1.0
+    _codec: str
+    _colours: str = "RGB"
+    _concealed: int = 0
+
+    def __init__(self) -> None:
+        self._warnings: list[str] = []
+        self._times: list[float | None] = []  # seconds, of each picture decoded
+        self._shape: tuple[int, ...] = ()  # of the first one
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:  # noqa: B027  most readers keep nothing open
+        """Close the file; after it no frame is to be had."""
+
+    @property
+    @abstractmethod
+    def promised(self) -> int:
+        """Frames that the header promises, 0 where it does not."""
+
+    @property
+    def header_seconds(self) -> float | None:
+        """Length that the header promises, None where it does not."""
+        return None
+
+    @property
+    def regions(self) -> tuple[Box, ...]:
+        """Boxes where the file says that ultrasound is, largest first: only DICOM does."""
+        return ()
+
+    @abstractmethod
+    def frames(self, *, step: int = 1) -> Iterator[Picture]:
+        """Every step-th frame, RGB uint8 (H, W, 3), in order of presentation.
+
+        Raises:
+            MediaError: If the file cannot be read on, or the frames are not of one size.
+        """
+
+    def glance(self, *, step: int) -> Iterator[Picture]:
+        """A frame in each `step`, in order: the quickest ones, and not for `facts`."""
+        return self.frames(step=step)
+
+    def facts(self, fps: float | None = None) -> VideoFacts:
+        """What was found; call it when `frames` is exhausted.
+
+        Args:
+            fps: Frames per second to take in place of the file's own times.
+
+        Raises:
+            MediaError: If frames are missing or too many are damaged, or nothing gives a rate.
+        """
+        timing = stated_rate(self._timing(fps), count=self._count, fps=fps)
+        concealed = (f"{self._concealed} damaged frames, concealed",) if self._concealed else ()
+        warnings = (*self._warnings, *concealed, *timing.warnings)
+        height, width = self._shape[:2]
+        return VideoFacts(
+            width=width,
+            height=height,
+            codec=self._codec,
+            colours=self._colours,
+            concealed=self._concealed,
+            timing=replace(timing, warnings=warnings),
         )
-    order = np.searchsorted(seconds, (np.arange(ticks) + 0.5) * step) - 1
-    warning = f"variable frame rate, resampled to {1 / step:.3f} fps"
-    return Timing(order, 1 / step, True, (warning,))
 
+    @property
+    def _count(self) -> int:
+        return len(self._times)
 
-def stated_rate(timing: Timing, *, count: int, fps: float | None) -> Timing:
-    """The rate that the user states in place of the file's own.
+    @abstractmethod
+    def _timing(self, fps: float | None) -> Timing:
+        """The file's own times, of all frames; `fps` stands in where it has none."""
 
-    Args:
-        timing: what the file's own times give.
-        count: decoded frames.
-        fps: frames per second, None to leave the timing as it is.
-    """
-    if fps is None or (not timing.resampled and abs(timing.fps - fps) < 0.005 * fps):
-        return timing
-    warning = f"{fps:.3f} fps of the cohort table taken, the file has {timing.fps:.3f}"
-    return Timing(np.arange(count), fps, False, (warning,))
+    def _of_one_size(self, picture: Picture) -> Picture:
+        self._shape = self._shape or picture.shape
+        if picture.shape != self._shape:
+            raise MediaError(
+                f"frames must be of one size, got {self._shape[:2]} and {picture.shape[:2]} "
+                f"(height, width; frame {self._count - 1})"
+            )
+        return picture

@@ -17,12 +17,11 @@ from pydicom import Dataset, dcmread
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi_lut
 from pydicom.pixels.utils import iter_pixels
 
-from datamodules.ingest.readers.clip import Box, Timing, VideoFacts, constant_rate, stated_rate
+from datamodules.ingest.readers.clip import Box, ClipSource
 from datamodules.ingest.readers.pictures import MAX_SIDE, MediaError, Picture
+from datamodules.ingest.readers.timing import Timing, constant_rate
 
 _IMAGE_2D = 1  # Region Spatial Format (0018,6012), PS3.3 C.8.5.5.1.1
-
-
 _PREFIX = 132  # bytes up to and with "DICM"
 
 
@@ -32,28 +31,27 @@ def is_dicom(path: Path) -> bool:
         return file.read(_PREFIX)[-4:] == b"DICM"
 
 
-class DicomVideo:
-    """One DICOM file, to be decoded once from start to end; the counterpart of `media.Video`.
+class DicomVideo(ClipSource):
+    """One DICOM file.
 
     Times come from Frame Time, Frame Time Vector or Cine Rate, in this order. A still has none.
 
     Args:
-        path: the file.
+        path: The file.
 
     Raises:
-        MediaError: if the file is not a whole DICOM image that can be decoded.
+        MediaError: If the file is not a whole DICOM image that can be decoded.
     """
 
     def __init__(self, path: Path) -> None:
+        super().__init__()
         self._path = path
-        self._warnings: list[str] = []
-        self._count = 0
         with _as_media_error("file must be a whole DICOM image, got one that does not open"):
             self._header: Dataset = dcmread(path, stop_before_pixels=True)
             rows, columns = int(self._header.Rows), int(self._header.Columns)
-            self.promised = int(self._header.get("NumberOfFrames") or 1)
-            self._photometric = str(self._header.PhotometricInterpretation)
-            self._syntax = self._header.file_meta.TransferSyntaxUID.name
+            self._promised = int(self._header.get("NumberOfFrames") or 1)
+            self._colours = str(self._header.PhotometricInterpretation)
+            self._codec = f"DICOM {self._header.file_meta.TransferSyntaxUID.name}"
             _order_palette(self._header)
         if not (0 < rows <= MAX_SIDE and 0 < columns <= MAX_SIDE and self.promised > 0):
             raise MediaError(
@@ -64,18 +62,12 @@ class DicomVideo:
         self.aspect = self._aspect()
 
     @property
-    def header_seconds(self) -> float | None:
-        """Not known before decoding."""
-        return None
-
-    def __enter__(self) -> "DicomVideo":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Nothing is kept open."""
+    def promised(self) -> int:
+        """Number of frames by the header, 1 of a still."""
+        return self._promised
 
     def frames(self, *, step: int = 1) -> Iterator[Picture]:
-        """Every step-th frame, RGB uint8 (H, W, 3), in the order of the file."""
+        """See the base class."""
         pixels = iter_pixels(self._path, indices=range(0, self.promised, step))
         while True:
             with _as_media_error(f"frame {self._count} must decode, got an error of the decoder"):
@@ -83,37 +75,8 @@ class DicomVideo:
                 picture = None if frame is None else self._to_rgb(frame)
             if picture is None:
                 return
-            self._count += 1
+            self._times.append(None)
             yield picture
-
-    glance = frames  # every frame stands on its own
-
-    def facts(self, fps: float | None = None) -> VideoFacts:
-        """What was found; call it when `frames` is exhausted.
-
-        Args:
-            fps: frames per second to take in place of the file's own times.
-
-        Raises:
-            MediaError: if frames are missing, or nothing gives a rate.
-        """
-        if self._count != self.promised:
-            raise MediaError(
-                f"file must be whole, got {self._count} frames where its header promises "
-                f"{self.promised}"
-            )
-        timing = stated_rate(self._timing(fps), count=self._count, fps=fps)
-        height, width = self._shape
-        return VideoFacts(
-            width=width,
-            height=height,
-            codec=f"DICOM {self._syntax}",
-            colours=self._photometric,
-            concealed=0,
-            timing=Timing(
-                timing.order, timing.fps, timing.resampled, (*self._warnings, *timing.warnings)
-            ),
-        )
 
     @cached_property
     def regions(self) -> tuple[Box, ...]:
@@ -122,10 +85,10 @@ class DicomVideo:
         A file that was scaled after the scanner wrote it still bears the regions of the original.
         """
         height, width = self._shape
-        found = []
+        boxes = []
         for item in self._header.get("SequenceOfUltrasoundRegions") or ():
             try:
-                box = [
+                corners = [
                     int(item[f"RegionLocation{name}"].value)
                     for name in ("MinX0", "MinY0", "MaxX1", "MaxY1")
                 ]
@@ -133,18 +96,18 @@ class DicomVideo:
                     continue
             except (KeyError, AttributeError, TypeError, ValueError):
                 continue
-            x0, y0, x1, y1 = box
+            x0, y0, x1, y1 = corners
             # The corners belong to the region; scanners give the width itself as the last column.
             if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
                 self._warnings.append("ultrasound regions do not fit the frame, not used")
                 return ()
             x1, y1 = min(x1, width - 1), min(y1, height - 1)
-            found.append((x0, y0, x1 - x0 + 1, y1 - y0 + 1))
-        return tuple(sorted(found, key=lambda box: box[2] * box[3], reverse=True))
+            boxes.append((x0, y0, x1 - x0 + 1, y1 - y0 + 1))
+        return tuple(sorted(boxes, key=lambda box: box[2] * box[3], reverse=True))
 
     def _to_rgb(self, frame: npt.NDArray[Any]) -> Picture:
         """RGB of what pydicom decodes; it has undone YBR already."""
-        if self._photometric == "PALETTE COLOR":
+        if self._colours == "PALETTE COLOR":
             frame = apply_color_lut(frame, self._header)
             return _to_8_bits(frame, 16 if frame.dtype.itemsize > 1 else 8)
         if frame.ndim == 3:
@@ -155,7 +118,7 @@ class DicomVideo:
         else:  # through a window or a table: its own full range is what is shown
             low, high = float(values.min()), float(values.max())
             grey = np.round((values - low) * (255 / max(high - low, 1e-9))).astype(np.uint8)
-        if self._photometric == "MONOCHROME1":
+        if self._colours == "MONOCHROME1":
             grey = 255 - grey
         return np.repeat(grey[..., None], 3, axis=-1)
 
@@ -173,6 +136,10 @@ class DicomVideo:
 
     def _timing(self, fps: float | None) -> Timing:
         count = self._count
+        if count != self.promised:
+            raise MediaError(
+                f"file must be whole, got {count} frames where its header promises {self.promised}"
+            )
         step = _positive(self._header.get("FrameTime"))
         if step:
             return Timing(np.arange(count), 1000 / step, False, ())

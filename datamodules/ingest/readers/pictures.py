@@ -14,11 +14,7 @@ from PIL import Image, ImageOps
 from datamodules.errors import DataError
 
 Picture = npt.NDArray[np.uint8]
-
-
 MAX_SIDE = 8192  # pixels; more is a slip or a bomb
-
-
 _LARGEST_RATIO = 32
 
 
@@ -30,7 +26,7 @@ def read_picture(path: Path) -> Picture:
     """A still picture, RGB uint8 (H, W, 3); EXIF rotation applied, transparency over black.
 
     Raises:
-        MediaError: if the file is not a picture, is cut off, holds several, or is of a depth with
+        MediaError: If the file is not a picture, is cut off, holds several, or is of a depth with
             no known range.
     """
     with opened_picture(path) as opened:
@@ -47,7 +43,7 @@ def opened_picture(path: Path) -> Iterator[Image.Image]:
     """A picture file, opened; whatever goes wrong inside is one MediaError.
 
     Raises:
-        MediaError: if the file is not a whole picture, or decompresses to more than it should.
+        MediaError: If the file is not a whole picture, or decompresses to more than it should.
     """
     try:
         with warnings.catch_warnings():
@@ -66,7 +62,7 @@ def as_rgb(picture: Image.Image) -> Picture:
     """RGB uint8 (H, W, 3) of any picture, transparency over black.
 
     Raises:
-        MediaError: if it is of a depth with no known range.
+        MediaError: If it is of a depth with no known range.
     """
     if picture.mode.startswith("I;16"):
         grey = (np.asarray(picture).astype(np.uint32) * 255 + 32767) // 65535
@@ -84,7 +80,7 @@ def crop_picture(picture: Picture, crop: tuple[int, int, int, int] | None) -> Pi
     """Cuts (x, y, w, h), pixels, out of a (H, W, 3) picture.
 
     Raises:
-        MediaError: if it is not inside.
+        MediaError: If it is not inside.
     """
     if crop is None:
         return picture
@@ -106,8 +102,8 @@ def letterbox(picture: Picture, *, canvas: int, aspect: float = 1.0) -> Picture:
 
     Args:
         picture: (H, W, 3).
-        canvas: side of the square, pixels.
-        aspect: width of a source pixel over its height.
+        canvas: Side of the square, pixels.
+        aspect: Width of a source pixel over its height.
 
     Returns:
         (canvas, canvas, 3).
@@ -122,7 +118,7 @@ class Letterbox:
     most 2 grey levels in the root mean square and by 0.05 in the mean (held by a test).
 
     Args:
-        canvas: side of the square, pixels.
+        canvas: Side of the square, pixels.
     """
 
     def __init__(self, *, canvas: int) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageSequence
 
-from datamodules.ingest.readers.clip import Box, Timing, VideoFacts, stated_rate
+from datamodules.ingest.readers.clip import ClipSource
 from datamodules.ingest.readers.pictures import (
     MediaError,
     Picture,
@@ -16,47 +16,33 @@ from datamodules.ingest.readers.pictures import (
     opened_picture,
     read_picture,
 )
+from datamodules.ingest.readers.timing import Timing
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
 
 
-class PictureSeries:
-    """Numbered pictures of a folder, or the pages of a TIFF; the counterpart of `media.Video`.
+class PictureSeries(ClipSource):
+    """Numbered pictures of a folder, or the pages of a TIFF.
 
     The last number in a name counts (`frame_010.png` comes after `frame_9.png`); none may be
     missing between the first and the last. Pictures have no times: the cohort table must give fps.
 
     Args:
-        path: folder or file.
+        path: Folder or file.
 
     Raises:
-        MediaError: if there are no pictures, or their numbers are not of one unbroken series.
+        MediaError: If there are no pictures, or their numbers are not of one unbroken series.
     """
 
-    aspect = 1.0
+    _codec = "pictures"
 
     def __init__(self, path: Path) -> None:
+        super().__init__()
         self._path = path
         self._files = numbered_pictures(path) if path.is_dir() else ()
-        self._shape: tuple[int, ...] = ()
-        self._count = 0
         if not self._files:
             with opened_picture(path):
                 pass
-
-    regions: tuple[Box, ...] = ()
-    """Where the file says that ultrasound is: only DICOM does."""
-
-    @property
-    def header_seconds(self) -> float | None:
-        """Not known before decoding."""
-        return None
-
-    def __enter__(self) -> "PictureSeries":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Nothing is kept open."""
 
     @property
     def promised(self) -> int:
@@ -64,41 +50,19 @@ class PictureSeries:
         return len(self._files)
 
     def frames(self, *, step: int = 1) -> Iterator[Picture]:
-        """Every step-th picture, RGB uint8 (H, W, 3), all of one size."""
+        """See the base class."""
         pictures = map(read_picture, self._files[::step]) if self._files else self._pages(step)
         for picture in pictures:
-            self._shape = self._shape or picture.shape
-            if picture.shape != self._shape:
-                raise MediaError(
-                    f"frames must be of one size, got {self._shape[:2]} and {picture.shape[:2]} "
-                    f"(height, width; frame {self._count})"
-                )
-            self._count += 1
-            yield picture
+            self._times.append(None)
+            yield self._of_one_size(picture)
 
-    glance = frames  # every frame stands on its own
-
-    def facts(self, fps: float | None = None) -> VideoFacts:
-        """What was found; call it when `frames` is exhausted.
-
-        Raises:
-            MediaError: if no rate is given.
-        """
+    def _timing(self, fps: float | None) -> Timing:
         if not fps:
             raise MediaError(
                 "frames must have times, got pictures; give the rate in a column fps of the "
                 "cohort table"
             )
-        timing = Timing(np.arange(self._count), fps, False, ())
-        height, width = self._shape[:2]
-        return VideoFacts(
-            width=width,
-            height=height,
-            codec="pictures",
-            colours="RGB",
-            concealed=0,
-            timing=stated_rate(timing, count=self._count, fps=fps),
-        )
+        return Timing(np.arange(self._count), fps, False, ())
 
     def _pages(self, step: int) -> Iterator[Picture]:
         with opened_picture(self._path) as image:
@@ -110,23 +74,23 @@ def numbered_pictures(folder: Path) -> tuple[Path, ...]:
     """The pictures of a folder in the order of the last number in their names.
 
     Raises:
-        MediaError: if there is none, or they are not one unbroken series.
+        MediaError: If there is none, or they are not one unbroken series.
     """
-    found: dict[int, Path] = {}
+    path_of: dict[int, Path] = {}
     for path in folder.iterdir():
         if path.suffix.lower() not in _SUFFIXES or path.name.startswith("."):
             continue
         numbers = re.findall(r"\d+", path.stem)
-        if not numbers or int(numbers[-1]) in found:
+        if not numbers or int(numbers[-1]) in path_of:
             raise MediaError("frames in a folder must have different numbers, got one without")
-        found[int(numbers[-1])] = path
-    if not found:
+        path_of[int(numbers[-1])] = path
+    if not path_of:
         raise MediaError("folder must hold numbered pictures, got none")
-    first, last = min(found), max(found)
-    if last - first + 1 != len(found):
-        missing = next(number for number in range(first, last) if number not in found)
+    first, last = min(path_of), max(path_of)
+    if last - first + 1 != len(path_of):
+        missing = next(number for number in range(first, last) if number not in path_of)
         raise MediaError(f"frames in a folder must be numbered without gaps, got no {missing}")
-    return tuple(found[number] for number in sorted(found))
+    return tuple(path_of[number] for number in sorted(path_of))
 
 
 def is_series(path: Path) -> bool:

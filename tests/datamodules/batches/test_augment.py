@@ -94,8 +94,6 @@ def test_a_time_intensity_curve_is_scaled_and_not_bent() -> None:
 
 
 UNEVEN = [{"tgc": 0.3}, {"shadow": 1.0}, {"speckle": 0.2}]
-
-
 EVERYTHING = {"tgc": 0.3, "shadow": 1.0, "speckle": 0.2, "degrees": 20.0, "gain": 0.3}
 
 

@@ -10,12 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from datamodules import (
-    Augment,
-    DataError,
-    TimedWindow,
-    load_split,
-)
+from datamodules import Augment, DataError, TimedWindow, load_split
 from datamodules.store.folder import Store
 from tests.datamodules.streams import (
     CANVAS,

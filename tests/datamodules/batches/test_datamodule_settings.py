@@ -10,11 +10,7 @@ import pandas as pd
 import pytest
 from jsonargparse import ArgumentParser
 
-from datamodules import (
-    DataError,
-    UniformFrames,
-    make_split,
-)
+from datamodules import DataError, UniformFrames, make_split
 from datamodules.batches.datamodule import PatientDataModule
 from datamodules.store.folder import STORE_FORMAT
 from tests.datamodules.streams import CANVAS, KINDS, PATIENTS, every_kind, make

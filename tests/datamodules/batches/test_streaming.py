@@ -9,9 +9,7 @@ import lightning as L
 import pytest
 import torch
 
-from datamodules import (
-    Augment,
-)
+from datamodules import Augment
 from tests.datamodules.streams import every_kind, expected_keys, make, of_rank, rows_of, same
 
 

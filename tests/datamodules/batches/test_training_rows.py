@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from datamodules import (
-    Augment,
-)
+from datamodules import Augment
 from datamodules.batches.rows import training_rows
 from tests.datamodules.streams import (
     PATIENTS,

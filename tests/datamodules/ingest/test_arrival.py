@@ -19,11 +19,9 @@ from datamodules.ingest.prepare import prepare
 from datamodules.phantom.make import PRESETS, make_phantom
 from datamodules.store.clips import ClipReader
 from datamodules.store.folder import Store
-from docs.arrival_picture import draw_arrivals
-from docs.augment_picture import draw_augmentations
+from docs.pictures import draw_arrivals, draw_augmentations
 
 Curve = np.ndarray
-
 
 # Fewer pixels, all else as shipped.
 QUICK = {
@@ -37,10 +35,7 @@ QUICK = {
     ),
 }  # fmt: skip
 
-
 INITIAL = {"demo": "P", "published": "Q"}  # of patient ids
-
-
 run = partial(prepare, canvas=64, as_is=True, progress=False, workers=1)
 
 
@@ -138,12 +133,12 @@ def test_a_persons_arrival_wins_and_nothing_is_decoded_again(cohort: Path) -> No
     write_rows(given, rows)
     run(given, store)
     after = clips_of(cohort)
-    mine = after["patient_id"] == patient
-    assert mine.any()
-    assert (after.loc[mine, "arrival_s"] == 9).all()
-    assert (after.loc[mine, "arrival_confidence"] == 1).all()
-    assert (after.loc[mine, "peak_s"] > 9).all()
-    pd.testing.assert_frame_equal(after[~mine], before[~mine])
+    is_given = after["patient_id"] == patient
+    assert is_given.any()
+    assert (after.loc[is_given, "arrival_s"] == 9).all()
+    assert (after.loc[is_given, "arrival_confidence"] == 1).all()
+    assert (after.loc[is_given, "peak_s"] > 9).all()
+    pd.testing.assert_frame_equal(after[~is_given], before[~is_given])
     assert Store(store).sha != sha, "other frames are seen: it is other work"
     run(cohort / "cohort.csv", store)
     pd.testing.assert_frame_equal(clips_of(cohort), before)
@@ -156,7 +151,6 @@ def flash(curve: Curve, since: Curve, *, at: float, seconds: float) -> Curve:
 
 # A curve, and the seconds since the arrival of each of its frames, to another curve.
 Change = Callable[[Curve, Curve], Curve]
-
 
 STILL_FOUND: dict[str, tuple[Change, str]] = {
     "frames lost to black": (lambda c, _: np.where(np.arange(len(c)) % 17 == 5, 0, c), ""),
@@ -179,13 +173,13 @@ def test_what_real_clips_do_does_not_hide_the_arrival(
 ) -> None:
     curve, fps, arrival = example
     change, warning = STILL_FOUND[name]
-    found = find_arrival(change(curve, np.arange(len(curve)) / fps - arrival), fps=fps)
-    assert found.arrival_s == pytest.approx(arrival, abs=0.5)
-    assert found.confidence >= 0.5
-    assert bool(found.warnings) == bool(warning), found
-    assert re.search(warning, "; ".join(found.warnings)), found
-    if found.peak_s is not None and name != "bubbles destroyed":
-        assert found.peak_s == pytest.approx(find_arrival(curve, fps=fps).peak_s, abs=1.5)
+    result = find_arrival(change(curve, np.arange(len(curve)) / fps - arrival), fps=fps)
+    assert result.arrival_s == pytest.approx(arrival, abs=0.5)
+    assert result.confidence >= 0.5
+    assert bool(result.warnings) == bool(warning), result
+    assert re.search(warning, "; ".join(result.warnings)), result
+    if result.peak_s is not None and name != "bubbles destroyed":
+        assert result.peak_s == pytest.approx(find_arrival(curve, fps=fps).peak_s, abs=1.5)
 
 
 NO_ARRIVAL: dict[str, tuple[Change, str]] = {
@@ -207,10 +201,12 @@ NO_ARRIVAL: dict[str, tuple[Change, str]] = {
 def test_none_is_invented(example: tuple[Curve, float, float], name: str) -> None:
     curve, fps, arrival = example
     change, warning = NO_ARRIVAL[name]
-    found = find_arrival(change(curve, np.arange(len(curve)) / fps - arrival), fps=fps)
-    assert (found.arrival_s, found.peak_s) == (None, None)
-    assert found.confidence < 0.5
-    assert re.fullmatch(f"no arrival of contrast found: .*({warning}).*", found.warnings[-1]), found
+    result = find_arrival(change(curve, np.arange(len(curve)) / fps - arrival), fps=fps)
+    assert (result.arrival_s, result.peak_s) == (None, None)
+    assert result.confidence < 0.5
+    assert re.fullmatch(f"no arrival of contrast found: .*({warning}).*", result.warnings[-1]), (
+        result
+    )
 
 
 def test_the_peak_after_a_given_arrival() -> None:

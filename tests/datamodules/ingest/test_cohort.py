@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 
 from datamodules.errors import DataError
-from datamodules.ingest.cohort import Row, find_repeats, read_cohort
+from datamodules.ingest.cohort import Row, find_repeats
+from datamodules.ingest.cohort_file import read_cohort
 
 Write = Callable[..., Path]
-
-
 GOOD = {"patient_id": "p1", "label": "1", "modality": "image", "path": "a.png"}
 
 
@@ -35,13 +34,13 @@ def test_reads_any_order_and_only_known_columns(cohort: Write) -> None:
         "split": "test",
     }  # fmt: skip
     table = cohort(row)
-    found = read_cohort(table, covariates=["age"])
-    assert found.problems == ()
-    assert found.rows == (
+    checked = read_cohort(table, covariates=["age"])
+    assert checked.problems == ()
+    assert checked.rows == (
         Row(2, "p1", 0, "ceus", "a.png", table.parent.resolve() / "a.png", (1, 2, 30, 40), "left",
             12.5, "test", 8.5, {"age": "41"}),
     )  # fmt: skip
-    assert found.has_split
+    assert checked.has_split
 
 
 def test_byte_order_mark_and_blank_lines(cohort: Write) -> None:
@@ -76,9 +75,9 @@ def test_bad_rows(cohort: Write, tmp_path: Path, change: dict[str, str], reason:
     (tmp_path / "outside.png").write_bytes(b"x")
     (path.parent / "link.png").symlink_to(tmp_path / "outside.png")
     (path.parent / "empty.png").touch()
-    found = read_cohort(path)
-    assert [row.line for row in found.rows] == [3]
-    (problem,) = found.problems
+    checked = read_cohort(path)
+    assert [row.line for row in checked.rows] == [3]
+    (problem,) = checked.problems
     assert problem.line == 2
     assert problem.reason.startswith(reason)
 
@@ -96,30 +95,30 @@ def test_conflict_inside_a_patient_takes_all_its_rows(
 ) -> None:
     rows = [{**GOOD, field: values[0]}, {**GOOD, "path": "b.png", field: values[1]},
             {**GOOD, "patient_id": "p2", "path": "c.png"}]  # fmt: skip
-    found = read_cohort(cohort(*rows))
-    assert [row.patient_id for row in found.rows] == ["p2"]
-    assert [problem.line for problem in found.problems] == [2, 3]
-    assert f"{field} must be the same in all rows of a patient" in found.problems[0].reason
-    assert "(line 2)" in found.problems[0].reason
-    assert "patients with no item left: p1" in found.describe_problems()
+    checked = read_cohort(cohort(*rows))
+    assert [row.patient_id for row in checked.rows] == ["p2"]
+    assert [problem.line for problem in checked.problems] == [2, 3]
+    assert f"{field} must be the same in all rows of a patient" in checked.problems[0].reason
+    assert "(line 2)" in checked.problems[0].reason
+    assert "patients with no item left: p1" in checked.describe_problems()
 
 
 def test_repeats(cohort: Write) -> None:
     row = dict(GOOD, crop="")
-    found = read_cohort(cohort(row, row, {**row, "crop": "0,0,9,9"}))
-    assert [problem.line for problem in found.problems] == [3]
-    assert "got the file of line 2 again" in found.problems[0].reason
-    found = read_cohort(cohort(row, {**row, "patient_id": "p2", "path": "./a.png"}))
-    assert [problem.line for problem in found.problems] == [2, 3]
-    assert "file must belong to one patient" in found.problems[0].reason
-    assert find_repeats({2: "same"}, found.rows) == []
+    checked = read_cohort(cohort(row, row, {**row, "crop": "0,0,9,9"}))
+    assert [problem.line for problem in checked.problems] == [3]
+    assert "got the file of line 2 again" in checked.problems[0].reason
+    checked = read_cohort(cohort(row, {**row, "patient_id": "p2", "path": "./a.png"}))
+    assert [problem.line for problem in checked.problems] == [2, 3]
+    assert "file must belong to one patient" in checked.problems[0].reason
+    assert find_repeats({2: "same"}, checked.rows) == []
 
 
 def test_one_error_lists_all(cohort: Write) -> None:
     rows = [{**GOOD, "label": "x"}, {**GOOD, "path": "no.png"}, GOOD]
-    found = read_cohort(cohort(*rows))
+    checked = read_cohort(cohort(*rows))
     with pytest.raises(DataError, match=r"got 2 bad of 3") as raised:
-        found.raise_problems()
+        checked.raise_problems()
     assert "line 2: a.png: label must be" in str(raised.value)
     assert "line 3: no.png: file must exist" in str(raised.value)
     assert "--skip-bad" in str(raised.value)

@@ -16,14 +16,12 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, UltrasoundMultiFrameImageStorage, generate_uid
 
 from datamodules.errors import DataError
-from datamodules.ingest.cohort import read_cohort
+from datamodules.ingest.cohort_file import read_cohort
 from datamodules.ingest.prepare import prepare
 from datamodules.store.clips import ClipReader
 from datamodules.store.folder import Store
 
 FRAMES = 24
-
-
 CANVAS = 128
 
 
@@ -93,16 +91,11 @@ def other_name(data: bytes, rng: random.Random) -> bytes:
 
 
 FAULTS = (cut, cut, flip, flip, blank, without_index, absurd, other_name)
-
-
 RECOVERED = {"other_name", "without_index", "cut", "absurd"}  # if taken, every frame must be right
 
 
 def test_100_malformed_files(
-    whole: dict[str, Path],
-    media: ModuleType,
-    write_cohort: Callable[..., Path],
-    tmp_path: Path,
+    whole: dict[str, Path], media: ModuleType, write_cohort: Callable[..., Path], tmp_path: Path
 ) -> None:
     rng = random.Random(4)
     rows, made = [], []

@@ -17,8 +17,9 @@ import pytest
 from PIL import Image
 
 from datamodules.errors import DataError
+from datamodules.ingest.commit import staging_folder
 from datamodules.ingest.item import ingest
-from datamodules.ingest.prepare import _staging, prepare
+from datamodules.ingest.prepare import prepare
 from datamodules.ingest.task import Outcome, Task
 from datamodules.ingest.workers import Workers, run_all
 from datamodules.store.clips import ClipReader
@@ -211,9 +212,9 @@ def test_every_bad_row_is_listed_and_nothing_written(
 
     lines = str(raised.value).splitlines()
     for line, (bad, reason) in enumerate(BAD, start=2):
-        (said,) = [text for text in lines if text.startswith(f"  line {line}: ")]
-        assert f"{bad['path']}: " in said
-        assert reason in said
+        (shown,) = [text for text in lines if text.startswith(f"  line {line}: ")]
+        assert f"{bad['path']}: " in shown
+        assert reason in shown
     assert "patients with no item left: q1, q2, q3, q4, q5, q6, q7, q8, q9" in str(raised.value)
     assert "--skip-bad" in str(raised.value)
     assert sorted(tmp_path.rglob("*")) == files
@@ -224,12 +225,12 @@ def test_skip_bad_says_so(
 ) -> None:
     table = cohort(row("p1", "b.avi"), row("p2", "none.avi"), row("p1", "none.png", label=0))
     store = run(table, tmp_path / "store", skip_bad=True)
-    said = capsys.readouterr().err
-    assert "1 items of 1 patients, 1 of them new" in said
-    assert "1 of 1 clips show no arrival of contrast; quality.csv says why" in said
-    assert "2 rows left out" in said
-    assert "line 3: none.avi: file must exist" in said
-    assert "patients with no item left: p2" in said
+    shown = capsys.readouterr().err
+    assert "1 items of 1 patients, 1 of them new" in shown
+    assert "1 of 1 clips show no arrival of contrast; quality.csv says why" in shown
+    assert "2 rows left out" in shown
+    assert "line 3: none.avi: file must exist" in shown
+    assert "patients with no item left: p2" in shown
     skipped = pd.read_csv(store / "skipped.csv")
     assert skipped.drop(columns="lost_patient").to_dict("list") == {
         "line": [3, 4],
@@ -270,7 +271,7 @@ def test_other_canvas_and_other_folder(cohort: Callable[..., Path], tmp_path: Pa
 def test_one_call_at_a_time(cohort: Callable[..., Path], tmp_path: Path) -> None:
     table = cohort(row("p1", "c.png"))
     with (
-        _staging(tmp_path / "store"),
+        staging_folder(tmp_path / "store"),
         pytest.raises(DataError, match=r"store must be written by one call at a time"),
     ):
         run(table, tmp_path / "store")
@@ -322,9 +323,7 @@ def test_killed_call_leaves_the_old_store(
     before = snapshot(store)
     for number in range(5):
         media.write_video(
-            table.parent / f"long{number}",
-            media.KINDS["mjpeg-avi"],
-            numbers=[number, *range(150)],
+            table.parent / f"long{number}", media.KINDS["mjpeg-avi"], numbers=[number, *range(150)]
         )
     cohort(row("p1", "jane-doe.avi"), *(row(f"q{n}", f"long{n}.avi") for n in range(5)))
     code = (

@@ -20,9 +20,9 @@ from scipy.stats import rankdata, spearmanr
 from datamodules.errors import DataError
 from datamodules.phantom import make as phantom_module
 from datamodules.phantom.make import PRESETS, PhantomPreset, make_phantom
-from datamodules.phantom.render import Bolus
+from datamodules.phantom.perfusion import Bolus
 from datamodules.phantom.truth import draw_patients
-from docs.phantom_picture import draw_phantom
+from docs.pictures import draw_phantom
 
 TINY = PhantomPreset(
     patients=6,

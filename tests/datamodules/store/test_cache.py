@@ -15,8 +15,9 @@ from datamodules.batches.augment import resize
 from datamodules.errors import DataError
 from datamodules.ingest.prepare import prepare
 from datamodules.store.cache import FrameCache, open_cache
-from datamodules.store.clips import ClipReader, fill_cache
+from datamodules.store.clips import ClipReader
 from datamodules.store.decode import DecordCpu
+from datamodules.store.fill import fill_cache
 from datamodules.store.folder import Store
 from experiments.processes import warm_server
 
@@ -167,12 +168,12 @@ def test_it_is_bounded_and_says_so(
     assert sum(map(cache.holds, items)) == kept
     used = (cache.path / "frames").stat().st_blocks * 512
     assert used <= limit * 1e9 + 4096 * kept
-    said = [record.getMessage() for record in caplog.records]
+    messages = [record.getMessage() for record in caplog.records]
     if kept == 3:
-        assert not said
+        assert not messages
     else:
-        assert f"cache: {kept} of 3 clips fit into" in said[0]
-        assert "cache_gb; all need" in said[0]
+        assert f"cache: {kept} of 3 clips fit into" in messages[0]
+        assert "cache_gb; all need" in messages[0]
 
 
 def test_a_full_disk_costs_the_cache_only(store: Store, caplog: pytest.LogCaptureFixture) -> None:

@@ -17,20 +17,12 @@ from datamodules.ingest.item import check_exact
 from datamodules.ingest.prepare import prepare
 from datamodules.ingest.readers.pictures import MediaError
 from datamodules.ingest.readers.video import Video
-from datamodules.store.clip_file import (
-    ClipWriter,
-    decode_packets,
-    decode_with_pyav,
-    read_index,
-    read_packets,
-    write_clip,
-)
+from datamodules.store.clip_file import read_index, read_packets, write_clip
 from datamodules.store.clips import ClipReader
+from datamodules.store.codec import ClipWriter, decode_packets, decode_with_pyav
 from datamodules.store.folder import Store
 
 FRAMES = 50
-
-
 OTHER = range(100, 120)  # what a second clip shows
 
 

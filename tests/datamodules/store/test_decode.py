@@ -10,7 +10,7 @@ import torch
 
 from datamodules.batches.device import DeviceStage
 from datamodules.errors import DataError
-from datamodules.store.clip_file import ClipWriter, decode_with_pyav
+from datamodules.store.codec import ClipWriter, decode_with_pyav
 from datamodules.store.decode import (
     DecordCpu,
     DecordCuda,
@@ -23,8 +23,6 @@ from datamodules.store.decode import (
 )
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
-
-
 SIZE = 64
 
 

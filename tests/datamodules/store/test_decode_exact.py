@@ -15,14 +15,10 @@ from datamodules.store.clips import ClipReader
 from datamodules.store.folder import Store
 
 CANVAS = 64
-
-
 RNG = np.random.default_rng(0)
-
 
 # Frames 10..19 follow after a pause, 20..39 after a longer one: at 25 per second.
 GAPS = [*range(10), *range(13, 23), *range(30, 50)]
-
 
 TURNS = {
     "rotated-90": ((0, 1, -1, 0), lambda upright: np.rot90(upright, 1)),
@@ -32,7 +28,6 @@ TURNS = {
     "transposed": ((0, 1, 1, 0), lambda upright: upright.transpose(1, 0, 2)),
 }
 
-
 # file -> numbers that its clip must show, frame by frame
 PLAIN = {
     name: list(range(40))
@@ -41,7 +36,6 @@ PLAIN = {
         "open-gop-mkv", "open-gop-hevc", "mjpeg-avi", "mpeg2-ps", "mpeg2-ts", "wmv", "gif",
     )
 }  # fmt: skip
-
 
 EXPECTED = {
     **PLAIN,
@@ -116,8 +110,8 @@ def test_frames_equal_the_sequential_decode(prepared: dict, name: str) -> None:
 
 def test_variable_rate_is_said(prepared: dict) -> None:
     records = prepared["store"].items.set_index("patient_id")
-    said = "variable frame rate, resampled to 25.000 fps"
-    assert records.loc["variable-rate", "warnings"].split("; ")[0] == said
+    warning = "variable frame rate, resampled to 25.000 fps"
+    assert records.loc["variable-rate", "warnings"].split("; ")[0] == warning
     assert "variable" not in records.loc["mpeg4-b-avi", "warnings"]
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from datamodules.errors import DataError
 from datamodules.ingest.prepare import prepare
+from datamodules.store.columns import COLUMNS
 from datamodules.store.folder import Store
 
 
@@ -85,3 +86,39 @@ def test_unfinished(store: Path) -> None:
     (store / "cohort.parquet").unlink()
     with pytest.raises(DataError, match=r"did not finish: run it again"):
         Store(store)
+
+
+def test_the_columns_are_those_of_the_definition_and_the_rest_are_covariates(
+    tmp_path: Path, media: ModuleType
+) -> None:
+    for number in range(2):
+        Image.fromarray(media.numbered_frame(number)).save(tmp_path / f"{number}.png")
+    media.write_video(tmp_path / "clip", media.KINDS["mjpeg-avi"], numbers=range(20))
+    (tmp_path / "cohort.csv").write_text(
+        "patient_id,label,modality,path,split,arrival_s,age,centre,name\n"
+        "a,0,image,0.png,train,,61,A,Jane\n"
+        "a,0,ceus,clip.avi,train,0.3,61,A,Jane\n"
+        "b,1,image,1.png,test,,,B,Joan\n"
+    )
+    prepared = prepare(
+        tmp_path / "cohort.csv", tmp_path / "store", canvas=64, covariates=["centre", "age"],
+        as_is=True, progress=False, workers=1,
+    )  # fmt: skip
+    opened = Store(prepared)
+    assert opened.covariates == ("centre", "age")
+    assert opened.item_columns == tuple(column.name for column in COLUMNS)
+    assert tuple(opened.items) == (*opened.item_columns, *opened.covariates)
+    kinds = {column.name: column.kind for column in COLUMNS}
+    for name in opened.item_columns:
+        values = opened.items[name]
+        if kinds[name] is str:
+            assert all(isinstance(value, str) for value in values), name
+        else:
+            assert values.dtype.kind == {int: "i", float: "f"}[kinds[name]], name
+    assert opened.items["arrival_s"].dropna().tolist() == [0.3]
+
+
+def test_a_store_without_optional_columns_has_no_covariates(store: Path) -> None:
+    opened = Store(store)
+    assert opened.covariates == ()
+    assert opened.item_columns == tuple(c.name for c in COLUMNS if c.name != "split")

@@ -67,12 +67,12 @@ def test_ids_in_a_text_become_hashes(own: Path) -> None:
     here = Pseudonyms(own)
     name = next(p for p in patients(own) if not p.isdecimal())
     text = f"line 3: Row(patient_id='{name}'), Row(patient_id=\"3\"), {name}. {name}0 {name}_1"
-    told = here.conceal(text)
-    assert told == (
+    concealed = here.conceal(text)
+    assert concealed == (
         f"line 3: Row(patient_id='{here.of(name)}'), Row(patient_id=\"{here.of('3')}\"), "
         f"{here.of(name)}. {name}0 {name}_1"
     )
-    assert conceal(text, own) == told
+    assert conceal(text, own) == concealed
 
 
 def test_a_text_is_withheld_where_no_hash_can_be_made(own: Path, tmp_path: Path) -> None:

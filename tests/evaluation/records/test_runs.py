@@ -201,11 +201,7 @@ def test_nothing_done_is_refused_with_the_states(sweep):
             '{"runs": [{"run_id": "x"}]}',
             "sweep.json must be the list .* KeyError: 'architecture'",
         ),
-        (
-            f"{FIRST}/status.json",
-            '{"state": "lost"}',
-            "state must be one of done, .* got 'lost'",
-        ),
+        (f"{FIRST}/status.json", '{"state": "lost"}', "state must be one of done, .* got 'lost'"),
         (f"{FIRST}/status.json", "", "status.json must be JSON"),
     ],
 )

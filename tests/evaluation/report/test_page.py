@@ -15,7 +15,7 @@ from huggingface_hub import ModelCard
 from PIL import Image
 
 from evaluation import EvaluationError, compute, evaluate, read_sweep, unseal
-from evaluation.figures import comparison_figure, roc_figure
+from evaluation.figures import comparison_figure, roc
 from evaluation.figures.style import COLOURS, LINES, MARKERS
 from evaluation.records.study import read_study
 from evaluation.text.model_card import model_card
@@ -253,7 +253,7 @@ def test_one_modality_fits_one_column(study_maker, tmp_path):
 
 def test_lines_are_told_apart_in_grey_by_more_than_colour(result):
     assert len(LINES) >= len(COLOURS) == len(MARKERS)
-    axes = roc_figure(result).axes[0]
+    axes = roc(result).figure.axes[0]
     named = [line for line in axes.get_lines() if not line.get_label().startswith("_")]
     assert len({str(line.get_linestyle()) for line in named}) == len(named) == 2
 

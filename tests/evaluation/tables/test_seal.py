@@ -15,7 +15,7 @@ from evaluation import (
     unseal,
     youden_threshold,
 )
-from evaluation.text.sentences import said
+from evaluation.text.sentences import preface
 
 FIRST = "alpha-image-fold0-seed0-01234567"
 
@@ -104,10 +104,7 @@ def edit_listing(sweep, analysis):
             lambda s: edit_listing(s, {"primary": {"modalities": ["video", "image"]}}),
             "the declared analysis in sweep.json changed",
         ),
-        (
-            lambda s: (s.path / "thresholds.json").write_text("[]"),
-            "thresholds.json changed",
-        ),
+        (lambda s: (s.path / "thresholds.json").write_text("[]"), "thresholds.json changed"),
         (lambda s: s.status(FIRST, "failed", "why"), FIRST),
         (lambda s: unseal(s.path, s.store, reason="again"), "opened 2 times"),
     ],
@@ -120,7 +117,7 @@ def test_what_is_done_after_opening_shows_in_report_terminal_and_exit_code(sweep
     result = compute(sweep.path)
     assert result.exit_code == 3
     assert named in " ".join(render(result).split())
-    assert named in " ".join(said(result))
+    assert named in " ".join(preface(result))
 
 
 def test_a_prediction_changed_after_an_opening_shows_for_good(sweep):
@@ -130,7 +127,7 @@ def test_a_prediction_changed_after_an_opening_shows_for_good(sweep):
     assert seal_of(sweep).problems == expected
     unseal(sweep.path, sweep.store, reason="again")
     assert seal_of(sweep).problems == expected
-    assert expected[0] in " ".join(said(compute(sweep.path)))
+    assert expected[0] in " ".join(preface(compute(sweep.path)))
 
 
 def test_thresholds_are_frozen_at_the_first_opening(sweep):

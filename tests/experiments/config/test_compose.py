@@ -15,11 +15,7 @@ from experiments.errors import ConfigError
 from experiments.training.build import check
 
 ARCHITECTURES = sorted(path.stem for path in (HERE / "architecture").glob("*.yaml"))
-
-
 MODALITIES = ["image", "video", "combined"]
-
-
 CELL = ["architecture=resnet", "modality=combined", "profile=demo"]
 
 

@@ -14,7 +14,6 @@ from experiments.training.build import build
 
 STUDY = read_sweep(Path(__file__).parents[3] / "experiments" / "yaml" / "sweep" / "study.yaml")
 
-
 # Weights are random, for hubs are not reached from a test; sizes the least that suit all ten nets.
 SMALL = [
     "study.image_encoder.init_args.pretrained=false",

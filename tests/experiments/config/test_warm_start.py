@@ -23,11 +23,7 @@ from experiments.training.checkpoints import IDENTITY, start_from_needed
 from experiments.training.execute import execute
 
 OWN = Path(__file__).parents[1] / "own"
-
-
 HEADS = "head: [{class_path: backbones.ConcatFusion}, {class_path: backbones.GatedFusion}]"
-
-
 AVERAGE = "study.head.class_path=backbones.AverageLogitFusion"
 
 

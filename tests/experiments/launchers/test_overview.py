@@ -14,8 +14,6 @@ from experiments.run_folder.lock import run_lock
 from experiments.run_folder.status import Status, write_status
 
 ARCHITECTURES = ("resnet", "densenet", "inception", "mvit", "swin")
-
-
 DONE = Status(state="done", attempts=1, epoch=20, max_epochs=50, inner_auroc=0.7312, seconds=754)
 
 

@@ -15,7 +15,6 @@ from experiments.sweeps.freeze import freeze
 
 OWN = Path(__file__).parents[1] / "own"
 
-
 SWEEP = """
 name: axes
 axes:

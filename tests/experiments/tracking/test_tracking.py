@@ -40,26 +40,14 @@ from experiments.tracking.wandb_run import identity
 from tests.experiments.wandb_server import Server, serve
 
 OWN = Path(__file__).parents[1] / "own"
-
-
 KEY = "a" * 40
-
-
 INIT, FINISH = 2.0, 2.0
-
-
 # What W&B adds to its timeouts before it gives up, and a process's turn on two busy cores.
 SLACK = 12.0
-
-
 CANARIES = ("CANARYpatient", "CANARYfile", "CANARYtown", "CANARYstore", "CANARYruns", "CANARYhome",
             "CANARYuser", "CANARYhost")  # fmt: skip
-
-
 MACHINE = {"USER": "CANARYuser", "LOGNAME": "CANARYuser", "USERNAME": "CANARYuser",
            "HOSTNAME": "CANARYhost", "HOST": "CANARYhost"}  # fmt: skip
-
-
 FAILING = ("refuses", "hangs", "broken", "keyless")
 """The server cannot be reached when the run begins; "dies" and "full" fail later."""
 

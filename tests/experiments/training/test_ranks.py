@@ -15,8 +15,6 @@ from experiments.training.build import build
 from experiments.training.ranks import _processes
 
 OWN = Path(__file__).parents[1] / "own"
-
-
 CUDA = torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 

@@ -15,9 +15,9 @@ import pandas as pd
 import pytest
 import torch
 
+from datamodules.files import sweep_up, write_atomic
 from experiments.config.run import Run
 from experiments.errors import ConfigError
-from experiments.run_folder.files import sweep_up, write_atomic
 from experiments.run_folder.status import next_attempt, read_status
 from experiments.training.checkpoints import AtomicCheckpointIO
 from experiments.training.resume import resume_point, seed_epoch
@@ -170,7 +170,7 @@ def test_a_kill_while_writing_leaves_the_file_before(tmp_path: Path) -> None:
     write_atomic(path, "before")
     killed = (
         "import os, signal, sys; from pathlib import Path; "
-        "from experiments.run_folder.files import replacing\n"
+        "from datamodules.files import replacing\n"
         "with replacing(Path(sys.argv[1])) as file:\n"
         "    file.write(b'aft'); file.flush(); os.kill(os.getpid(), signal.SIGKILL)"
     )

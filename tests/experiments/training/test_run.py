@@ -29,8 +29,6 @@ from experiments.training.execute import execute, load_run
 from tests import command
 
 OWN = Path(__file__).parents[1] / "own"
-
-
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(OWN), "COLUMNS": "80"}
 
 

@@ -26,14 +26,8 @@ from experiments.training.process import run_and_exit
 from experiments.training.watch import GRACE_SECONDS
 
 OWN = Path(__file__).parents[1] / "own"
-
-
 SLEEPER = "study.image_encoder={class_path: own_package.Sleeper, init_args: {rank: %d, step: %d}}"
-
-
 TWO = ["trainer.devices=2", "trainer.accelerator=cpu"]
-
-
 LONG = ["trainer.max_epochs=100000", "patience=100000", "batch_size=4"]
 
 

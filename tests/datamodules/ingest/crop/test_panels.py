@@ -17,9 +17,9 @@ from scipy.signal import fftconvolve
 from datamodules.errors import DataError
 from datamodules.ingest.crop.overlays import find_overlay
 from datamodules.ingest.crop.panels import choose_region, find_layout
-from datamodules.ingest.item import open_clip
 from datamodules.ingest.prepare import prepare
 from datamodules.ingest.readers.clip import Box
+from datamodules.ingest.readers.open import open_clip
 from datamodules.ingest.review import approvals_path, read_approvals, review_path
 from datamodules.phantom.make import PRESETS, make_phantom
 from datamodules.store.clips import ClipReader
@@ -36,8 +36,8 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[np.ndarray, np
     table = make_phantom(folder, patients=5, preset=PRESETS["demo"], workers=1, progress=False)
     rows = pd.read_csv(table).drop_duplicates(["patient_id", "modality"])
     films = []
-    for _, mine in rows.groupby("patient_id"):
-        path = mine.set_index("modality")["path"]
+    for _, patient_rows in rows.groupby("patient_id"):
+        path = patient_rows.set_index("modality")["path"]
         if {"image", "ceus"} <= set(path.index):
             with open_clip(folder / path["ceus"]) as clip:
                 contrast = np.stack(list(clip.frames(step=4)))
@@ -57,13 +57,13 @@ def overlap(one: Box, other: Box) -> float:
 def test_the_contrast_panel_is_found_on_95_of_100_screens(
     films: list[tuple[np.ndarray, np.ndarray]],
 ) -> None:
-    found = []
+    is_right = []
     for seed in range(1000, 1000 + SCREENS):
         screen = make_screen(*films[seed % len(films)], seed)
         layout = find_layout(screen.frames)
-        found.append(overlap(layout.chosen, screen.ceus) >= 0.97)
+        is_right.append(overlap(layout.chosen, screen.ceus) >= 0.97)
         assert 0 <= layout.confidence <= 1
-    assert np.mean(found) >= (0.95 if SCREENS == 100 else 0.9)
+    assert np.mean(is_right) >= (0.95 if SCREENS == 100 else 0.9)
 
 
 def test_a_frame_full_of_ultrasound_is_kept_whole(

@@ -26,8 +26,6 @@ from datamodules.ingest.readers.pictures import MediaError
 from datamodules.store.folder import Store
 
 REAL = Path(__file__).parents[5] / "shared" / "data" / "dicom"
-
-
 real = pytest.mark.skipif(not REAL.is_dir(), reason=f"the DICOM test files are not at {REAL}")
 
 

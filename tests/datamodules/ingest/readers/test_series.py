@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules.ingest.item import open_clip
 from datamodules.ingest.prepare import prepare
+from datamodules.ingest.readers.open import open_clip
 from datamodules.ingest.readers.pictures import MediaError
 from datamodules.ingest.readers.series import PictureSeries
 from datamodules.ingest.readers.video import Video
@@ -61,8 +61,8 @@ def test_a_folder_becomes_an_item(
     (item,) = store.items.to_dict("records")
     assert (item["frames"], item["fps"], item["seconds"]) == (4, 10.0, 0.4)
     frames = ClipReader(store).read(item["item_id"], [3, 0])
-    found = [media.read_number(frame.permute(1, 2, 0).numpy()) for frame in frames]
-    assert found == [3, 0]
+    numbers = [media.read_number(frame.permute(1, 2, 0).numpy()) for frame in frames]
+    assert numbers == [3, 0]
 
 
 @pytest.mark.parametrize(

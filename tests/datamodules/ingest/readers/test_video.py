@@ -12,7 +12,8 @@ import pytest
 from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image
 
-from datamodules.ingest.readers.clip import VideoFacts, constant_rate
+from datamodules.ingest.readers.clip import VideoFacts
+from datamodules.ingest.readers.display import apply_display_matrix
 from datamodules.ingest.readers.pictures import (
     Letterbox,
     MediaError,
@@ -20,7 +21,8 @@ from datamodules.ingest.readers.pictures import (
     letterbox,
     read_picture,
 )
-from datamodules.ingest.readers.video import Video, apply_display_matrix
+from datamodules.ingest.readers.timing import constant_rate
+from datamodules.ingest.readers.video import Video
 
 WHOLE = ["mpeg4-b-avi", "h264-mp4", "h264-ts", "mpeg2-ps", "mpeg2-ts", "open-gop-mkv", "wmv",
          "gif", "mjpeg-avi"]  # fmt: skip
@@ -266,16 +268,16 @@ def test_uneven_times_are_resampled() -> None:
 
 
 @pytest.mark.parametrize(
-    ("times", "said"),
+    ("times", "warning"),
     [
         ([0.0], "a single frame (12.000 fps) taken"),
         ([0.0, None, 0.2], "times missing or not rising, header's rate (12.000 fps) taken"),
         ([0.0, 0.2, 0.1], "times missing or not rising, header's rate (12.000 fps) taken"),
     ],
 )
-def test_times_that_do_not_help(times: list[float | None], said: str) -> None:
+def test_times_that_do_not_help(times: list[float | None], warning: str) -> None:
     timing = constant_rate(times, header_fps=12)
-    assert timing.warnings == (said,)
+    assert timing.warnings == (warning,)
     assert len(timing.order) == len(times)
     with pytest.raises(MediaError, match=r"frames must have times or a rate, got neither"):
         constant_rate(times, header_fps=0)

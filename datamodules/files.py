@@ -1,8 +1,9 @@
 """Files that are old or new, never half-written."""
 
 import os
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -33,7 +34,21 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
+def write_once(path: Path, content: bytes) -> None:
+    """Write a file that only its owner may read; of those who do so at once the first one wins."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):
+            os.link(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
 def sweep_up(folder: Path) -> None:
-    """Remove what a killed process was writing; for the holder of the run's lock."""
-    for left in folder.glob(f".*{TEMPORARY}"):
-        left.unlink(missing_ok=True)
+    """Remove what a killed process was writing; for who alone writes in the folder."""
+    for left_over in folder.glob(f".*{TEMPORARY}"):
+        left_over.unlink(missing_ok=True)

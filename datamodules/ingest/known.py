@@ -1,0 +1,58 @@
+"""What need not be done again: items of the store, and of a call that was killed."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from datamodules.ingest.task import Outcome, Task, item_suffixes, make_item_id
+
+
+class Known:
+    """What the store holds already (`prepared.json`), and what a killed call had finished.
+
+    Attributes:
+        sources: Hash of a file's place, size and time -> hash of its content.
+        items: item_id -> facts, for items whose files are all there.
+        stored: item_ids of those in the store.
+    """
+
+    def __init__(self, store: Path, staging: Path) -> None:
+        self.sources: dict[str, str] = {}
+        self.items: dict[str, dict[str, Any]] = {}
+        self._read_store(store)
+        self.stored = frozenset(self.items)
+        for path in staging.glob("*.json"):
+            self.items.setdefault(path.stem, json.loads(path.read_text()))
+
+    def _read_store(self, store: Path) -> None:
+        path = store / "prepared.json"
+        if not path.is_file():
+            return
+        content = json.loads(path.read_text())
+        self.sources = content["sources"]
+        present = {entry.name for entry in (store / "items").iterdir()}
+        for item_id, facts in content["items"].items():
+            modality = "image" if facts["codec"] == "image" else "ceus"
+            if present.issuperset(item_id + suffix for suffix in item_suffixes(modality)):
+                self.items[item_id] = facts
+
+    def facts(self, outcome: Outcome) -> dict[str, Any] | None:
+        """What is known of an outcome's item, None before it was decoded."""
+        return outcome.facts or self.items.get(outcome.item_id)
+
+    def find(self, task: Task, key: str) -> Outcome:
+        """The task's item if it is here, else an outcome without an item."""
+        source_sha = self.sources.get(key, "")
+        item_id = make_item_id(task, source_sha) if source_sha else ""
+        item_id = item_id if item_id in self.items else ""
+        return Outcome(task.line, source_sha=source_sha, item_id=item_id)
+
+
+def source_key(path: Path) -> str:
+    """Hash of a file's place, size and time (of all files of a folder): quick to see a change."""
+    text = str(path)
+    for part in sorted(path.iterdir()) if path.is_dir() else (path,):
+        status = part.stat()
+        text += f"\0{part.name}\0{status.st_size}\0{status.st_mtime_ns}"
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]

@@ -1,0 +1,203 @@
+"""What a sweep knows of its study: the fields of the sentences in answers.yaml."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from evaluation.result import Evaluation
+from evaluation.tables.cohort import DEVELOPMENT
+from evaluation.tables.operating import YOUDEN, rules
+from evaluation.text.format import brief, number
+from evaluation.text.sentences import findings, headline, is_deployed
+
+Facts = dict[str, Any]
+
+
+def facts(evaluation: Evaluation) -> Facts:
+    """Every field by its name; None, "" or empty where the folder does not know."""
+    study, sweep, cells = evaluation.study, evaluation.sweep, evaluation.tables.cells
+    commits = {flat.get("commit", "") for flat in sweep.environments.values()}
+    return {
+        "opened": evaluation.seal.labels is not None,
+        "openings": len(evaluation.seal.openings),
+        "deployed": is_deployed(evaluation),
+        "seeds": len({run.seed for run in sweep.runs}),
+        "folds": cells["folds_expected"].max(),
+        "architectures": ", ".join(dict.fromkeys(cells["architecture"])),
+        "split": _split(study.design.get("split", {})),
+        "split_sha": sweep.shas["split_sha"][:12],
+        "operating_points": ", ".join(rules(sweep.analysis)),
+        "cohort_known": study.items is not None,
+        "covariates": ", ".join(study.covariates),
+        "centres": bool({"centre", "center", "site"} & set(study.covariates)),
+        "commits": ", ".join(sorted(commits - {"", "None"})),
+        "packages": _packages(evaluation),
+        "findings": findings(evaluation),
+        "headline": headline(evaluation),
+        **_files(evaluation),
+        **_patients(evaluation),
+        **_missing(evaluation),
+        **_settings(evaluation),
+        **_figures(evaluation),
+    }
+
+
+def _split(split: Mapping[str, Any]) -> Facts:
+    names = ("seed", "holdout", "num_folds", "inner_fraction")
+    return {name: split.get(name) for name in names} if split else {}
+
+
+def _packages(evaluation: Evaluation) -> str:
+    """Versions of Python and of the packages that runs were trained with."""
+    versions: dict[str, set[str]] = {}
+    for flat in evaluation.sweep.environments.values():
+        for key, value in flat.items():
+            if key == "python" or key.startswith("packages."):
+                versions.setdefault(key.removeprefix("packages."), set()).add(value)
+    return ", ".join(f"{name} {'/'.join(sorted(each))}" for name, each in versions.items())
+
+
+def _files(evaluation: Evaluation) -> Facts:
+    """How files were kept, and how long and how fast clips are."""
+    canvas, quality = evaluation.study.design.get("canvas"), evaluation.study.quality
+    kept: Facts = {"canvas": canvas, "crop_methods": None, "lowest_psnr": "", "warned": None}
+    if canvas is not None and quality is not None and len(quality):
+        if "crop_method" in quality:
+            methods = Counter(quality["crop_method"].dropna().astype(str))
+            kept["crop_methods"] = ", ".join(f"{m} ({n})" for m, n in sorted(methods.items()))
+        if "psnr" in quality and quality["psnr"].notna().any():
+            kept["lowest_psnr"] = number(quality["psnr"].min(), 1)
+        if "warnings" in quality:
+            kept |= {"warned": int(quality["warnings"].notna().sum()), "files": len(quality)}
+    return kept | {"clips": _clips(evaluation.study.items)}
+
+
+def _clips(items: pd.DataFrame | None) -> Facts:
+    if items is None or not {"seconds", "modality"} <= set(items):
+        return {}
+    clips = items[items["modality"] == "ceus"]
+    if clips.empty:
+        return {}
+    names = {"seconds": ("shortest", "longest"), "fps": ("slowest", "fastest")}
+    return {
+        name: number(end, 0) if column in clips else ""
+        for column, ends in names.items()
+        for name, end in zip(ends, _ends(clips.get(column)), strict=True)
+    }
+
+
+def _ends(values: pd.Series | None) -> tuple[Any, Any]:
+    return (None, None) if values is None else (values.min(), values.max())
+
+
+def _patients(evaluation: Evaluation) -> Facts:
+    """Counts of the flow, and who is positive in each part of the split."""
+    flow = evaluation.tables.flow
+    rows = {
+        step: flow[flow["step"] == step].to_dict("records")
+        for step in ("cohort table", "left out", "split", "scored")
+    }
+    parts = {DEVELOPMENT: "out-of-fold"}
+    return {
+        "table": rows["cohort table"],
+        "left_out": rows["left out"],
+        "splits": [row | {"events": _events(row)} for row in rows["split"]],
+        "scored": ", ".join(
+            f"{row['modality']} {parts.get(row['split'], 'hold-out')} {row['patients']} "
+            f"({_events(row)})"
+            for row in rows["scored"]
+        ),
+        "prevalence": ", ".join(
+            f"{row['split']} {100 * row['events'] / row['patients']:.1f} %"
+            for row in rows["split"]
+            if not pd.isna(row["events"])
+        ),
+    }
+
+
+def _events(row: Mapping[Any, Any]) -> str:
+    return "events sealed" if pd.isna(row["events"]) else f"{row['events']} events"
+
+
+def _missing(evaluation: Evaluation) -> Facts:
+    """Modalities and covariates that patients lack, each with their number."""
+    patients, covariates = evaluation.study.patients, evaluation.study.covariates
+    files = {
+        str(name).removeprefix("items_"): int((patients[name] == 0).sum())
+        for name in patients
+        if str(name).startswith("items_")
+    }
+    values = {name: int(patients[name].replace("", None).isna().sum()) for name in covariates}
+    return {
+        "patients_known": not patients.empty,
+        "lacking_files": [pair for pair in files.items() if pair[1]],
+        "lacking_covariates": [pair for pair in values.items() if pair[1]],
+    }
+
+
+def _settings(evaluation: Evaluation) -> Facts:
+    """Of the cells' configurations: each setting with its different values, in brief."""
+    configs = list(evaluation.study.settings.values())
+    studies = [config.get("study", {}) for config in configs]
+    names = (
+        "image_size", "video_size", "num_frames", "train_sampling", "eval_sampling", "augment",
+        "image_encoder", "video_encoder", "head",
+    )  # fmt: skip
+    settings = {
+        name: "; ".join(dict.fromkeys(filter(None, (brief(study.get(name)) for study in studies))))
+        for name in names
+    }
+    first = configs[0] if configs else {}
+    study, trainer = first.get("study", {}), first.get("trainer", {})
+    arguments = first.get("model", {}).get("init_args") or {}
+    encoders = [study.get(name) for study in studies for name in ("image_encoder", "video_encoder")]
+    pretrained = {
+        (each.get("init_args") or {}).get("pretrained")
+        for each in encoders
+        if isinstance(each, Mapping)
+    }
+    runs = evaluation.tables.training
+    return {
+        "configured": bool(configs),
+        "settings": settings,
+        "sizes": [
+            (name, settings[key])
+            for name, key in (("images", "image_size"), ("clips", "video_size"))
+            if settings[key]
+        ],
+        "encoders_pretrained": list(
+            dict.fromkeys(each is not False for each in sorted(pretrained - {None}, key=str))
+        ),
+        "study": {
+            name: study.get(name) for name in ("encoder_lr", "head_lr", "batch_size", "patience")
+        },
+        "trainer": {name: trainer.get(name) for name in ("max_epochs", "precision")},
+        "pos_weight": arguments.get("pos_weight", "balanced"),
+        "trained": {"runs": len(runs), "fewest": runs["epochs"].min(), "most": runs["epochs"].max()}
+        if len(runs)
+        else {},
+    }
+
+
+def _figures(evaluation: Evaluation) -> Facts:
+    """Spread over folds, rates at Youden's threshold, and characteristics that shifted."""
+    tables = evaluation.tables
+    spread, smd = tables.cells["fold_sd_auc"], tables.characteristics
+    part = "oof" if evaluation.seal.labels is None else "test"
+    points = tables.operating
+    points = points[(points["part"] == part) & (points["rule"] == YOUDEN)]
+    selected = {(each.architecture, each.modality) for each in findings(evaluation)}
+    shifted = [] if smd.empty else smd[smd["smd"].abs() > 0.1]["characteristic"].tolist()
+    return {
+        "fold_sd": {"lowest": number(spread.min()), "highest": number(spread.max())}
+        if spread.notna().any()
+        else {},
+        "rates": [
+            row
+            for row in points.to_dict("records")
+            if (row["architecture"], row["modality"]) in selected
+        ],
+        "shifted": None if smd.empty else ", ".join(dict.fromkeys(shifted)),
+    }

@@ -1,0 +1,224 @@
+"""The sections on the models: how they discriminate, call, differ, and what they are worth."""
+
+from typing import Any
+
+from evaluation.report.views import (
+    Column,
+    Row,
+    Section,
+    View,
+    cells,
+    count,
+    counted_reasons,
+    estimate,
+    figure,
+    people,
+    rows_of,
+    words,
+)
+from evaluation.result import Evaluation
+from evaluation.tables.comparisons import PRIMARY
+from evaluation.tables.operating import YOUDEN
+from evaluation.text.format import bare_p, difference, pair
+
+_RISKS = (0.1, 0.2, 0.3)
+
+
+def discrimination(evaluation: Evaluation) -> Section:
+    """ROC curves, and the folds one by one."""
+    return Section(
+        name="discrimination",
+        title="ROC curves and spread over folds",
+        figures=("roc", "folds"),
+        views=(
+            View(
+                name="folds-table", caption="Folds", folded=True,
+                columns=[*cells(), words("fold"), people(), figure("auc", "AUC"),
+                         figure("threshold", "threshold of the other folds (log-odds)"),
+                         figure("sensitivity"), figure("specificity"), figure("accuracy")],
+                rows=rows_of(evaluation.tables.folds), csv="folds.csv",
+            ),
+        ),
+    )  # fmt: skip
+
+
+def operating(evaluation: Evaluation) -> Section:
+    """Calls at every operating point."""
+    rates = {"sensitivity": "sensitivity", "specificity": "specificity", "accuracy": "accuracy",
+             "ppv": "PPV", "npv": "NPV"}  # fmt: skip
+    rows = rows_of(evaluation.tables.operating)
+    columns = [
+        *cells(), words("part", facet=True), words("rule", facet=True),
+        *(count(name, name.upper()) for name in ("tp", "fn", "tn", "fp")),
+        *(estimate(name, title, low=f"{name}_low", high=f"{name}_high", digits=2)
+          for name, title in rates.items()),
+        figure("accuracy_all_negative", "accuracy, all called negative", 2),
+    ]  # fmt: skip
+    return Section(
+        name="operating",
+        title="Operating points",
+        words=(
+            "Sensitivity, specificity, accuracy and predictive values with Clopper and Pearson's "
+            "exact 95 % intervals. Accuracy must be held against the last column: that of calling "
+            "everyone negative.",
+        ),
+        figures=("confusion_oof", "confusion_test"),
+        views=(
+            View(
+                name="youden", caption="At Youden's threshold", columns=columns,
+                rows=[r for r in rows if r["rule"] == YOUDEN and r["part"] != "train"],
+                csv="operating.csv", notes=counted_reasons(rows),
+            ),
+            View(
+                name="operating-table", caption="All operating points", columns=columns, rows=rows,
+                csv="operating.csv", folded=True,
+            ),
+        ),
+    )  # fmt: skip
+
+
+def contrasts(evaluation: Evaluation) -> Section:
+    """The primary contrast, and the families of all other pairs."""
+    rows = [{**row, "pair": pair(row)} for row in rows_of(evaluation.tables.comparisons)]
+    columns = [
+        words("family", facet=True), words("part", facet=True), words("pair", "first − second"),
+        words("patients_used", "patients", facet=True), count("patients_a", "n"),
+        figure("auc_a", "AUC, first"), figure("auc_b", "AUC, second"),
+        Column("difference (95 % CI)", _difference, figure("difference").key),
+        _p("p_value", "p"), _p("p_holm", "p, Holm"),
+        _p("sensitivity_p", "McNemar p, sensitivity"),
+        _p("specificity_p", "McNemar p, specificity"),
+    ]  # fmt: skip
+    declared = any(row["family"] == PRIMARY for row in rows)
+    return Section(
+        name="contrasts",
+        title="Differences between models",
+        words=(
+            "One contrast was declared as primary before training and is tested without adjustment."
+            if declared
+            else "No primary contrast could be tested: all pairs are secondary.",
+            "All other pairs belong to one of two families, modalities within an architecture and "
+            "architectures within a modality, and are adjusted by Holm's method within the family "
+            "and part.",
+        ),
+        figures=("forest",),
+        views=(
+            View(
+                name="primary", caption="Primary contrast", columns=columns[1:],
+                rows=[row for row in rows if row["family"] == PRIMARY], csv="comparisons.csv",
+            ),
+            View(
+                name="contrasts-table", caption="All differences", columns=columns, rows=rows,
+                csv="comparisons.csv", notes=counted_reasons(rows), folded=True,
+            ),
+        ),
+    )  # fmt: skip
+
+
+def calibration(evaluation: Evaluation) -> Section:
+    """Whether probabilities agree with rates."""
+    rows = rows_of(evaluation.tables.calibration)
+    columns = [
+        *cells(), words("part", facet=True), figure("mean_probability", "mean prediction"),
+        figure("observed", "observed rate"),
+        estimate("intercept", "intercept", low="intercept_low", high="intercept_high", digits=2),
+        estimate("slope", "slope", low="slope_low", high="slope_high", digits=2),
+        figure("brier", "Brier"), figure("brier_scaled", "scaled Brier"),
+        figure("ici", "ICI"), figure("e90", "E90"), words("smoother"),
+    ]  # fmt: skip
+    return Section(
+        name="calibration",
+        title="Calibration",
+        words=(
+            "Intercept (calibration in the large): 0 is right, below 0 predictions are too high. "
+            "Slope: 1 is right, below 1 they are too extreme. ICI: mean distance of prediction and "
+            "smoothed rate. Weighting of the loss was undone before, by the protocol.",
+        ),
+        figures=("calibration",),
+        views=(
+            View(
+                name="calibration-table", caption="Calibration", columns=columns, rows=rows,
+                csv="calibration.csv", notes=counted_reasons(rows),
+            ),
+        ),
+    )  # fmt: skip
+
+
+def decision(evaluation: Evaluation) -> Section:
+    """Net benefit at three risks."""
+    table = evaluation.tables.net_benefit
+    rows: list[Row] = []
+    names = ["architecture", "modality", "part"]
+    for key, curve in table.groupby(names, sort=False):
+        row: dict[str, Any] = dict(zip(names, key, strict=True))
+        for risk in _RISKS:
+            at_risk = curve["threshold"].astype(float).round(2) == risk
+            for point in curve[at_risk].to_dict("records"):
+                row |= {f"model_{risk}": point["model"], f"all_{risk}": point["treat_all"]}
+        rows.append(row)
+    columns = [*cells(), words("part", facet=True)]
+    for risk in _RISKS:
+        columns += [figure(f"model_{risk}", f"at {risk:g}"), figure(f"all_{risk}", "all treated")]
+    return Section(
+        name="decision",
+        title="Net benefit",
+        words=("Acting on no one has a net benefit of 0 at every risk.",),
+        figures=("decision",),
+        views=(
+            View(
+                name="decision-table", caption="Net benefit at three risks", columns=columns,
+                rows=rows, csv="net_benefit.csv",
+            ),
+        ),
+    )  # fmt: skip
+
+
+def transfer(evaluation: Evaluation) -> Section:
+    """Thresholds, and whether they fit the scores that they are applied to."""
+    tables = evaluation.tables
+    rows = rows_of(tables.scales)
+    columns = [
+        *cells(), words("part", facet=True), count("patients"), figure("mean"), figure("sd", "SD"),
+        figure("q50", "median"), figure("threshold"), figure("called_positive", "called positive"),
+    ]  # fmt: skip
+    thresholds = [
+        {**row, "frozen": "frozen at the opening" if row["part"] == "test" else "of this sweep"}
+        for row in rows_of(tables.operating[tables.operating["threshold"].notna()])
+    ]
+    return Section(
+        name="thresholds",
+        title="Thresholds and their transfer",
+        words=(
+            "A threshold is chosen on out-of-fold scores and applied to the deployed model. It "
+            "transfers only if both lie on one scale: compare the rows of a cell, whose labels are "
+            "not needed. Out-of-fold each fold is cut at the threshold of the other folds (table "
+            "Folds); the thresholds for the hold-out were frozen to thresholds.json when it was "
+            "first opened.",
+        ),
+        figures=("scales",),
+        views=(
+            View(
+                name="thresholds-table", caption="Thresholds and where they came from",
+                columns=[*cells(), words("part", facet=True), words("rule", facet=True),
+                         figure("threshold", "threshold (log-odds)"),
+                         figure("threshold_probability", "as probability"),
+                         words("chosen_on", "chosen on"), words("frozen", "state")],
+                rows=thresholds, csv="operating.csv", folded=True,
+            ),
+            View(
+                name="scales-table", caption="Scales of the scores (log-odds)", columns=columns,
+                rows=rows, csv="scales.csv", folded=True,
+            ),
+        ),
+    )  # fmt: skip
+
+
+def _p(name: str, title: str) -> Column:
+    def text(row: Row) -> str:
+        return "–" if row.get(name) is None else bare_p(row[name])
+
+    return Column(title, text, figure(name).key)
+
+
+def _difference(row: Row) -> str:
+    return "–" if row["difference"] is None else difference(row)

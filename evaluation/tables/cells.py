@@ -1,0 +1,173 @@
+"""Rows of cells: folds, out-of-fold figures, AUCs side by side, and figures on the hold-out."""
+
+from dataclasses import replace
+from math import nan
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from evaluation.statistics.auc import AucInterval, auc_interval, logit_interval
+from evaluation.statistics.checks import one_class, undefined
+from evaluation.statistics.cross_validated import cv_auc
+from evaluation.statistics.roc import youden_threshold
+from evaluation.tables.operating import Thresholds, called, calls
+from evaluation.tables.scores import DEPLOYED, SEALED, CellScores, progress
+
+
+def fold_rows(scores: CellScores) -> list[dict[str, Any]]:
+    """A row for each listed fold."""
+    patients, names = calls(scores, "oof", {}), {run.fold for run in scores.fold_runs}
+    return [fold_row(scores, patients, name) for name in sorted(names, key=lambda n: (len(n), n))]
+
+
+def fold_row(scores: CellScores, patients: pd.DataFrame, fold: str) -> dict[str, Any]:
+    """The patients of a fold, cut at the threshold of the other folds.
+
+    Args:
+        scores: Scores of the cell.
+        patients: Its out-of-fold patients with their calls.
+        fold: Name of the fold.
+    """
+    inside, others = patients[patients["fold"] == fold], patients[patients["fold"] != fold]
+    auc = auc_interval(inside["label"], inside["score"])
+    reasons = [auc.reason if np.isnan(auc.auc) else ""]
+    if len(inside) and (reason := one_class(others["label"].to_numpy() == 1)):
+        reasons.append(f"no threshold from the other folds: {reason}")
+    return {
+        **scores.name,
+        "fold": fold,
+        **progress([run for run in scores.fold_runs if run.fold == fold]),
+        "patients": len(inside),
+        "events": int(inside["label"].sum()),
+        "auc": auc.auc,
+        "threshold": inside["threshold"].iloc[0] if len(inside) else nan,
+        **called(inside["label"], inside["score"], inside["threshold"]),
+        "reason": "; ".join(filter(None, reasons)),
+    }
+
+
+def cell_row(scores: CellScores, folds: list[dict[str, Any]]) -> dict[str, Any]:
+    """The out-of-fold figures of a cell.
+
+    Args:
+        scores: Scores of the cell.
+        folds: Rows of `fold_rows`, of any cells.
+    """
+    patients = calls(scores, "oof", {})
+    labels, values = patients["label"], patients["score"]
+    listed = [row for row in folds if scores.name.items() <= row.items()]
+    scored = [row for row in listed if row["patients"]]
+    aucs = np.array([row["auc"] for row in scored])
+    pooled = auc_interval(labels, values)
+    reasons = [f"fold {row['fold']}: {row['reason']}" for row in scored if row["reason"]]
+    done = progress(scores.fold_runs)
+    return {
+        **scores.name,
+        "complete": 0 < done["runs_done"] == done["runs_expected"],
+        **done,
+        "folds_done": sum(row["runs_done"] == row["runs_expected"] for row in listed),
+        "folds_expected": len(listed),
+        "patients": len(patients),
+        "events": int(labels.sum()),
+        **_interval(cv_auc(labels, values, patients["fold"]), prefix="fold_mean_"),
+        "fold_sd_auc": aucs.std(ddof=1) if aucs.size > 1 else nan,
+        **_interval(pooled, prefix="pooled_"),
+        **called(labels, values, patients["threshold"]),
+        "oof_threshold": nan if np.isnan(pooled.auc) else youden_threshold(labels, values),
+        "reason": "; ".join(filter(None, [pooled.reason, *reasons])),
+    }
+
+
+def auc_rows(scores: CellScores) -> list[dict[str, Any]]:
+    """Every AUC of a cell: train (apparent), out-of-fold twice, and the hold-out."""
+    oof, test, train = scores.oof, scores.test, scores.train.drop_duplicates("patient_id")
+    pooling = "secondary: pooling mixes models"
+    estimates = [
+        ("train", "fold mean", "apparent", train, _apparent(scores)),
+        ("oof", "fold mean", "headline", oof, cv_auc(oof["label"], oof["score"], oof["fold"])),
+        ("oof", "pooled", pooling, oof, auc_interval(oof["label"], oof["score"])),
+        ("test", scores.source, "test", test, _test_auc(scores)),
+    ]
+    if scores.source == DEPLOYED:
+        own = scores.train_deployed
+        auc = auc_interval(own["label"], own["score"])
+        estimates.insert(1, ("train", DEPLOYED, "apparent", own, auc))
+    rows = []
+    for part, estimator, standing, table, auc in estimates:
+        sealed = auc.reason == SEALED
+        rows.append(
+            {
+                **scores.name,
+                "part": part,
+                "estimator": estimator,
+                "standing": SEALED if sealed else standing,
+                "patients": len(table),
+                "events": None if sealed else int(table["label"].sum()),
+                **_interval(auc),
+                **_logit_ends(auc),
+                "method": auc.method,
+                "reason": auc.reason,
+            }
+        )
+    return rows
+
+
+def holdout_row(scores: CellScores, frozen: Thresholds) -> dict[str, Any]:
+    """The deployed model if the sweep lists one, else the mean of the fold models."""
+    auc, patients = _test_auc(scores), calls(scores, "test", frozen)
+    threshold = patients["threshold"].iloc[0] if len(patients) and not scores.sealed else nan
+    cut = np.full(0 if scores.sealed else len(patients), threshold)
+    return {
+        **scores.name,
+        "source": scores.source,
+        **progress(scores.tested_runs),
+        "patients": len(patients),
+        "events": None if scores.sealed else int(patients["label"].sum()),
+        **_interval(auc),
+        "threshold": threshold,
+        **called(patients["label"], patients["score"], cut),
+        "reason": auc.reason,
+    }
+
+
+def modality_means(cells: pd.DataFrame) -> pd.DataFrame:
+    """A row a modality: means over the architectures whose runs are all done."""
+    figures = ["fold_mean_auc", "pooled_auc", "sensitivity", "specificity", "accuracy"]
+    rows = []
+    for modality, listed in cells.groupby("modality", sort=False):
+        complete = listed[listed["complete"]]
+        counts = {"architectures": len(complete), "architectures_expected": len(listed)}
+        means = {name: complete[name].mean(skipna=False) for name in figures}
+        rows.append({"modality": modality} | counts | means)
+    return pd.DataFrame(rows)
+
+
+def _interval(auc: AucInterval, prefix: str = "") -> dict[str, float]:
+    return {f"{prefix}{name}": getattr(auc, name) for name in ("auc", "variance", "low", "high")}
+
+
+def _apparent(scores: CellScores) -> AucInterval:
+    """Mean of the fold models' AUCs on their own training patients."""
+    aucs = [
+        auc_interval(own["label"], own["score"]).auc
+        for _, own in scores.train.groupby("fold", sort=True)
+    ]
+    reason = "the folds share their training patients: no interval" if aucs else "no patients"
+    mean = float(np.mean(aucs)) if aucs else nan
+    return undefined(AucInterval, reason, auc=mean, level=0.95, method="none")
+
+
+def _logit_ends(auc: AucInterval) -> dict[str, float]:
+    """The interval on the log-odds beside DeLong's, which a small cohort's may clip at 1."""
+    ends = logit_interval(auc.auc, auc.variance, level=auc.level)
+    return {
+        f"logit_{name}": float(end) if auc.method == "wald" else nan
+        for name, end in zip(("low", "high"), ends, strict=True)
+    }
+
+
+def _test_auc(scores: CellScores) -> AucInterval:
+    if scores.sealed:
+        return replace(auc_interval([], []), reason=SEALED)
+    return auc_interval(scores.test["label"], scores.test["score"])
