@@ -144,7 +144,6 @@ class PatientClassifier(LightningModule):
         """
         if self.channels_last:
             use_channels_last(self)
-        self.train(self.training)  # Lightning leaves modules in the modes it finds them in
         if stage != "fit":
             return
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
@@ -166,6 +165,10 @@ class PatientClassifier(LightningModule):
         if self.compile_backend:
             for encoder in self.encoders():
                 encoder.compile(backend=self.compile_backend)
+
+    def on_train_start(self) -> None:
+        """Freeze batch norm: Lightning leaves modules in the modes that it finds them in."""
+        self.train()
 
     def features(self, encoder: nn.Module, pixels: Tensor) -> Tensor:
         """An encoder's `(B, F)` of its input, in the precision and memory order set."""

@@ -133,7 +133,7 @@ class _Space:
         """The ridge solution, in the features as they were."""
         from sklearn.linear_model import LogisticRegression  # a second of imports, for probes only
 
-        model = LogisticRegression(C=strength, solver="newton-cholesky", max_iter=1000)
+        model = LogisticRegression(C=strength, solver="newton-cholesky", tol=1e-8, max_iter=1000)
         model.fit(self._coordinates, self._rows.labels, sample_weight=self._row_weights)
         coefficients = self._right.T @ model.coef_[0]
         weights, offsets, at = {}, {}, 0

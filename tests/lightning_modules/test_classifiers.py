@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import lightning as L
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -19,6 +20,7 @@ from lightning_modules import (
     gather_rows,
     patient_scores,
 )
+from lightning_modules.probe import LinearRule
 
 LABELS = [0, 0, 0, 1]  # of patients a, b, c, d
 
@@ -313,3 +315,48 @@ def test_patients_are_means_on_the_logit_scale_each_row_once() -> None:
     assert scores["logit"].tolist() == [5.0, 1.5]
     assert scores["n_items"].tolist() == [1, 1]
     assert math.isnan(scores["label"][0])
+
+
+class NormEncoder(MeanEncoder):
+    """Batch norm before the channel means."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.norm(x))
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_frozen_batch_norm_keeps_the_statistics_that_it_came_with(frozen: bool) -> None:
+    model = ImageClassifier(NormEncoder(), freeze_batch_norm=frozen)
+    norm = model.encoder.norm
+    norm.running_mean.fill_(0.25)
+    before = norm.weight.detach().clone()
+    trainer().fit(model, datamodule=Data())
+    assert bool((norm.running_mean == 0.25).all()) is frozen
+    assert not torch.equal(norm.weight, before)  # scale and shift are trained
+    model.train()
+    assert norm.training is not frozen
+
+
+def test_label_smoothing_moves_labels_towards_each_other() -> None:
+    one = batch()
+    model = classifier("image", pos_weight=1.0, label_smoothing=0.2)
+    model.log = lambda *_, **__: None  # type: ignore[method-assign]
+    z = model.logits(one).detach()
+    y = torch.where(one["label"] == 1, 0.9, 0.1)
+    by_hand = -(y * torch.log(torch.sigmoid(z)) + (1 - y) * torch.log(torch.sigmoid(-z))).mean()
+    assert model.training_step(one, 0).item() == pytest.approx(by_hand.item(), rel=1e-5)
+    with pytest.raises(ValueError, match=r"label_smoothing must be in \[0, 1\), got 1"):
+        classifier("image", label_smoothing=1)
+
+
+def test_a_start_from_a_probe_is_shifted_by_the_weight_of_the_loss() -> None:
+    model = classifier("image")
+    rule = LinearRule({"image": np.zeros(3)}, {"image": 0.5}, 0.25, 1.0, 1.0)
+    model.start_from_rule(rule)
+    trainer(max_steps=1, limit_val_batches=0).fit(model, datamodule=Data())
+    assert model.logit_shift == pytest.approx(math.log(3))
+    assert model.head[-1].bias.item() == pytest.approx(0.75 + math.log(3), abs=0.01)

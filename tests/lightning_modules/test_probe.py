@@ -1,0 +1,145 @@
+"""The probe: against scikit-learn on plain features, patients as the unit, and as a head."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import nn
+
+from backbones import ConcatFusion, SumLogitFusion
+from lightning_modules import CombinedClassifier, ImageClassifier
+from lightning_modules.probe import STRENGTHS, ProbeRows, fit_rule, rule_logits
+
+
+def rows_of(
+    *, patients: int = 40, width: int = 6, signal: float = 1.5, seed: int = 0, video: bool = False
+) -> ProbeRows:
+    rng = np.random.default_rng(seed)
+    labels = (np.arange(patients) % 3 == 0).astype(float)
+    features = {"image": rng.normal(5, 2, (patients, width)) + signal * labels[:, None]}
+    if video:
+        features["video"] = rng.normal(0, 9, (patients, 2 * width)) + 9 * labels[:, None]
+    return ProbeRows(features, np.array([f"p{i:03d}" for i in range(patients)]), labels)
+
+
+@pytest.mark.parametrize("strength", [0.1, 10.0])
+def test_the_rule_is_the_ridge_of_standardised_features(strength: float) -> None:
+    rows = rows_of()
+    rule = fit_rule(rows, strengths=[strength])
+    x = rows.features["image"]
+    standard = (x - x.mean(0)) / x.std(0) / np.sqrt(x.shape[1])
+    theirs = LogisticRegression(C=strength, tol=1e-10, max_iter=10000).fit(standard, rows.labels)
+    np.testing.assert_allclose(
+        rule_logits(rule, rows.features), theirs.decision_function(standard), atol=1e-4
+    )
+    assert rule.strength == strength
+
+
+def test_a_patient_with_many_rows_weighs_as_one() -> None:
+    rows = rows_of()
+    again = np.concatenate([np.arange(40), np.zeros(30, int), np.full(7, 5)])
+    repeated = ProbeRows(
+        {"image": rows.features["image"][again]}, rows.patients[again], rows.labels[again]
+    )
+    one, many = fit_rule(rows), fit_rule(repeated)
+    assert one.strength == many.strength
+    np.testing.assert_allclose(one.weights["image"], many.weights["image"], rtol=1e-4, atol=1e-6)
+    assert one.bias == pytest.approx(many.bias, rel=1e-3)
+
+
+def test_the_penalty_follows_the_signal_and_the_same_rows_give_the_same_rule() -> None:
+    noise = fit_rule(rows_of(signal=0.0, width=60))
+    clear = fit_rule(rows_of(signal=3.0))
+    assert noise.strength == min(STRENGTHS)
+    assert clear.strength > noise.strength
+    again = fit_rule(rows_of(signal=3.0))
+    np.testing.assert_array_equal(clear.weights["image"], again.weights["image"])
+
+
+def test_the_share_of_a_modality_without_signal_is_small_and_one_that_lacks_it_is_average() -> None:
+    rows = rows_of(signal=0.0, video=True)
+    rule = fit_rule(rows)
+    assert rule.share >= 0.75
+    lacking = {"image": rows.features["image"].copy(), "video": rows.features["video"]}
+    lacking["image"][:7] = np.nan
+    mean = rows.features["image"].mean(0)
+    average = {"image": np.tile(mean, (40, 1)), "video": rows.features["video"]}
+    np.testing.assert_allclose(
+        rule_logits(rule, lacking)[:7], rule_logits(rule, average)[:7], atol=1e-8
+    )
+    half = fit_rule(ProbeRows(lacking, rows.patients, rows.labels), shares=[0.5])
+    assert np.isfinite(rule_logits(half, lacking)).all()
+
+
+def test_patients_of_one_class_are_refused() -> None:
+    rows = rows_of()
+    alike = ProbeRows(rows.features, rows.patients, np.zeros(40))
+    with pytest.raises(ValueError, match=r"patients of a probe must be of both labels, got 40"):
+        fit_rule(alike)
+    one = ProbeRows(rows.features, rows.patients, (np.arange(40) == 3).astype(float))
+    assert fit_rule(one).strength in STRENGTHS  # nothing can be held out: no choice is made
+
+
+class Mean(nn.Module):
+    """Channel means times a weight each: three features."""
+
+    num_features = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.scale * x.flatten(2).mean(2)
+
+
+def batch(count: int = 12) -> dict[str, Any]:
+    torch.manual_seed(0)
+    present = torch.arange(count) % 4 != 0
+    return {
+        "image": torch.randn(count, 3, 4, 4),
+        "video": torch.randn(count, 3, 2, 4, 4) * present[:, None, None, None, None],
+        "present_image": torch.ones(count, dtype=torch.bool),
+        "present_video": present,
+        "label": (torch.arange(count) % 3 == 0).float(),
+        "patient_id": [f"p{i}" for i in range(count)],
+        "item_id": [f"i{i}" for i in range(count)],
+        "row_key": [f"i{i}@0" for i in range(count)],
+    }
+
+
+@pytest.mark.parametrize("unit_features", [False, True])
+@pytest.mark.parametrize("modality", ["image", "combined"])
+def test_a_model_whose_head_is_the_rule_scores_as_the_rule(
+    modality: str, unit_features: bool
+) -> None:
+    settings = {"unit_features": unit_features}
+    model: Any = (
+        ImageClassifier(Mean(), **settings)
+        if modality == "image"
+        else CombinedClassifier(Mean(), Mean(), SumLogitFusion, **settings)
+    )
+    one = batch()
+    with torch.no_grad():
+        features = {name: v.double().numpy() for name, v in model.encode(one).items()}
+    assert ("video" in features) == (modality == "combined")
+    if unit_features:
+        rms = np.sqrt((features["image"] ** 2).mean(1))
+        np.testing.assert_allclose(rms, 1, rtol=1e-3)
+    rows = ProbeRows(features, np.array(one["patient_id"]), one["label"].double().numpy())
+    rule = fit_rule(rows, strengths=[3.0])
+    model.eval()
+    model.start_from_rule(rule)
+    with torch.no_grad():
+        np.testing.assert_allclose(
+            model.logits(one).numpy(), rule_logits(rule, features), atol=1e-4
+        )
+
+
+def test_a_head_that_is_not_linear_is_refused() -> None:
+    model = CombinedClassifier(Mean(), Mean(), ConcatFusion)
+    rows = rows_of(width=3, video=True)
+    with pytest.raises(ValueError, match=r"head must be a backbones.SumLogitFusion .*ConcatFusion"):
+        model.start_from_rule(fit_rule(rows))
