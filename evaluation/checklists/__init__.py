@@ -19,21 +19,6 @@ from evaluation.text.templates import templates
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checklist:
-    """A checklist.
-
-    Attributes:
-        name: Name of its file.
-        title: As it is known.
-        source: Where it is published.
-    """
-
-    name: str
-    title: str
-    source: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Answered:
     """An item and what the sweep says to it.
 
@@ -53,26 +38,20 @@ class Answered:
 
 
 CHECKLISTS = {
-    checklist.name: checklist
-    for checklist in (
-        Checklist(
-            name="tripod_ai",
-            title="TRIPOD+AI 2024",
-            source="Collins et al., BMJ 2024;385:e078378. 27 items, 52 with their parts.",
-        ),
-        Checklist(
-            name="claim_2024",
-            title="CLAIM 2024",
-            source="Tejani et al., Radiology: Artificial Intelligence 2024;6(4):e240300. 44 items.",
-        ),
-        Checklist(
-            name="stard_ai",
-            title="STARD-AI 2025",
-            source="Sounderajah et al., Nature Medicine 2025;31:3283. 40 items, 48 with their "
-            "parts.",
-        ),
-    )
+    "tripod_ai": (
+        "TRIPOD+AI 2024",
+        "Collins et al., BMJ 2024;385:e078378. 27 items, 52 with their parts.",
+    ),
+    "claim_2024": (
+        "CLAIM 2024",
+        "Tejani et al., Radiology: Artificial Intelligence 2024;6(4):e240300. 44 items.",
+    ),
+    "stard_ai": (
+        "STARD-AI 2025",
+        "Sounderajah et al., Nature Medicine 2025;31:3283. 40 items, 48 with their parts.",
+    ),
 }
+"""How each is known and where it is published, by the name of its file."""
 
 
 def fill(evaluation: Evaluation) -> dict[str, list[Answered]]:

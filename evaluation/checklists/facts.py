@@ -14,10 +14,13 @@ from evaluation.text.sentences import findings, headline, is_deployed
 
 Facts = dict[str, Any]
 
+_SPLIT = ("seed", "holdout", "num_folds", "inner_fraction")
+
 
 def facts(evaluation: Evaluation) -> Facts:
     """Every field by its name; None, "" or empty where the folder does not know."""
     study, sweep, cells = evaluation.study, evaluation.sweep, evaluation.tables.cells
+    split = study.design.get("split", {})
     commits = {flat.get("commit", "") for flat in sweep.environments.values()}
     return {
         "opened": evaluation.seal.labels is not None,
@@ -26,7 +29,7 @@ def facts(evaluation: Evaluation) -> Facts:
         "seeds": len({run.seed for run in sweep.runs}),
         "folds": cells["folds_expected"].max(),
         "architectures": ", ".join(dict.fromkeys(cells["architecture"])),
-        "split": _split(study.design.get("split", {})),
+        "split": {name: split.get(name) for name in _SPLIT} if split else {},
         "split_sha": sweep.shas["split_sha"][:12],
         "operating_points": ", ".join(rules(sweep.analysis)),
         "cohort_known": study.items is not None,
@@ -42,11 +45,6 @@ def facts(evaluation: Evaluation) -> Facts:
         **_settings(evaluation),
         **_figures(evaluation),
     }
-
-
-def _split(split: Mapping[str, Any]) -> Facts:
-    names = ("seed", "holdout", "num_folds", "inner_fraction")
-    return {name: split.get(name) for name in names} if split else {}
 
 
 def _packages(evaluation: Evaluation) -> str:
@@ -80,16 +78,12 @@ def _clips(items: pd.DataFrame | None) -> Facts:
     clips = items[items["modality"] == "ceus"]
     if clips.empty:
         return {}
-    names = {"seconds": ("shortest", "longest"), "fps": ("slowest", "fastest")}
-    return {
-        name: number(end, 0) if column in clips else ""
-        for column, ends in names.items()
-        for name, end in zip(ends, _ends(clips.get(column)), strict=True)
-    }
-
-
-def _ends(values: pd.Series | None) -> tuple[Any, Any]:
-    return (None, None) if values is None else (values.min(), values.max())
+    known: Facts = dict.fromkeys(("slowest", "fastest"), "")
+    for column, low, high in (("seconds", "shortest", "longest"), ("fps", "slowest", "fastest")):
+        if column in clips:
+            ends = clips[column].min(), clips[column].max()
+            known |= {low: number(ends[0], 0), high: number(ends[1], 0)}
+    return known
 
 
 def _patients(evaluation: Evaluation) -> Facts:
@@ -188,7 +182,7 @@ def _figures(evaluation: Evaluation) -> Facts:
     part = "oof" if evaluation.seal.labels is None else "test"
     points = tables.operating
     points = points[(points["part"] == part) & (points["rule"] == YOUDEN)]
-    selected = {(each.architecture, each.modality) for each in findings(evaluation)}
+    selected = {(each["architecture"], each["modality"]) for each in findings(evaluation)}
     shifted = [] if smd.empty else smd[smd["smd"].abs() > 0.1]["characteristic"].tolist()
     return {
         "fold_sd": {"lowest": number(spread.min()), "highest": number(spread.max())}

@@ -11,9 +11,7 @@ from matplotlib.figure import Figure
 from evaluation.figures.style import of_style, panels
 from evaluation.result import Evaluation
 from evaluation.tables.scores import of_cell
-
-PARTS = {"oof": "out-of-fold", "test": "test"}
-"""Parts with labels, and what they are called."""
+from evaluation.text.format import PARTS
 
 
 def architectures_of(evaluation: Evaluation) -> list[str]:

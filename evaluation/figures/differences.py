@@ -7,11 +7,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from evaluation.figures.cells import PARTS, parts_of
+from evaluation.figures.cells import parts_of
 from evaluation.figures.style import COLOURS, LINE, TWO_COLUMNS, Drawing, whisker
 from evaluation.result import Evaluation
 from evaluation.tables.comparisons import PAIRED, PRIMARY
-from evaluation.text.format import bare_p, difference, pair
+from evaluation.text.format import PARTS, bare_p, difference, pair
 
 _HEADING = "primary contrast"
 

@@ -15,15 +15,15 @@ from evaluation.figures.style import (
     FAINT,
     INK,
     LINE,
+    MARKERS,
     Drawing,
     below,
-    marker,
     panels,
     whisker,
 )
 from evaluation.result import Evaluation
 from evaluation.tables.scores import of_cell
-from evaluation.text.format import ends, interval, number
+from evaluation.text.format import ends, estimate, number
 
 
 def comparison(evaluation: Evaluation) -> Drawing:
@@ -46,10 +46,9 @@ def comparison(evaluation: Evaluation) -> Drawing:
     ranked = ranked.sort_values("fold_mean_auc", kind="stable")
     message = "No fold-mean AUC is defined. "
     for best in ranked[-1:].to_dict("records"):
-        auc = interval(best["fold_mean_auc"], best["fold_mean_low"], best["fold_mean_high"])
         message = (
             f"The highest fold-mean out-of-fold AUC is that of {best['architecture']} "
-            f"{best['modality']}, {auc}. "
+            f"{best['modality']}, {estimate(best, 'fold_mean_')}. "
         )
     means = "; ".join(
         f"{mean['modality']} {number(mean['fold_mean_auc'])}"
@@ -151,8 +150,8 @@ def folds(evaluation: Evaluation) -> Drawing:
             axes.plot([index - 0.3, index + 0.3], [mean, mean], color=INK, lw=1.2)
             aucs = of_cell(tables.folds, architecture, modality)["auc"].to_numpy(float)
             places = np.linspace(-0.18, 0.18, aucs.size) if aucs.size > 1 else np.zeros(aucs.size)
-            colour = COLOURS[index % len(COLOURS)]
-            axes.plot(index + places, aucs, marker(index), ls="", ms=3.4, color=colour, alpha=0.85)
+            colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+            axes.plot(index + places, aucs, marker, ls="", ms=3.4, color=colour, alpha=0.85)
         axes.set_xticks(range(len(architectures)), architectures, rotation=35, ha="right")
     row[0].set_ylabel("AUC of a fold")
     spread = tables.cells["fold_sd_auc"]

@@ -6,7 +6,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from evaluation.figures.cells import (
-    PARTS,
     architectures_of,
     curves_of,
     modalities_of,
@@ -25,7 +24,7 @@ from evaluation.figures.style import (
 from evaluation.result import Evaluation
 from evaluation.tables.operating import YOUDEN
 from evaluation.tables.scores import of_cell
-from evaluation.text.format import ends
+from evaluation.text.format import PARTS, ends
 
 
 def calibration(evaluation: Evaluation) -> Drawing:
@@ -144,8 +143,8 @@ def scales(evaluation: Evaluation) -> Drawing:
 def confusion(evaluation: Evaluation, part: str) -> Drawing:
     """2 × 2 tables at Youden's threshold, architectures beside, modalities below each other."""
     architectures, modalities = architectures_of(evaluation), modalities_of(evaluation)
-    height = 10 + 21 * len(modalities)
-    figure = Figure(figsize=(TWO_COLUMNS / 25.4, height / 25.4), layout="constrained")
+    size = TWO_COLUMNS / 25.4, (10 + 21 * len(modalities)) / 25.4
+    figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(len(modalities), len(architectures), squeeze=False)
     table = evaluation.tables.operating
     table = table[(table["part"] == part) & (table["rule"] == YOUDEN)]

@@ -58,11 +58,8 @@ def flow(evaluation: Evaluation) -> Drawing:
     axes.plot([middle[0], middle[1]], [bend, bend], color=INK, lw=0.8)
     for x in middle:
         _arrow(axes, (x, bend), (x, first))
-    for x, name, after in (
-        (middle[0], DEVELOPMENT, "scored_oof"),
-        (middle[1], HOLDOUT, "scored_test"),
-    ):
-        _arrow(axes, (x, bottom(name)), (x, tops[after]))
+    for x, name in zip(middle, (DEVELOPMENT, HOLDOUT), strict=True):
+        _arrow(axes, (x, bottom(name)), (x, tops["scored_oof"]))
     return Drawing(
         name="flow",
         title="Flow of patients",

@@ -110,11 +110,7 @@ def panels(
 ) -> tuple[Figure, list[list[Axes]]]:
     """A grid of panels with a title over each column: as wide as one column, or as two.
 
-    Args:
-        columns: Titles.
-        rows: Rows of panels.
-        height_mm: Height of the whole figure.
-        share: Whether all panels have the same axes.
+    With `share`, all panels have the same axes.
     """
     width = ONE_COLUMN if len(columns) == 1 else TWO_COLUMNS
     figure = Figure(figsize=(width / 25.4, height_mm / 25.4), layout="constrained")
@@ -131,17 +127,12 @@ def of_style(index: int) -> dict[str, object]:
     return {"color": COLOURS[index % len(COLOURS)], "ls": LINES[index % len(LINES)]}
 
 
-def marker(index: int) -> str:
-    """Marker of the architecture of that place in the list."""
-    return MARKERS[index % len(MARKERS)]
-
-
-def below(figure: Figure, axes: Axes, *, columns: int = 5) -> None:
+def below(figure: Figure, axes: Axes) -> None:
     """One legend under all panels, of the labelled artists of one of them."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         figure.legend(
-            handles, labels, loc="outside lower center", ncols=columns, frameon=False,
+            handles, labels, loc="outside lower center", ncols=5, frameon=False,
             handlelength=3,
         )  # fmt: skip
 

@@ -16,8 +16,8 @@ FORMAT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class ListedRun:
-    """A run as the sweep lists it, whether or not it was started.
+class NamedRun:
+    """What tells a run from the others of its sweep.
 
     Attributes:
         run_id: Name of its folder.
@@ -25,8 +25,6 @@ class ListedRun:
         modality: `image`, `video` or `combined`.
         fold: `0`, `1`, … or `all`.
         seed: Of training.
-        shas: `config_sha`, `split_sha` and `store_sha` that the id stands for.
-        needs: Ids of the runs that must be done first.
     """
 
     run_id: str
@@ -34,13 +32,24 @@ class ListedRun:
     modality: str
     fold: str
     seed: int
-    shas: Mapping[str, str] = field(default_factory=dict)
-    needs: tuple[str, ...] = ()
 
     @property
     def cell(self) -> tuple[str, str, str, int]:
         """Architecture, modality, fold and seed."""
         return self.architecture, self.modality, self.fold, self.seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedRun(NamedRun):
+    """A run as the sweep lists it, whether or not it was started.
+
+    Attributes:
+        shas: `config_sha`, `split_sha` and `store_sha` that the id stands for.
+        needs: Ids of the runs that must be done first.
+    """
+
+    shas: Mapping[str, str] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,13 +109,7 @@ def read_listing(sweep_dir: Path) -> Listing:
 
 
 def _listed(entry: Mapping[str, Any]) -> ListedRun:
-    run_id, architecture, modality, fold, seed = (entry[name] for name in RUN_COLUMNS)
-    return ListedRun(
-        run_id=str(run_id),
-        architecture=str(architecture),
-        modality=str(modality),
-        fold=str(fold),
-        seed=int(seed),
-        shas=dict(entry.get("shas", {})),
-        needs=tuple(entry.get("needs", ())),
-    )
+    names: dict[str, Any] = {name: str(entry[name]) for name in RUN_COLUMNS}
+    names["seed"] = int(entry["seed"])
+    shas, needs = dict(entry.get("shas", {})), tuple(entry.get("needs", ()))
+    return ListedRun(**names, shas=shas, needs=needs)

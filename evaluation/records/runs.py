@@ -10,29 +10,19 @@ import pandas as pd
 
 from evaluation.errors import EvaluationError
 from evaluation.records.analysis import Analysis
-from evaluation.records.listing import ListedRun, read_listing
+from evaluation.records.listing import ListedRun, NamedRun, read_listing
 from evaluation.records.schema import PARTS, PREDICTION_COLUMNS, RUN_COLUMNS, STATES, State
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class Run(NamedRun):
     """One listed run and how it stands.
 
     Attributes:
-        run_id: Name of its folder.
-        architecture: As in the configuration.
-        modality: As in the configuration.
-        fold: "0", "1", … or "all".
-        seed: Of the training.
         state: As its status says.
         reason: Why it failed or was interrupted; "" otherwise.
     """
 
-    run_id: str
-    architecture: str
-    modality: str
-    fold: str
-    seed: int
     state: State
     reason: str
 
@@ -112,9 +102,7 @@ def read_sweep(sweep_dir: Path) -> Sweep:
 def _read_run(sweep_dir: Path, run: ListedRun) -> Run:
     path = sweep_dir / run.run_id / "status.json"
     again = "Delete the file to have the run done again."
-    status: dict[str, Any] = {"state": "pending"}
-    if path.exists():
-        status = _read_json(path, again)
+    status = _read_json(path, again) if path.exists() else {"state": "pending"}
     state = status.get("state")
     if state not in STATES:
         raise EvaluationError(

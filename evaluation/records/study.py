@@ -68,13 +68,12 @@ def read_study(sweep: Sweep) -> Study:
     Raises:
         EvaluationError: for a file that is there and cannot be read.
     """
-    cohort = sweep.path / "cohort.parquet"
-    skipped = _csv(sweep.path / "skipped.csv")
+    skipped = _read(pd.read_csv, sweep.path / "skipped.csv")
     columns = ["line", "reason", "modality", "lost_patient"]
     return Study(
-        items=_read(pd.read_parquet, cohort) if cohort.is_file() else None,
+        items=_read(pd.read_parquet, sweep.path / "cohort.parquet"),
         skipped=pd.DataFrame() if skipped is None else skipped.reindex(columns=columns),
-        quality=_csv(sweep.path / "quality.csv"),
+        quality=_read(pd.read_csv, sweep.path / "quality.csv"),
         design=_read(_json, sweep.path / "design.json") or {},
         settings=_settings(sweep),
         curves=_curves(sweep),
@@ -92,13 +91,12 @@ def _settings(sweep: Sweep) -> dict[tuple[str, str], Mapping[str, Any]]:
 
 
 def _curves(sweep: Sweep) -> pd.DataFrame:
-    tables = []
+    tables: list[dict[str, Any]] = []
     for run in sweep.runs:
-        path = sweep.path / run.run_id / "metrics.csv"
-        if run.state == "done" and path.is_file():
-            tables += _read(lambda p, run=run: _curve(p, run), path)
-    names = (*RUN_COLUMNS, "epoch", *_CURVES)
-    return pd.DataFrame(tables, columns=names)
+        if run.state == "done":
+            path = sweep.path / run.run_id / "metrics.csv"
+            tables += _read(lambda p, run=run: _curve(p, run), path) or []
+    return pd.DataFrame(tables, columns=(*RUN_COLUMNS, "epoch", *_CURVES))
 
 
 def _curve(path: Path, run: Run) -> list[dict[str, Any]]:
@@ -135,11 +133,6 @@ def training_table(study: Study) -> pd.DataFrame:
         )
     last = ("last_train_loss", "last_inner_bce")
     return pd.DataFrame(rows, columns=(*RUN_COLUMNS, "epochs", "chosen_epoch", *_CURVES, *last))
-
-
-def _csv(path: Path) -> pd.DataFrame | None:
-    table = _read(pd.read_csv, path)
-    return None if table is None else pd.DataFrame(table)
 
 
 def _json(path: Path) -> Any:

@@ -9,10 +9,25 @@ from markupsafe import Markup
 
 from evaluation.checklists import CHECKLISTS, Answered
 from evaluation.figures import Drawing
+from evaluation.report import model_sections, study_sections
 from evaluation.report.provenance import provenance, settings_view
-from evaluation.report.sections import sections
+from evaluation.report.results_section import results
 from evaluation.result import Evaluation
 from evaluation.text.sentences import findings, headline, preface
+
+_SECTIONS = (
+    results,
+    study_sections.patients,
+    model_sections.discrimination,
+    model_sections.operating,
+    model_sections.contrasts,
+    model_sections.calibration,
+    model_sections.decision,
+    model_sections.transfer,
+    study_sections.planning,
+    study_sections.training,
+    study_sections.openings,
+)
 
 
 def report_html(
@@ -20,13 +35,7 @@ def report_html(
     drawings: Mapping[str, Drawing],
     checklists: Mapping[str, Sequence[Answered]],
 ) -> str:
-    """The report as text. It names no patient.
-
-    Args:
-        evaluation: What is reported.
-        drawings: Figures by name.
-        checklists: Answered items by checklist.
-    """
+    """The report as text, with figures and checklists by their names. It names no patient."""
     environment = Environment(
         loader=PackageLoader("evaluation", "report"),
         autoescape=True,
@@ -45,10 +54,10 @@ def report_html(
         preface=preface(evaluation),
         seal=evaluation.seal,
         drawings=drawings,
-        sections=sections(evaluation),
+        sections=[section(evaluation) for section in _SECTIONS],
         provenance=provenance(evaluation),
         settings=settings_view(evaluation),
-        checklists=[(CHECKLISTS[name], items) for name, items in checklists.items()],
+        checklists=[(name, *CHECKLISTS[name], items) for name, items in checklists.items()],
     )
 
 

@@ -74,29 +74,24 @@ def auc_interval(
     y, (x,) = checked(labels, scores, patients=patients)
     one_of("method", method, ("wald", "logit"))
     z = normal_quantile(level)
-    figures: dict[str, Any] = {"level": level, "method": method}
+    known: dict[str, Any] = {"level": level, "method": method}
     if reason := one_class(y):
-        return undefined(AucInterval, reason, **figures)
+        return undefined(AucInterval, reason, **known)
     below, above = placements(x[y], x[~y])
-    auc = float(below.mean())
+    known["auc"] = auc = float(below.mean())
     if reason := single_of_class(y):
-        return undefined(AucInterval, reason, auc=auc, **figures)
-    variance = float(variance_of(below, above))
-    figures |= {"auc": auc, "variance": variance}
+        return undefined(AucInterval, reason, **known)
+    known["variance"] = variance = float(variance_of(below, above))
     separated = auc in (0.0, 1.0)
     if method == "wald":
         half = z * sqrt(variance)
+        low, high = max(auc - half, 0), min(auc + half, 1)
         reason = "the classes are separated: the variance is 0 and the interval has no width"
-        return AucInterval(
-            low=max(auc - half, 0),
-            high=min(auc + half, 1),
-            reason=reason if separated else "",
-            **figures,
-        )
+        return AucInterval(low=low, high=high, reason=reason if separated else "", **known)
     if separated:
-        return undefined(AucInterval, "the log-odds of an AUC of 0 or 1 are infinite", **figures)
-    low, high = logit_interval(auc, variance, level=level)
-    return AucInterval(low=float(low), high=float(high), reason="", **figures)
+        return undefined(AucInterval, "the log-odds of an AUC of 0 or 1 are infinite", **known)
+    low, high = map(float, logit_interval(auc, variance, level=level))
+    return AucInterval(low=low, high=high, reason="", **known)
 
 
 def logit_interval(auc: Any, variance: Any, *, level: float) -> tuple[Any, Any]:

@@ -89,8 +89,8 @@ def delong_test(
     y, (a, b) = checked(labels, scores_a, scores_b, patients=patients)
     if reason := one_class(y):
         return undefined(AucTest, reason)
-    (positives_a, negatives_a) = placements(a[y], a[~y])
-    (positives_b, negatives_b) = placements(b[y], b[~y])
+    positives_a, negatives_a = placements(a[y], a[~y])
+    positives_b, negatives_b = placements(b[y], b[~y])
     alone = single_of_class(y)
     variance = variance_of(positives_a - positives_b, negatives_a - negatives_b)
     return normal_test(
@@ -181,20 +181,18 @@ def _separated(positives_a: Floats, positives_b: Floats) -> str:
 def _unpaired_test(y_a: Bools, a: Floats, y_b: Bools, b: Floats, level: float) -> AucTest:
     from scipy.special import stdtr, stdtrit
 
-    for y in (y_a, y_b):
-        if reason := one_class(y):
-            return undefined(AucTest, reason)
+    if reason := one_class(y_a) or one_class(y_b):
+        return undefined(AucTest, reason)
     placed_a, placed_b = placements(a[y_a], a[~y_a]), placements(b[y_b], b[~y_b])
     auc_a, auc_b = float(placed_a[0].mean()), float(placed_b[0].mean())
     difference = auc_a - auc_b
     aucs = {"auc_a": auc_a, "auc_b": auc_b, "difference": difference}
-    for y in (y_a, y_b):
-        if reason := single_of_class(y):
-            return undefined(AucTest, reason, **aucs)
+    if reason := single_of_class(y_a) or single_of_class(y_b):
+        return undefined(AucTest, reason, **aucs)
     variance_a, variance_b = float(variance_of(*placed_a)), float(variance_of(*placed_b))
     se = sqrt(variance_a + variance_b)
     if se == 0:
-        z = nan if difference == 0 else _ratio(difference, se)
+        z = _ratio(difference, se) or nan
         return undefined(AucTest, "neither AUC has a variance: no t distribution", z=z, **aucs)
     df = se**4 / (variance_a**2 / (a.size - 1) + variance_b**2 / (b.size - 1))
     t, half = difference / se, float(stdtrit(df, 0.5 + level / 2)) * se

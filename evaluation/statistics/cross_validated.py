@@ -62,14 +62,9 @@ def cv_auc(
     auc = float(np.mean(list(aucs.values())))
     variance = _variance(curve, fold, names)
     half = z * sqrt(variance)
+    low, high = max(auc - half, 0), min(auc + half, 1)
     return AucInterval(
-        auc=auc,
-        variance=variance,
-        low=max(auc - half, 0),
-        high=min(auc + half, 1),
-        level=level,
-        method=_METHOD,
-        reason=weak,
+        auc=auc, variance=variance, low=low, high=high, level=level, method=_METHOD, reason=weak
     )
 
 
@@ -136,9 +131,8 @@ def cv_overlapping_test(
     apart = np.zeros(union.size)
     apart[np.searchsorted(union, names_a)] += shares[0]
     apart[np.searchsorted(union, names_b)] -= shares[1]
-    return normal_test(
-        *aucs, difference=aucs[0] - aucs[1], se=sqrt((apart**2).sum()), z_level=z_level, reason=weak
-    )
+    se = sqrt((apart**2).sum())
+    return normal_test(*aucs, difference=aucs[0] - aucs[1], se=se, z_level=z_level, reason=weak)
 
 
 def fold_reasons(y: Bools, fold: NDArray[Any]) -> tuple[str, str]:

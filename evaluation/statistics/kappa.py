@@ -66,13 +66,8 @@ def cohen_kappa(calls_a: ArrayLike, calls_b: ArrayLike, *, level: float = 0.95) 
     crossed = apart**2 * sum(p[i, 1 - i] * (columns[i] + rows[1 - i]) ** 2 for i in (0, 1))
     variance = same + crossed - (kappa - expected * apart) ** 2
     half = z * sqrt(max(float(variance), 0) / a.size) / (1 - expected)
-    return Kappa(
-        kappa=kappa,
-        low=max(kappa - half, -1),
-        high=min(kappa + half, 1),
-        agreement=observed,
-        reason="",
-    )
+    low, high = max(kappa - half, -1), min(kappa + half, 1)
+    return Kappa(kappa=kappa, low=low, high=high, agreement=observed, reason="")
 
 
 def stratified_spearman(scores_a: ArrayLike, scores_b: ArrayLike, strata: ArrayLike) -> float:

@@ -14,8 +14,6 @@ from evaluation.errors import EvaluationError
 from evaluation.statistics.auc import placements, variance_of
 from evaluation.statistics.checks import Floats, check_share, checked, normal_quantile, undefined
 
-Placed = tuple[Floats, Floats]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Simulated:
@@ -70,8 +68,7 @@ def simulate_power(
         EvaluationError: a value out of its range.
     """
     draw = _Pairs(positives, negatives, correlation, draws=draws, seed=seed)
-    placed = draw.placed(0, auc_a), draw.placed(1, auc_b)
-    return draw.power(*placed, normal_quantile(level))
+    return draw.power(auc_a, draw.placed(1, auc_b), normal_quantile(level))
 
 
 def minimum_detectable_difference(
@@ -108,7 +105,7 @@ def minimum_detectable_difference(
     worse = draw.placed(1, auc)
 
     def reached(better: float) -> float:
-        return draw.power(draw.placed(0, better), worse, z).value
+        return draw.power(better, worse, z).value
 
     low, high = auc, 1 - 1e-4
     if high <= low or reached(high) < power:
@@ -161,16 +158,10 @@ def optimism_of_best(
     for at in range(0, draws, 100):  # in blocks, so that memory stays small
         block = min(100, draws - at)
         up, down = (
-            _correlated(rng, models, block, count, correlation) for count in (positives, negatives)
+            np.array_split(_correlated(rng, models, block, count, correlation), folds, axis=-1)
+            for count in (positives, negatives)
         )
-        aucs = [
-            placements(p + d, n)[0].mean(axis=-1)
-            for p, n in zip(
-                np.array_split(up, folds, axis=-1),
-                np.array_split(down, folds, axis=-1),
-                strict=True,
-            )
-        ]
+        aucs = [placements(p + d, n)[0].mean(axis=-1) for p, n in zip(up, down, strict=True)]
         best[at : at + block] = np.mean(aucs, axis=0).max(axis=0)
     return Simulated(
         value=float(best.mean() - auc), error=float(best.std(ddof=1) / sqrt(draws)), draws=draws
@@ -225,13 +216,13 @@ class _Pairs:
         self.up = _correlated(rng, 2, draws, positives, correlation)
         self.down = _correlated(rng, 2, draws, negatives, correlation)
 
-    def placed(self, model: int, auc: float) -> Placed:
+    def placed(self, model: int, auc: float) -> tuple[Floats, Floats]:
         """Placements of one of the models, if that is its true AUC."""
         return placements(self.up[model] + separation(auc), self.down[model])
 
-    def power(self, a: Placed, b: Placed, z: float) -> Simulated:
-        """Of the paired test between the placements of the first and of the second model."""
-        (up_a, down_a), (up_b, down_b) = a, b
+    def power(self, auc: float, placed_b: tuple[Floats, Floats], z: float) -> Simulated:
+        """Of the paired test of the first model, if that is its AUC, against the second."""
+        (up_a, down_a), (up_b, down_b) = self.placed(0, auc), placed_b
         difference = (up_a - up_b).mean(axis=-1)
         se = np.sqrt(variance_of(up_a - up_b, down_a - down_b))
         share = float(np.mean(np.abs(difference) > z * se))

@@ -158,12 +158,8 @@ def confusion(labels: ArrayLike, scores: ArrayLike, threshold: ArrayLike) -> Con
             "threshold must be a number, got NaN. Where it is undefined there is nothing to count."
         )
     called = x >= cut
-    return Confusion(
-        tp=int((y & called).sum()),
-        fn=int((y & ~called).sum()),
-        tn=int((~y & ~called).sum()),
-        fp=int((~y & called).sum()),
-    )
+    cells = {"tp": y & called, "fn": y & ~called, "tn": ~y & ~called, "fp": ~y & called}
+    return Confusion(**{name: int(patients.sum()) for name, patients in cells.items()})
 
 
 def sensitivity_threshold(labels: ArrayLike, scores: ArrayLike, sensitivity: float) -> float:

@@ -63,17 +63,10 @@ def roc_band(
         np.add.at(weights.T, places, drawn.T)
         above.append(weights[:, ::-1].cumsum(axis=1)[:, ::-1] / count)
     at = np.linspace(0, 1, points)
-    start, end = np.zeros(1), np.ones(1)
-    sensitivity = np.array(
-        [
-            # From no one called positive to everyone, as np.interp wants its x increasing.
-            np.interp(
-                1 - at,
-                np.concatenate([start, false[::-1], end]),
-                np.concatenate([start, true[::-1], end]),
-            )
-            for true, false in zip(*above, strict=True)
-        ]
+    # From no one called positive to everyone, as np.interp wants its x increasing.
+    true, false = (
+        np.pad(share[:, ::-1], ((0, 0), (1, 1)), constant_values=(0, 1)) for share in above
     )
+    sensitivity = [np.interp(1 - at, x, y) for x, y in zip(false, true, strict=True)]
     low, high = np.quantile(sensitivity, ((1 - level) / 2, (1 + level) / 2), axis=0)
     return RocBand(specificity=at, low=low, high=high)

@@ -22,13 +22,7 @@ def fold_rows(scores: CellScores) -> list[dict[str, Any]]:
 
 
 def fold_row(scores: CellScores, patients: pd.DataFrame, fold: str) -> dict[str, Any]:
-    """The patients of a fold, cut at the threshold of the other folds.
-
-    Args:
-        scores: Scores of the cell.
-        patients: Its out-of-fold patients with their calls.
-        fold: Name of the fold.
-    """
+    """A fold's out-of-fold patients (of `calls`), cut at the threshold of the other folds."""
     inside, others = patients[patients["fold"] == fold], patients[patients["fold"] != fold]
     auc = auc_interval(inside["label"], inside["score"])
     reasons = [auc.reason if np.isnan(auc.auc) else ""]
@@ -48,12 +42,7 @@ def fold_row(scores: CellScores, patients: pd.DataFrame, fold: str) -> dict[str,
 
 
 def cell_row(scores: CellScores, folds: list[dict[str, Any]]) -> dict[str, Any]:
-    """The out-of-fold figures of a cell.
-
-    Args:
-        scores: Scores of the cell.
-        folds: Rows of `fold_rows`, of any cells.
-    """
+    """The out-of-fold figures of a cell, and of its folds, rows of `fold_rows` of any cells."""
     patients = calls(scores, "oof", {})
     labels, values = patients["label"], patients["score"]
     listed = [row for row in folds if scores.name.items() <= row.items()]
@@ -149,10 +138,8 @@ def _interval(auc: AucInterval, prefix: str = "") -> dict[str, float]:
 
 def _apparent(scores: CellScores) -> AucInterval:
     """Mean of the fold models' AUCs on their own training patients."""
-    aucs = [
-        auc_interval(own["label"], own["score"]).auc
-        for _, own in scores.train.groupby("fold", sort=True)
-    ]
+    folds = scores.train.groupby("fold", sort=True)
+    aucs = [auc_interval(own["label"], own["score"]).auc for _, own in folds]
     reason = "the folds share their training patients: no interval" if aucs else "no patients"
     mean = float(np.mean(aucs)) if aucs else nan
     return undefined(AucInterval, reason, auc=mean, level=0.95, method="none")

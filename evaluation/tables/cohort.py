@@ -30,12 +30,9 @@ CHARACTERISTICS = (
 def flow_table(
     study: Study, scored: pd.DataFrame, labels: Mapping[str, int] | None
 ) -> pd.DataFrame:
-    """From the rows of the cohort table to the patients scored, one row a count.
+    """From the rows of the cohort table to the patients scored (`Tables.patients`), a row a count.
 
-    Args:
-        study: As read.
-        scored: Patients of the cells (`Tables.patients`): modality, part, patient_id, label.
-        labels: 0/1 by hold-out patient; None while sealed.
+    `labels` are 0/1 by hold-out patient; None while sealed.
     """
     rows: list[dict[str, Any]] = []
 
@@ -82,7 +79,7 @@ def characteristics_table(study: Study, labels: Mapping[str, int] | None) -> pd.
     patients = _labelled(study, labels)
     if patients.empty:
         return pd.DataFrame(columns=list(CHARACTERISTICS))
-    rows = [_counted("patients", patients)]
+    rows = [_row("cohort", "patients", "n", patients, lambda group: str(len(group) or ""))]
     if study.items is not None and "modality" in study.items:
         rows += _technical(study.items, patients)
     for name in study.covariates:
@@ -126,10 +123,6 @@ def _groups(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
         for label, name in ((0, "negative"), (1, "positive")):
             groups[f"{split}_{name}"] = table[members & (table["label"] == label)]
     return groups
-
-
-def _counted(name: str, table: pd.DataFrame) -> dict[str, Any]:
-    return _row("cohort", name, "n", table, lambda group: str(len(group) or ""))
 
 
 def _row(group: str, name: str, level: str, table: pd.DataFrame, tell: Any) -> dict[str, Any]:

@@ -40,9 +40,6 @@ def select_architectures(cells: pd.DataFrame) -> dict[str, str]:
     """For each modality the architecture with the highest fold-mean out-of-fold AUC.
 
     Only complete cells are chosen from; of equal ones the first in the list.
-
-    Args:
-        cells: With modality, architecture, complete and fold_mean_auc.
     """
     usable = cells[cells["complete"] & cells["fold_mean_auc"].notna()]
     best = usable.sort_values("fold_mean_auc", ascending=False, kind="stable")
@@ -64,36 +61,24 @@ def primary_pair(analysis: Analysis, selected: Mapping[str, str]) -> tuple[Cell,
 
 
 def compare(
-    cells: list[CellScores], analysis: Analysis, thresholds: Thresholds, selected: Mapping[str, str]
+    cells: list[CellScores], frozen: Thresholds, primary: tuple[Cell, Cell] | None
 ) -> pd.DataFrame:
-    """A row for each pair, part and set of patients.
-
-    Args:
-        cells: Scores.
-        analysis: With the primary contrast.
-        thresholds: Frozen, for the calls on the test set.
-        selected: Architecture of each modality, for the primary contrast.
-    """
+    """A row for each pair, part and set of patients; calls on the test set at frozen thresholds."""
     by_cell = {scores.cell: scores for scores in cells}
     called = {
-        (cell, part): calls(scores, part, thresholds)
+        (cell, part): calls(scores, part, frozen)
         for cell, scores in by_cell.items()
         for part in ("oof", "test")
     }
+    sides = ("architecture_a", "modality_a", "architecture_b", "modality_b")
     rows: list[dict[str, Any]] = []
-    for family, a, b in _pairs(by_cell, primary_pair(analysis, selected)):
+    for family, a, b in _pairs(by_cell, primary):
+        names = dict(zip(sides, (*a, *b), strict=True))
         for part in ("oof", "test"):
             sealed = part == "test" and by_cell[a].sealed
             for used, result in _of_pair(called[a, part], called[b, part], part, sealed):
-                names = {
-                    "architecture_a": a[0],
-                    "modality_a": a[1],
-                    "architecture_b": b[0],
-                    "modality_b": b[1],
-                }
-                rows.append(
-                    {"family": family, "part": part, "patients_used": used} | names | result
-                )
+                where = {"family": family, "part": part, "patients_used": used}
+                rows.append(where | names | result)
     return _adjusted(pd.DataFrame(rows, columns=COLUMNS))
 
 

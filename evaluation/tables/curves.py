@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from evaluation.records.analysis import Analysis
 from evaluation.statistics.calibration import calibration, calibration_curve
@@ -19,39 +18,32 @@ from evaluation.tables.scores import DEPLOYED, CellScores
 ACT_AT = np.arange(1, 100) / 100
 """Risks of the decision curves."""
 
-_NONE: NDArray[Any] = np.empty(0)
-
 
 def roc_rows(cells: list[CellScores]) -> list[pd.DataFrame]:
     """All points of each ROC curve: pooled out-of-fold, and the hold-out once it is open."""
-    names = ("threshold", "tp", "fp", "sensitivity", "specificity")
-    tables = []
-    for name, table in _scored(cells):
-        columns = dict.fromkeys(names, _NONE)
-        if not _undefined(table):
-            curve = roc_curve(table["label"], table["score"])
-            columns = dict(zip(names, vars(curve).values(), strict=True))
-        tables.append(pd.DataFrame(name | columns))
-    return tables
+    columns = ("threshold", "tp", "fp", "sensitivity", "specificity")
+    return [
+        _points(name, columns, None if _undefined(table) else roc_curve(*_labelled(table)))
+        for name, table in _scored(cells)
+    ]
 
 
 def band_rows(cells: list[CellScores]) -> list[pd.DataFrame]:
     """Pointwise 95 % bands of the same curves."""
-    tables = []
-    for name, table in _scored(cells):
-        columns = dict.fromkeys(("specificity", "low", "high"), _NONE)
-        if not _undefined(table):
-            columns = asdict(roc_band(table["label"], table["score"]))
-        tables.append(pd.DataFrame(name | columns))
-    return tables
+    columns = ("specificity", "low", "high")
+    return [
+        _points(name, columns, None if _undefined(table) else roc_band(*_labelled(table)))
+        for name, table in _scored(cells)
+    ]
 
 
 def calibration_rows(cells: list[CellScores]) -> tuple[list[dict[str, Any]], list[pd.DataFrame]]:
     """Figures of the calibration, and the smoothed curves; an ensemble's is not that of a model."""
     rows, curves = [], []
     for name, table in _scored(cells, of_models=True):
-        rows.append(name | asdict(calibration(table["label"], table["probability"])))
-        curve = calibration_curve(table["label"], table["probability"])
+        labelled = _labelled(table, "probability")
+        rows.append(name | asdict(calibration(*labelled)))
+        curve = calibration_curve(*labelled)
         points = {"probability": curve.probability, "observed": curve.observed}
         curves.append(pd.DataFrame(name | points))
     return rows, curves
@@ -59,14 +51,12 @@ def calibration_rows(cells: list[CellScores]) -> tuple[list[dict[str, Any]], lis
 
 def net_benefit_rows(cells: list[CellScores]) -> list[pd.DataFrame]:
     """Decision curves over the risks of ACT_AT."""
-    names = ("threshold", "model", "treat_all", "treat_none", "avoided")
+    columns = ("threshold", "model", "treat_all", "treat_none", "avoided")
     tables = []
     for name, table in _scored(cells, of_models=True):
-        columns = dict.fromkeys(names, _NONE)
-        if len(table):
-            curve = decision_curve(table["label"], table["probability"], thresholds=ACT_AT)
-            columns = dict(zip(names, asdict(curve).values(), strict=True))
-        tables.append(pd.DataFrame(name | columns))
+        labelled = _labelled(table, "probability")
+        curve = decision_curve(*labelled, thresholds=ACT_AT) if len(table) else None
+        tables.append(_points(name, columns, curve))
     return tables
 
 
@@ -101,6 +91,16 @@ def scale_rows(
                 }
             )
     return rows
+
+
+def _points(name: dict[str, str], columns: tuple[str, ...], curve: object) -> pd.DataFrame:
+    """The fields of a curve under these names; no rows where it is None."""
+    points = vars(curve).values() if curve else [np.empty(0)] * len(columns)
+    return pd.DataFrame(name | dict(zip(columns, points, strict=True)))
+
+
+def _labelled(table: pd.DataFrame, column: str = "score") -> tuple[pd.Series, pd.Series]:
+    return table["label"], table[column]
 
 
 def _undefined(table: pd.DataFrame) -> str:

@@ -105,6 +105,7 @@ def make_tables(
     complete = cells[cells["complete"] & cells["fold_mean_auc"].notna()]
     names = zip(complete["architecture"], complete["modality"], strict=True)
     aucs = dict(zip(names, complete["fold_mean_auc"], strict=True))
+    primary = primary_pair(sweep.analysis, selected)
     calibration, curves = calibration_rows(scores)
     parts = ("oof", "test")
     patients = _joined([_patients(each, part, frozen) for each in scores for part in parts])
@@ -117,7 +118,7 @@ def make_tables(
         modalities=modality_means(cells),
         aucs=_table([row for each in scores for row in auc_rows(each)]),
         operating=_table(operating_points(scores, sweep.analysis, frozen)),
-        comparisons=compare(scores, sweep.analysis, frozen, selected),
+        comparisons=compare(scores, frozen, primary),
         test=_table([holdout_row(each, frozen) for each in scores]),
         patients=patients,
         roc=_joined(roc_rows(scores)),
@@ -126,7 +127,7 @@ def make_tables(
         calibration_curves=_joined(curves),
         net_benefit=_joined(net_benefit_rows(scores)),
         scales=_table(scale_rows(scores, sweep.analysis, frozen)),
-        planning=planning(scores, aucs, primary_pair(sweep.analysis, selected)),
+        planning=planning(scores, aucs, primary),
         flow=flow_table(study, patients, test_labels),
         characteristics=characteristics_table(study, test_labels),
         training=training_table(study),

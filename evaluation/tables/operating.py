@@ -27,12 +27,6 @@ YOUDEN = "youden"
 
 COUNTS = ("tp", "fn", "tn", "fp")
 
-_OTHER_FOLDS = "the other folds"
-
-_ALL_OOF = "all out-of-fold patients"
-
-_DECLARED = "declared before training"
-
 Thresholds = Mapping[tuple[str, str, str], float]
 """Log-odds from which a patient is called positive, by (architecture, modality, rule)."""
 
@@ -81,11 +75,13 @@ def operating_points(
         for part, table in scores.parts().items():
             for name, rule in rules(analysis).items():
                 key = (*scores.cell, name)
-                chosen_on = _ALL_OOF if callable(rule) else _DECLARED
+                chosen_on = (
+                    "all out-of-fold patients" if callable(rule) else "declared before training"
+                )
                 threshold, reason = (frozen if part == "test" else own).get(key, nan), ""
                 cut = np.full(len(table), threshold)
                 if part == "oof" and callable(rule):
-                    chosen_on, threshold = _OTHER_FOLDS, nan
+                    chosen_on, threshold = "the other folds", nan
                     by_fold, why = cross_fitted_thresholds(
                         table["label"], table["score"], table["fold"], rule=rule
                     )

@@ -36,14 +36,9 @@ _DRAWS = 1_000
 def planning(
     cells: list[CellScores], aucs: Mapping[Cell, float], primary: tuple[Cell, Cell] | None
 ) -> pd.DataFrame:
-    """One row a figure.
+    """One row a figure, from the fold-mean out-of-fold AUC of each complete cell.
 
     While the hold-out is sealed, its events are taken in proportion to the development patients'.
-
-    Args:
-        cells: Scores.
-        aucs: Fold-mean out-of-fold AUC of each complete cell.
-        primary: The cells of the primary contrast.
     """
     usable = [scores for scores in cells if scores.cell in aucs]
     if not usable:
@@ -55,14 +50,16 @@ def planning(
     expected = len(tested) * events / patients
     test_events = round(expected) if usable[0].sealed else int(tested["label"].sum())
     auc = float(np.mean(list(aucs.values())))
-    correlation = _correlation(usable)
+    # Between any two cells, on the patients that all of them scored.
+    first, *others = (scores.oof.set_index("patient_id") for scores in usable)
+    shared = pd.concat([first["score"], *(o["score"] for o in others)], axis=1, join="inner")
+    correlation = within_class_correlation(first["label"][shared.index], shared.T.to_numpy())
     folds = oof["fold"].nunique()
-    models = {"correlation": correlation, "draws": _DRAWS}
 
     def row(quantity: str, part: str, do: Callable[..., Simulated], **more: Any) -> dict[str, Any]:
         n, k = (patients, events) if part == "oof" else (len(tested), test_events)
         try:
-            figure = do(positives=k, negatives=n - k, **models)
+            figure = do(positives=k, negatives=n - k, correlation=correlation, draws=_DRAWS)
         except EvaluationError as error:  # too few patients, one model, an AUC of 1
             figure = undefined(Simulated, str(error), draws=0)
         size = _size(n, k) | {"auc": auc, "correlation": correlation} | more
@@ -82,10 +79,3 @@ def planning(
 def _size(patients: int, events: int) -> dict[str, Any]:
     names = ("models", "folds", "auc", "auc_b", "correlation", "power")
     return {"patients": patients, "events": events} | dict.fromkeys(names)
-
-
-def _correlation(cells: list[CellScores]) -> float:
-    """Of any two cells within a class, on the patients that all of them scored."""
-    first, *others = (scores.oof.set_index("patient_id") for scores in cells)
-    shared = pd.concat([first["score"], *(o["score"] for o in others)], axis=1, join="inner")
-    return within_class_correlation(first["label"][shared.index], shared.T.to_numpy())

@@ -83,9 +83,7 @@ class CellScores:
 def cell_scores(sweep: Sweep, test_labels: Mapping[str, int] | None) -> list[CellScores]:
     """The scores of each cell, in the order of the list of runs.
 
-    Args:
-        sweep: As read.
-        test_labels: 0/1 by patient of the hold-out; None while the test set is sealed.
+    `test_labels` are 0/1 by patient of the hold-out; None while the test set is sealed.
     """
     runs: dict[Cell, list[Run]] = {}
     for run in sweep.runs:
@@ -152,14 +150,7 @@ def _tested(
     # `rows` are means over seeds, so a fold that lacks a seed weighs no less than another.
     groups = rows.groupby("patient_id", sort=True)
     scores = groups.agg(seeds=("seeds", "min"), score=("score", "mean")).reset_index()
-    labels = test_labels or {}
-    return pd.DataFrame(
-        {
-            "fold": "all" if deployed else "mean",
-            "patient_id": scores["patient_id"],
-            "label": [float(labels.get(name, nan)) for name in scores["patient_id"]],
-            "seeds": scores["seeds"],
-            "score": scores["score"],
-            "probability": sigmoid(scores["score"]),
-        }
-    )
+    scores.insert(0, "fold", "all" if deployed else "mean")
+    labels = [float((test_labels or {}).get(name, nan)) for name in scores["patient_id"]]
+    scores.insert(2, "label", labels)
+    return scores.assign(probability=sigmoid(scores["score"]))

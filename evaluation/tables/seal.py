@@ -121,7 +121,9 @@ def read_seal(sweep: Sweep) -> Seal:
             )
         return Seal()
     try:
-        openings = tuple(_opening(line) for line in lines)
+        openings = tuple(
+            {key: entry[key] for key in (*_ENTRY, "sha")} for entry in map(json.loads, lines)
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise EvaluationError(
             f"{_LEDGER} must hold one opening a line, got {error!r} ({sweep.path}). "
@@ -148,17 +150,11 @@ def read_seal(sweep: Sweep) -> Seal:
     )
 
 
-def _opening(line: str) -> dict[str, Any]:
-    entry = json.loads(line)
-    return {key: entry[key] for key in (*_ENTRY, "sha")}
-
-
 def _problems(
     openings: Sequence[dict[str, Any]], lines: Sequence[str], sweep: Sweep
 ) -> tuple[str, ...]:
     """What does not agree with the record: a line, a prediction, the split, the thresholds."""
-    problems = []
-    before = None
+    problems, before = [], None
     for number, (opening, line) in enumerate(zip(openings, lines, strict=True), start=1):
         if opening["previous"] != before:
             problems.append(f"opening {number} does not follow the line before: a line was changed")

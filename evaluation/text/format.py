@@ -6,6 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+PARTS = {"oof": "out-of-fold", "test": "test"}
+"""Parts with labels, and what they are called."""
+
 
 def in_use(name: str, modality: str) -> bool:
     """Whether a setting has a say in models of a modality."""
@@ -49,6 +52,11 @@ def number(value: float, digits: int = 3) -> str:
 def interval(value: float, low: float, high: float) -> str:
     """`value (low–high)`, without the interval where it is undefined."""
     return number(value) + ("" if isnan(low) else f" ({number(low)}–{number(high)})")
+
+
+def estimate(row: Mapping[Any, Any], prefix: str = "") -> str:
+    """The `auc`, `low` and `high` of a row as `interval`; of `fold_mean_auc` with that prefix."""
+    return interval(*(row[f"{prefix}{name}"] for name in ("auc", "low", "high")))
 
 
 def difference(row: Mapping[Any, Any]) -> str:

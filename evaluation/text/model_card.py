@@ -8,12 +8,11 @@ import yaml
 from evaluation.result import Evaluation
 from evaluation.tables.operating import YOUDEN
 from evaluation.tables.scores import DEPLOYED, of_cell
-from evaluation.text.format import interval, number
+from evaluation.text.format import PARTS, estimate, number
 from evaluation.text.sentences import headline
 from evaluation.text.templates import templates
 
 _TASK = {"image": "image-classification", "video": "video-classification"}
-_PART = {"oof": "out-of-fold", "test": "test"}
 
 
 def model_card(evaluation: Evaluation) -> str | None:
@@ -26,24 +25,19 @@ def model_card(evaluation: Evaluation) -> str | None:
         return None
     flow = evaluation.tables.flow
     splits = flow[flow["step"] == "split"].to_dict("records")
-    return (
-        templates()
-        .get_template("model_card.md")
-        .render(
-            front=yaml.safe_dump(
-                _front(evaluation), sort_keys=False, allow_unicode=True, default_flow_style=False
-            ),
-            sweep=evaluation.sweep,
-            headline=headline(evaluation),
-            runs=runs,
-            weights=evaluation.sweep.predictions.groupby("run_id")["checkpoint_sha"].first(),
-            splits=[
-                row | {"events": None if pd.isna(row["events"]) else row["events"]}
-                for row in splits
-            ],
-            opened=evaluation.seal.labels is not None,
-            results=_results(evaluation),
-        )
+    front = _front(evaluation)
+    card = templates().get_template("model_card.md")
+    return card.render(
+        front=yaml.safe_dump(front, sort_keys=False, allow_unicode=True, default_flow_style=False),
+        sweep=evaluation.sweep,
+        headline=headline(evaluation),
+        runs=runs,
+        weights=evaluation.sweep.predictions.groupby("run_id")["checkpoint_sha"].first(),
+        splits=[
+            row | {"events": None if pd.isna(row["events"]) else row["events"]} for row in splits
+        ],
+        opened=evaluation.seal.labels is not None,
+        results=_results(evaluation),
     )
 
 
@@ -59,12 +53,12 @@ def _front(evaluation: Evaluation) -> dict[str, Any]:
                 "name": evaluation.sweep.name,
                 "type": "private",
                 "config": f"{row['architecture']}-{row['modality']}",
-                "split": _PART[part],
+                "split": PARTS[part],
             },
             "metrics": [
                 {
                     "type": "roc_auc",
-                    "name": f"AUC, {row['architecture']} {row['modality']}, {_PART[part]}",
+                    "name": f"AUC, {row['architecture']} {row['modality']}, {PARTS[part]}",
                     "value": round(float(row["auc"]), 4),
                 }
             ],
@@ -93,10 +87,8 @@ def _results(evaluation: Evaluation) -> list[dict[str, str]]:
             {
                 "architecture": cell["architecture"],
                 "modality": cell["modality"],
-                "oof": interval(
-                    cell["fold_mean_auc"], cell["fold_mean_low"], cell["fold_mean_high"]
-                ),
-                "test": interval(test["auc"], test["low"], test["high"]),
+                "oof": estimate(cell, "fold_mean_"),
+                "test": estimate(test),
                 "sensitivity": number(point["sensitivity"], 2),
                 "specificity": number(point["specificity"], 2),
                 "threshold": number(cell["oof_threshold"]),

@@ -1,7 +1,6 @@
 """What an evaluation found, in sentences."""
 
 from collections import Counter
-from dataclasses import dataclass
 from math import isnan
 
 import pandas as pd
@@ -11,26 +10,7 @@ from evaluation.result import Evaluation
 from evaluation.tables.comparisons import PAIRED, PRIMARY
 from evaluation.tables.planning import OPTIMISM
 from evaluation.tables.scores import DEPLOYED, SEALED
-from evaluation.text.format import counted, difference, interval, number, p_value
-
-_PARTS = {"oof": "out-of-fold", "test": "test"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """The selected model of a modality in a line.
-
-    Attributes:
-        modality: What the model sees.
-        architecture: The one with the highest out-of-fold AUC of the modality.
-        oof: Fold-mean out-of-fold AUC with its interval.
-        test: Test AUC with its interval; "" while sealed.
-    """
-
-    modality: str
-    architecture: str
-    oof: str
-    test: str
+from evaluation.text.format import PARTS, counted, difference, estimate, number, p_value
 
 
 def headline(evaluation: Evaluation) -> str:
@@ -54,32 +34,28 @@ def headline(evaluation: Evaluation) -> str:
     return f"{answer[0].upper()}{answer[1:]}{p_value(row['p_value'])}."
 
 
-def findings(evaluation: Evaluation) -> list[Finding]:
-    """The selected cell of each modality."""
+def findings(evaluation: Evaluation) -> list[dict[str, str]]:
+    """The selected cell of each modality: its names, `oof` and `test` AUC ("" while sealed)."""
     cells, opened = evaluation.tables.cells, evaluation.seal.labels is not None
     tests = evaluation.tables.test.set_index(["architecture", "modality"])
     selected = []
     for cell in cells[cells["selected"]].to_dict("records"):
         test = tests.loc[(cell["architecture"], cell["modality"])]
         selected.append(
-            Finding(
-                modality=cell["modality"],
-                architecture=cell["architecture"],
-                oof=interval(cell["fold_mean_auc"], cell["fold_mean_low"], cell["fold_mean_high"]),
-                test=interval(test["auc"], test["low"], test["high"]) if opened else "",
-            )
+            {
+                "modality": cell["modality"],
+                "architecture": cell["architecture"],
+                "oof": estimate(cell, "fold_mean_"),
+                "test": estimate(test) if opened else "",
+            }
         )
     return selected
 
 
 def preface(evaluation: Evaluation) -> list[str]:
     """What else a reader must know before any figure."""
-    sentences = [
-        f"Runs: {states(evaluation)}.",
-        *seal_sentences(evaluation),
-        *contrast_sentences(evaluation),
-        *caution_sentences(evaluation),
-    ]
+    sentences = [f"Runs: {states(evaluation)}.", *seal_sentences(evaluation)]
+    sentences += contrast_sentences(evaluation) + caution_sentences(evaluation)
     if not evaluation.tables.cells["complete"].all():
         sentences.append("Cells with runs that are not done are marked, and left out of the means.")
     if not is_deployed(evaluation):
@@ -106,7 +82,7 @@ def contrast_sentences(evaluation: Evaluation) -> list[str]:
             outcome = row["reason"]
         elif row["part"] == "oof" and declared and declared.architecture == "selected":
             outcome += " (architectures chosen on the same patients)"
-        sentences.append(f"Primary contrast, {a} less {b}, {_PARTS[row['part']]}: {outcome}.")
+        sentences.append(f"Primary contrast, {a} less {b}, {PARTS[row['part']]}: {outcome}.")
     if declared is None:
         sentences.append(
             "No primary contrast was declared before training: all pairs are secondary."
@@ -119,7 +95,7 @@ def contrast_sentences(evaluation: Evaluation) -> list[str]:
         if (pairs["reason"] != SEALED).all():
             below = int((pairs["p_holm"] < 0.05).sum())
             sentences.append(
-                f"{str(family).capitalize()}, {_PARTS[str(part)]}: {below} of {len(pairs)} pairs "
+                f"{str(family).capitalize()}, {PARTS[str(part)]}: {below} of {len(pairs)} pairs "
                 "differ at 0.05 after Holm."
             )
     return sentences
@@ -130,7 +106,7 @@ def caution_sentences(evaluation: Evaluation) -> list[str]:
     operating, planning = evaluation.tables.operating, evaluation.tables.planning
     accuracies = {
         name: operating.loc[operating["part"] == part, "accuracy_all_negative"].dropna()
-        for part, name in _PARTS.items()
+        for part, name in PARTS.items()
     }
     sentences = [
         f"Accuracy of calling everyone negative, {name}: {number(accuracy.max())}."

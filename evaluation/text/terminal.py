@@ -8,7 +8,7 @@ from rich.table import Table
 
 from evaluation.result import Evaluation
 from evaluation.tables.scores import DEPLOYED
-from evaluation.text.format import interval, number
+from evaluation.text.format import estimate, number
 from evaluation.text.sentences import (
     caution_sentences,
     contrast_sentences,
@@ -61,7 +61,7 @@ def _cells(evaluation: Evaluation) -> Table:
                 cell["architecture"] + marks,
                 f"{cell['patients']} ({cell['events']})",
                 f"{cell['folds_done']}/{cell['folds_expected']}",
-                interval(cell["fold_mean_auc"], cell["fold_mean_low"], cell["fold_mean_high"]),
+                estimate(cell, "fold_mean_"),
                 number(cell["pooled_auc"]),
                 *(number(cell[name], 2) for name in _RATES),
             )
@@ -93,7 +93,7 @@ def _test(evaluation: Evaluation) -> Table:
             row["modality"],
             number(train[cell]),
             number(oof[cell]),
-            interval(row["auc"], row["low"], row["high"]),
+            estimate(row),
             *(number(row[name], 2) for name in _RATES),
         )
     return table
