@@ -1,5 +1,6 @@
 """The command line: help, and one clear error for each mistake."""
 
+import os
 import subprocess
 import sys
 import time
@@ -90,3 +91,24 @@ def test_a_wrong_type_is_found_before_anything_starts(
     assert len(err.splitlines()) < 12
     assert not (tmp_path / "runs").exists()
     assert time.monotonic() - begun < 60  # imports in the server, on a machine that tests share
+
+
+def test_a_package_of_the_same_name_in_the_users_folder_is_not_run(
+    store: Path, tmp_path: Path
+) -> None:
+    for name in ("experiments", "datamodules"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('the wrong package')")
+    own = Path(__file__).parent / "own"
+    settings = [f"architecture={own / 'tiny.yaml'}", "modality=image", "trainer.max_epochs=1"]
+    command = [sys.executable, "-P", "-m", "experiments", "fit", *settings, f"store={store}"]
+    run = subprocess.run(
+        [*command, "wandb=false"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": f"{Path(__file__).parents[2]}{os.pathsep}{own}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "1 done" in run.stdout
