@@ -38,9 +38,11 @@ def _shown_as(name: str) -> Callable[[Any], int]:
 
 
 def _print_uploads(uploads: Any) -> int:
-    from experiments.commands import print_uploads
-
-    return print_uploads(uploads)
+    failed = False
+    for upload in uploads:
+        print(upload, flush=True)
+        failed |= upload.outcome == "failed"
+    return int(failed)
 
 
 def _print_dashboard(dashboard: Any) -> int:

@@ -5,7 +5,7 @@ Nothing is imported before it is needed: help and errors are to come within a se
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -119,15 +119,6 @@ def name_patients(store: Path, hashes: Sequence[str]) -> int:
     for patient_hash in hashes:
         print(f"{patient_hash} {patients.find(patient_hash)}")
     return 0
-
-
-def print_uploads(uploads: Iterable[object]) -> int:
-    """Print what became of each run; 1 if any failed."""
-    failed = False
-    for upload in uploads:
-        print(upload, flush=True)
-        failed |= getattr(upload, "outcome", "") == "failed"
-    return int(failed)
 
 
 def _store_of(folder: Path) -> Path:

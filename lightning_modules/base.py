@@ -168,7 +168,8 @@ class PatientClassifier(LightningModule):
 
     def on_train_start(self) -> None:
         """Freeze batch norm: Lightning leaves modules in the modes that it finds them in."""
-        self.train()
+        if self.freeze_batch_norm:
+            self.train()
 
     def features(self, encoder: nn.Module, pixels: Tensor) -> Tensor:
         """An encoder's `(B, F)` of its input, in the precision and memory order set."""
