@@ -11,6 +11,7 @@ from datamodules.errors import DataError
 
 if TYPE_CHECKING:
     from datamodules.batches.augment import Augment
+    from datamodules.batches.datamodule import PatientDataModule
     from datamodules.batches.modalities import (
         CeusVideoDataModule,
         CombinedDataModule,
@@ -38,6 +39,7 @@ __all__ = [
     "FrameSampling",
     "ImageDataModule",
     "KeyFrames",
+    "PatientDataModule",
     "PhaseFrames",
     "Split",
     "Store",
@@ -50,6 +52,7 @@ __all__ = [
 
 _NAMES_OF = {
     "batches.augment": ("Augment",),
+    "batches.datamodule": ("PatientDataModule",),
     "batches.modalities": ("CeusVideoDataModule", "CombinedDataModule", "ImageDataModule"),
     "batches.phases": ("KeyFrames", "PhaseFrames"),
     "batches.sampling": (

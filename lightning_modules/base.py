@@ -20,10 +20,10 @@ from lightning_modules.scores import gather_rows, patient_scores, rows_of
 class PatientClassifier(LightningModule):
     """A network that gives each row of a batch one logit, trained and scored the study's way.
 
-    A subclass gives `logits` and `encoders`; the rest is the same for every modality, so that
-    modalities differ in nothing but what they see. Logged at each validation: `inner_bce`, the
-    patient-level binary cross-entropy that early stopping and checkpoint choice watch, and
-    `inner_auroc` (NaN where inner validation holds one class only).
+    A subclass gives `encode`, `head_logits` and `encoders`; the rest is the same for every
+    modality, so that modalities differ in nothing but what they see. Logged at each validation:
+    `inner_bce`, the patient-level binary cross-entropy that early stopping and checkpoint choice
+    watch, and `inner_auroc` (NaN where inner validation holds one class only).
 
     Args:
         pos_weight: Weight of a positive row in the loss, > 0. `balanced` takes negatives /
@@ -39,6 +39,9 @@ class PatientClassifier(LightningModule):
         label_smoothing: Share of a label that goes to the other class in the loss, in [0, 1).
         freeze_batch_norm: Whether batch norm in the encoders keeps the statistics it came with: on
             few patients those of each batch are mostly noise. Its scale and shift are trained.
+        start_share: Share of the weights that training started from in the final ones, in [0, 1);
+            only where it started from a rule (`start_from_rule`), so that the start is a model of
+            its own (WiSE-FT, Wortsman et al. 2022, arXiv:2109.01903).
         unit_features: Whether an encoder's features are scaled to a root mean square of 1 each row.
         channels_last: Whether convolutions keep channels innermost in memory, for tensor cores.
         fused_optimizer: Whether AdamW updates all parameters in one kernel.
@@ -60,6 +63,7 @@ class PatientClassifier(LightningModule):
         layer_decay: float = 1.0,
         label_smoothing: float = 0.0,
         freeze_batch_norm: bool = False,
+        start_share: float = 0.0,
         unit_features: bool = False,
         channels_last: bool = False,
         fused_optimizer: bool = False,
@@ -73,6 +77,7 @@ class PatientClassifier(LightningModule):
             ("weight_decay", weight_decay, weight_decay >= 0, ">= 0"),
             ("warmup", warmup, 0 <= warmup < 1, "in [0, 1)"),
             ("layer_decay", layer_decay, 0 < layer_decay <= 1, "in (0, 1]"),
+            ("start_share", start_share, 0 <= start_share < 1, "in [0, 1)"),
             ("label_smoothing", label_smoothing, 0 <= label_smoothing < 1, "in [0, 1)"),
         ):
             if not ok:
@@ -86,6 +91,8 @@ class PatientClassifier(LightningModule):
         self.label_smoothing, self.unit_features = label_smoothing, unit_features
         self.freeze_batch_norm = freeze_batch_norm
         self._starts_unshifted = False
+        self._start_share = start_share
+        self._start: dict[str, Tensor] = {}
         self._balance = pos_weight == "balanced"
         # Buffers, because predictions made from a checkpoint must undo what it trained with.
         weight = 1.0 if pos_weight == "balanced" else float(pos_weight)
@@ -98,11 +105,18 @@ class PatientClassifier(LightningModule):
 
     @abstractmethod
     def encode(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Features `(B, F)` of each row by modality; NaN where the row lacks it."""
+        """Features `(B, F)` of each row by modality in the batch; anything where a row lacks it."""
 
     @abstractmethod
+    def head_logits(self, features: Mapping[str, Tensor], batch: Mapping[str, Any]) -> Tensor:
+        """Score rows by their features, as `encode` gives them: logits `(B,)`, any real number.
+
+        Of the batch no more is needed than `present_image` and `present_video`, where it has them.
+        """
+
     def logits(self, batch: Mapping[str, Any]) -> Tensor:
         """Score each row of a batch: logits `(B,)`, any real number."""
+        return self.head_logits(self.encode(batch), batch)
 
     @abstractmethod
     def set_rule(self, rule: LinearRule) -> None:
@@ -131,6 +145,18 @@ class PatientClassifier(LightningModule):
                     if isinstance(module, nn.modules.batchnorm._BatchNorm):
                         module.eval()
         return self
+
+    def mix_with_start(self) -> bool:
+        """Move the trained weights back by `start_share` of the way; whether there was a way."""
+        with torch.no_grad():
+            for name, parameter in self.named_parameters() if self._start else ():
+                start = self._start[name].to(parameter.device)
+                parameter.lerp_(start, self._start_share)
+        return bool(self._start)
+
+    @abstractmethod
+    def encoder_of(self, modality: str) -> nn.Module:
+        """The encoder of `image` or `video`."""
 
     @abstractmethod
     def encoders(self) -> tuple[nn.Module, ...]:
@@ -162,6 +188,10 @@ class PatientClassifier(LightningModule):
             with torch.no_grad():
                 self.shift_head(self.logit_shift)
             self._starts_unshifted = False
+            if self._start_share:
+                self._start = {
+                    name: p.detach().cpu().clone() for name, p in self.named_parameters()
+                }
         if self.compile_backend:
             for encoder in self.encoders():
                 encoder.compile(backend=self.compile_backend)

@@ -77,12 +77,18 @@ class CombinedClassifier(PatientClassifier):
         """Both encoders."""
         return (self.image_encoder, self.video_encoder)
 
+    def encoder_of(self, modality: str) -> nn.Module:
+        """One of the two."""
+        return {"image": self.image_encoder, "video": self.video_encoder}[modality]
+
     def encode(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Features of the rows' images and windows."""
-        features = zip(("image", "video"), self._encoded(batch), strict=True)
         return {
-            name: torch.where(batch[f"present_{name}"][:, None], values, torch.nan)
-            for name, values in features
+            name: self.features(
+                self.encoder_of(name), _filled(batch[name], batch.get(f"present_{name}"))
+            )
+            for name in ("image", "video")
+            if name in batch
         }
 
     def set_rule(self, rule: LinearRule) -> None:
@@ -106,15 +112,10 @@ class CombinedClassifier(PatientClassifier):
             )
         return self.head
 
-    def _encoded(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-        image = _filled(batch["image"], batch["present_image"])
-        video = _filled(batch["video"], batch["present_video"])
-        return self.features(self.image_encoder, image), self.features(self.video_encoder, video)
-
-    def logits(self, batch: Mapping[str, Any]) -> Tensor:
-        """Logits `(B,)` of the rows' image and window."""
+    def head_logits(self, features: Mapping[str, Tensor], batch: Mapping[str, Any]) -> Tensor:
+        """Logits `(B,)` by the fusion head."""
+        image, video = features["image"], features["video"]
         present_image, present_video = batch["present_image"], batch["present_video"]
-        image, video = self._encoded(batch)
         if self.training and self.modality_dropout:
             draw = torch.rand(len(image), device=image.device) / self.modality_dropout
             both = present_image & present_video
@@ -127,12 +128,14 @@ def _within(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): value for k, value in state.items() if k.startswith(prefix)}
 
 
-def _filled(rows: Tensor, present: Tensor) -> Tensor:
-    """Rows `(B, ...)` with copies of present ones in the place of the absent.
+def _filled(rows: Tensor, present: Tensor | None) -> Tensor:
+    """Rows `(B, ...)` with copies of present ones in the place of the absent; None: all are there.
 
     The head does not look at them, but batch statistics would be drawn from their zeros. Of fixed
     shape, so that the device need not wait for the host, nor one process for another.
     """
+    if present is None:
+        return rows
     first_present = torch.argsort(~present, stable=True)
     absent_before = torch.cumsum(~present, 0) - 1
     stand_in = first_present[absent_before % present.sum().clamp(min=1)]

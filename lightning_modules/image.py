@@ -30,13 +30,17 @@ class ImageClassifier(PatientClassifier):
         """The one encoder."""
         return (self.encoder,)
 
+    def encoder_of(self, modality: str) -> nn.Module:  # noqa: ARG002
+        """The one encoder."""
+        return self.encoder
+
     def encode(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Features of the rows' images (in the video classifier: clips)."""
         return {self._key: self.features(self.encoder, batch[self._key])}
 
-    def logits(self, batch: Mapping[str, Any]) -> Tensor:
-        """Logits `(B,)` of the rows' images (in the video classifier: clips)."""
-        return self.score(self.head, self.encode(batch)[self._key]).squeeze(1)
+    def head_logits(self, features: Mapping[str, Tensor], batch: Mapping[str, Any]) -> Tensor:  # noqa: ARG002
+        """Logits `(B,)` by the linear layer."""
+        return self.score(self.head, features[self._key]).squeeze(1)
 
     def set_rule(self, rule: LinearRule) -> None:
         """Weights and bias of the linear layer."""

@@ -77,7 +77,7 @@ def fit_rule(
         shares: Shares of the video features to choose from; not used with one modality.
 
     Raises:
-        ValueError: If the patients are of one class.
+        ValueError: If the patients are of one class, or all have the same features.
     """
     patients, first = np.unique(rows.patients, return_index=True)
     labels = rows.labels[first]
@@ -93,34 +93,26 @@ def fit_rule(
         losses = np.zeros(len(candidates))
         for train, held_out in _inner_folds(patients, labels, folds=min(_FOLDS, rarer), seed=seed):
             inside, outside = _of(rows, train), _of(rows, held_out)
-            for share in dict.fromkeys(s for _, s in candidates):
-                space = _Space(inside, share)
-                for number, (strength, its_share) in enumerate(candidates):
-                    if its_share == share:
-                        losses[number] += _log_loss(space.fit(strength), outside)
+            space = _Space(inside)
+            losses += [_log_loss(space.fit(*candidate), outside) for candidate in candidates]
         chosen = candidates[int(losses.argmin())]
-    return _Space(rows, chosen[1]).fit(chosen[0])
+    return _Space(rows).fit(*chosen)
 
 
 class _Space:
-    """Standardised rows in the basis they span: fits cost patients, not features."""
+    """Standardised rows; a fit costs rows, not features."""
 
-    def __init__(self, rows: ProbeRows, share: float) -> None:
-        self._rows, self._share = rows, share
+    def __init__(self, rows: ProbeRows) -> None:
+        self._rows = rows
         _, number, count = np.unique(rows.patients, return_inverse=True, return_counts=True)
         self._row_weights = 1 / count[number]
-        self._scales: dict[str, tuple[Array, Array]] = {}
-        blocks = []
-        for modality, features in rows.features.items():
-            mean, scale = self._standard(features)
-            part = share if modality == "video" or len(rows.features) == 1 else 1 - share
-            scale = scale / part if part else np.full_like(scale, np.inf)
-            self._scales[modality] = mean, scale
-            blocks.append(np.nan_to_num((features - mean) / scale))  # absent: the mean, which is 0
-        basis = np.linalg.svd(np.concatenate(blocks, axis=1), full_matrices=False)
-        left, values, right = basis
-        kept = values > 1e-8 * max(values[0], 1e-300)
-        self._coordinates, self._right = left[:, kept] * values[kept], right[kept]
+        self._scales = {name: self._standard(values) for name, values in rows.features.items()}
+        self._blocks = {  # what is absent: the mean, which is 0
+            name: np.nan_to_num((values - self._scales[name][0]) / self._scales[name][1])
+            for name, values in rows.features.items()
+        }
+        self._products = {name: block @ block.T for name, block in self._blocks.items()}
+        self._bases: dict[float, tuple[Array, Array]] = {}
 
     def _standard(self, features: Array) -> tuple[Array, Array]:
         present = ~np.isnan(features[:, 0])
@@ -129,19 +121,33 @@ class _Space:
         spread = np.sqrt(np.average((values - mean) ** 2, axis=0, weights=weights))
         return mean, np.where(spread > 1e-8, spread, 1.0) * np.sqrt(features.shape[1])
 
-    def fit(self, strength: float) -> LinearRule:
+    def fit(self, strength: float, share: float) -> LinearRule:
         """The ridge solution, in the features as they were."""
         from sklearn.linear_model import LogisticRegression  # a second of imports, for probes only
 
+        parts = {
+            name: share if name == "video" or len(self._blocks) == 1 else 1 - share
+            for name in self._blocks
+        }
+        if share not in self._bases:
+            product = sum(part**2 * self._products[name] for name, part in parts.items())
+            values, vectors = np.linalg.eigh(product)
+            kept = values > 1e-10 * max(values[-1], 1e-20)
+            if not kept.any():
+                raise ValueError(
+                    f"features of a probe must differ between patients, got the same for all "
+                    f"{len(vectors)} rows. Check the weights of the encoder and its input."
+                )
+            self._bases[share] = np.sqrt(values[kept]), vectors[:, kept]
+        lengths, vectors = self._bases[share]
         model = LogisticRegression(C=strength, solver="newton-cholesky", tol=1e-8, max_iter=1000)
-        model.fit(self._coordinates, self._rows.labels, sample_weight=self._row_weights)
-        coefficients = self._right.T @ model.coef_[0]
-        weights, offsets, at = {}, {}, 0
-        for modality, (mean, scale) in self._scales.items():
-            weights[modality] = coefficients[at : at + len(mean)] / scale
-            offsets[modality] = -float(weights[modality] @ mean)
-            at += len(mean)
-        return LinearRule(weights, offsets, float(model.intercept_[0]), strength, self._share)
+        model.fit(vectors * lengths, self._rows.labels, sample_weight=self._row_weights)
+        of_rows = vectors @ (model.coef_[0] / lengths)
+        weights, offsets = {}, {}
+        for name, (mean, scale) in self._scales.items():
+            weights[name] = parts[name] ** 2 * (of_rows @ self._blocks[name]) / scale
+            offsets[name] = -float(weights[name] @ mean)
+        return LinearRule(weights, offsets, float(model.intercept_[0]), strength, share)
 
 
 def rule_logits(rule: LinearRule, features: Mapping[str, Array]) -> Array:

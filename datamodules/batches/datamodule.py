@@ -1,5 +1,6 @@
 """What the three datamodules share: everything but the settings of their inputs."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -32,6 +33,9 @@ from datamodules.store.decode import Decode, choose_decoder
 from datamodules.store.folder import Store
 from datamodules.store.splits import load_split
 
+Selection = Literal["last", "ema", "inner_bce", "refit"]
+"""How the end of training is chosen, see docs/design.md, Recipe."""
+
 _MODALITY = {"image": "image", "video": "ceus"}
 """Modality in the store of each input."""
 
@@ -57,8 +61,8 @@ class PatientDataModule(L.LightningDataModule):
         batch_size: Training rows per batch and process.
         eval_batch_size: Evaluation rows per batch and process; `batch_size` if not given.
         num_threads: Threads that read ahead, each a batch; 0 reads when a batch is asked for.
-        selection: How the end of training is chosen: with `last` the patients of inner validation
-            choose nothing, and are trained on.
+        selection: How the end of training is chosen. Only with `inner_bce` do the patients of inner
+            validation choose an epoch; else they are trained on, too.
         class_sampling: How the classes of training rows meet, see
             `datamodules.batches.plan.ClassSampling`.
         augment: Changes to training rows on the device; none if not given.
@@ -91,7 +95,7 @@ class PatientDataModule(L.LightningDataModule):
         batch_size: int = 8,
         eval_batch_size: int | None = None,
         num_threads: int = 2,
-        selection: Literal["last", "inner_bce"] = "inner_bce",
+        selection: Selection = "inner_bce",
         class_sampling: ClassSampling = "stratified",
         augment: Augment | None = None,
         decode: Decode = "auto",
@@ -113,7 +117,7 @@ class PatientDataModule(L.LightningDataModule):
         self._seed, self._num_threads, self._augment = seed, num_threads, augment
         self._batch_size, self._eval_batch_size = batch_size, eval_batch_size
         self._class_sampling, self._selection = class_sampling, selection
-        self._predicts_training = False
+        self._predicted: Sequence[Row] | None = None
         if decode == "cuda" and cache in {"disk", "ram"}:
             raise DataError(
                 f"decode must be auto or cpu with a cache, got {decode!r} (cache={cache}). "
@@ -171,7 +175,7 @@ class PatientDataModule(L.LightningDataModule):
 
     def teardown(self, stage: str) -> None:
         """Give the cache up after the last use of a run; a cache in memory goes with it."""
-        if stage == "predict" and self._cache and not self._predicts_training:
+        if stage == "predict" and self._cache and self._predicted is None:
             self._cache.close()
             self._cache, self._parts = None, {}
 
@@ -180,6 +184,16 @@ class PatientDataModule(L.LightningDataModule):
         """Parts in the order of `predict_dataloader`; fold `all` has no `oof`."""
         self.setup()
         return list(self._parts)
+
+    @property
+    def store(self) -> Store:
+        """The store that rows are read from."""
+        self.setup()
+        return self._store
+
+    def label_of(self, patient: str) -> float:
+        """0 or 1; NaN for a patient of the hold-out, whose label is not looked up."""
+        return float(self._labels.get(patient, math.nan))
 
     def patients(self, part: str) -> tuple[str, ...]:
         """Patients of a part that have an input: those that predictions must cover exactly."""
@@ -210,20 +224,40 @@ class PatientDataModule(L.LightningDataModule):
         """Inner validation, this process's share, in order."""
         return self._evaluation_loader("inner_val")
 
+    @property
+    def training_patients(self) -> tuple[str, ...]:
+        """Patients trained on; those of inner validation too, unless they choose an epoch."""
+        inner = self.patients("inner_val") if self._selection != "inner_bce" else ()
+        return (*self.patients("train"), *inner)
+
+    def evaluation_rows(self, patients: Sequence[str]) -> list[Row]:
+        """Every image with every window of every clip, as these patients are scored."""
+        self.setup()
+        return evaluation_rows(patients, self._items, self._evaluation_windows)
+
+    def item_rows(self, key: str) -> list[Row]:
+        """Every image, or every window of every clip, by itself, the same whatever the fold.
+
+        Args:
+            key: The input, `image` or `video`.
+        """
+        self.setup()
+        patients = sorted(p for part in self._parts.values() for p in part if p in self._items[key])
+        return evaluation_rows(patients, {key: self._items[key]}, self._evaluation_windows)
+
     @contextmanager
-    def predicting_training_rows(self) -> Iterator[None]:
-        """Meanwhile what is predicted are the training patients' rows, seen as at evaluation."""
-        self._predicts_training = True
+    def predicting(self, rows: Sequence[Row]) -> Iterator[None]:
+        """Meanwhile `predict_dataloader` gives these rows, of one input or of all."""
+        self._predicted = rows
         try:
             yield
         finally:
-            self._predicts_training = False
+            self._predicted = None
 
     def predict_dataloader(self) -> list[RowLoader]:
         """Every part of `predict_parts`, as at evaluation: no augmentation, all windows."""
-        if self._predicts_training:
-            self.setup()
-            return [self._evaluation_loader_of(self._training_patients())]
+        if self._predicted is not None:
+            return [self._evaluation_loader_of(self._predicted)]
         return [self._evaluation_loader(part) for part in self.predict_parts]
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
@@ -233,11 +267,7 @@ class PatientDataModule(L.LightningDataModule):
 
     def _training_rows(self, *, epoch: int) -> list[Row]:
         rng = np.random.default_rng((self._seed, epoch, 0, 1))
-        return training_rows(self._training_patients(), self._items, rng)
-
-    def _training_patients(self) -> tuple[str, ...]:
-        inner = self.patients("inner_val") if self._selection == "last" else ()
-        return (*self.patients("train"), *inner)
+        return training_rows(self.training_patients, self._items, rng)
 
     def _row_labels(self, rows: Sequence[Row]) -> IntArray:
         return np.array([self._labels[row.patient_id] for row in rows], dtype=np.int64)
@@ -262,11 +292,9 @@ class PatientDataModule(L.LightningDataModule):
         ]
 
     def _evaluation_loader(self, part: str) -> RowLoader:
-        return self._evaluation_loader_of(self.patients(part))
+        return self._evaluation_loader_of(self.evaluation_rows(self.patients(part)))
 
-    def _evaluation_loader_of(self, patients: Sequence[str]) -> RowLoader:
-        rows = evaluation_rows(patients, self._items, self._evaluation_windows)
-
+    def _evaluation_loader_of(self, rows: Sequence[Row]) -> RowLoader:
         def plan(_: int, *, rank: int, world: int) -> list[list[Row]]:
             size = self._eval_batch_size
             batches = evaluation_batches(len(rows), batch_size=size, rank=rank, world=world)

@@ -34,7 +34,7 @@ def finish(batch: Batch, inputs: Mapping[str, Input], augment: Augment | None) -
 
     Args:
         batch: As `datamodules.batches.read.BatchReader` reads it, on any device. An input that is
-            float already was finished before, beside the step.
+            float already was finished before, beside the step; one that is not there is left out.
         inputs: `image` and `video`, or one of them.
         augment: Applied to rows that have parameters of it; those of evaluation have none.
 
@@ -43,7 +43,7 @@ def finish(batch: Batch, inputs: Mapping[str, Input], augment: Augment | None) -
     """
     batch = dict(batch)
     for key, settings in inputs.items():
-        if batch[key].is_floating_point():
+        if key not in batch or batch[key].is_floating_point():
             continue
         frames = resize(batch[key], settings.size)
         parameters = batch.pop(f"{key}_augment", None)

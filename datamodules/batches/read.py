@@ -82,7 +82,7 @@ class BatchReader:
             "label": torch.tensor(self.labels.get(row.patient_id, float("nan"))).float(),
             "patient_id": row.patient_id,
             "item_id": row.item_id,
-            "row_key": f"{row.item_id}@{row.index if self.training else row.window_number}",
+            "row_key": f"{row.item_id}@{row.index}" if self.training else row.key,
         }
         if self.training:
             sample["loss_weight"] = torch.tensor(row.loss_weight)

@@ -38,6 +38,11 @@ class Row:
         """The item's id; `IMAGE+CLIP` for a pair, with nothing in the place of a lacking one."""
         return "+".join(item or "" for item in self.items.values())
 
+    @property
+    def key(self) -> str:
+        """What a row of evaluation goes by: its item and the number of its window."""
+        return f"{self.item_id}@{self.window_number}"
+
 
 def training_rows(patients: Sequence[str], items: Items, rng: np.random.Generator) -> list[Row]:
     """As many rows a patient as it has images or clips, whichever are more.

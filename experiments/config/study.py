@@ -41,7 +41,7 @@ class Study:
     sweep: str
     warm_start: str | dict[Literal["image", "video"], str] | None = None
     finetune: Literal["full", "lp-ft", "probe"]
-    selection: Literal["last", "inner_bce"]
+    selection: Literal["last", "ema", "inner_bce", "refit"]
     freeze_epochs: int
     ema_decay: float | None = None
     matmul_precision: Literal["highest", "high", "medium"]

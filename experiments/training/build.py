@@ -113,7 +113,7 @@ def build(
             plugins=plugins,
             default_root_dir=str(root) if root else None,
             # Where it selects nothing, inner validation is trained on: scoring it says nothing.
-            **({"limit_val_batches": 0} if config["study"].get("selection") == "last" else {}),
+            **({"limit_val_batches": 0} if _ends_by_schedule(config) else {}),
         )
     except ArgumentError as error:
         raise ConfigError(explain(error)) from error
@@ -130,6 +130,21 @@ def build(
         )
     torch.set_float32_matmul_precision(config["study"].get("matmul_precision", "highest"))
     return trainer, cli.model, cli.datamodule
+
+
+def _ends_by_schedule(config: Mapping[str, Any]) -> bool:
+    return config["study"].get("selection") in ("last", "ema")
+
+
+def ending_in(config: Mapping[str, Any], selection: str, **trainer: Any) -> dict[str, Any]:
+    """The configuration with another end of training, and changes to its trainer."""
+    data = config["data"]
+    return {
+        **config,
+        "study": {**config["study"], "selection": selection},
+        "data": {**data, "init_args": {**data["init_args"], "selection": selection}},
+        "trainer": {**config["trainer"], **trainer},
+    }
 
 
 def protocol_callbacks(study: Study, folder: Path) -> list[Callback]:
@@ -149,14 +164,15 @@ def protocol_callbacks(study: Study, folder: Path) -> list[Callback]:
     schedule: list[Callback] = []
     if study.freeze_epochs:
         schedule.append(FreezeEncoders(study.freeze_epochs))
-    if study.ema_decay is not None:
-        schedule.append(EMAWeightAveraging(decay=study.ema_decay))
+    decay = 0.99 if study.ema_decay is None and study.selection == "ema" else study.ema_decay
+    if decay is not None:
+        schedule.append(EMAWeightAveraging(decay=decay))
     kept: dict[str, Any] = {
         "dirpath": folder / "checkpoints",
         "filename": "best",
         "enable_version_counter": False,
     }
-    if study.selection == "last":  # the weights that the schedule ends in
+    if study.selection != "inner_bce":  # the weights that the schedule ends in
         return [*schedule, ModelCheckpoint(**kept)]
     return [
         *schedule,

@@ -43,9 +43,10 @@ from experiments.run_folder.needs import check_needs
 from experiments.run_folder.status import next_attempt, read_status
 from experiments.tracking.charts import run_figures
 from experiments.tracking.logger import TolerantWandbLogger
-from experiments.training.build import build, protocol_callbacks
+from experiments.training.build import build, ending_in, protocol_callbacks
 from experiments.training.checkpoints import BEST, RunCheckpointIO, start_from_needed
 from experiments.training.environment import environment
+from experiments.training.features import ItemFeatures
 from experiments.training.memory import (
     ADVICE,
     batch_statistics,
@@ -55,9 +56,10 @@ from experiments.training.memory import (
 )
 from experiments.training.metrics import MetricsCsv
 from experiments.training.pace import Pace
-from experiments.training.predict import predict
-from experiments.training.probing import start_from_probe
+from experiments.training.predict import predict, table_of
+from experiments.training.probing import scored_rows, start_from_probe
 from experiments.training.pulse import Pulse
+from experiments.training.refit import choose_epochs, chosen_epochs
 from experiments.training.resume import LastCheckpoint, epoch_of, forget_pair, resume_point
 from experiments.training.watch import Steps, StopRequestedError, Watch
 
@@ -164,12 +166,49 @@ def own_rank() -> int:
 
 
 def _work(run: Run, pulse: Pulse, watch: Watch | None) -> None:
-    config = halved(run.config, pulse.status.halvings)
+    config: Mapping[str, Any] = halved(run.config, pulse.status.halvings)
+    if run.study.selection == "refit":
+        config = _refitting(run, config, pulse, watch)
+    wandb = TolerantWandbLogger(run) if run.study.wandb else None
+    checkpoint = run.folder / "checkpoints" / BEST
+    trainer, model, data, features = _train(run, config, pulse, watch, wandb)
+    if run.study.finetune == "probe":
+        table = table_of(model, data, scored_rows(model, data, features))
+    else:
+        with _short_of_memory(config, model):
+            table = predict(trainer, model, data, checkpoint)
+    if not trainer.is_global_zero:
+        return
+    study = run.study
+    table = table.assign(
+        run_id=run.run_id,
+        architecture=study.architecture,
+        modality=study.modality,
+        fold=str(study.fold),
+        seed=study.seed,
+        checkpoint_sha=hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
+        **run.shas,
+    )
+    table = table[list(PREDICTION_COLUMNS)]
+    write_atomic(run.folder / "predictions.parquet", table.to_parquet(index=False))
+    if wandb:
+        wandb.show(lambda: run_figures(table, Pseudonyms(study.store)))
+        wandb.close()
+
+
+def _train(
+    run: Run,
+    config: Mapping[str, Any],
+    pulse: Pulse,
+    watch: Watch | None,
+    wandb: TolerantWandbLogger | None,
+) -> tuple[Trainer, Any, Any, ItemFeatures]:
+    """Fit, or go on with it, to `best.ckpt`; the features too, where a probe was made of them."""
     metrics = MetricsCsv(run.folder)
     logger: list[Logger] = [metrics]
-    wandb = TolerantWandbLogger(run) if run.study.wandb else None
     rates = LearningRateMonitor(logging_interval="epoch")
-    callbacks = [*protocol_callbacks(run.study, run.folder), rates, pulse]
+    study = replace(run.study, selection=config["study"]["selection"])
+    callbacks = [*protocol_callbacks(study, run.folder), rates, pulse]
     if wandb:
         logger.append(wandb)
         callbacks.append(Pace(wandb))
@@ -192,40 +231,40 @@ def _work(run: Run, pulse: Pulse, watch: Watch | None) -> None:
     if wandb:
         wandb.log_environment(made_with)
     checkpoint = run.folder / "checkpoints" / BEST
+    features: ItemFeatures = {}
     with _short_of_memory(config, model):
-        if run.study.finetune != "full" and point is None:
-            start_from_probe(trainer, model, data, seed=run.study.seed)
-        if run.study.finetune == "probe":
-            model.requires_grad_(False)
-        if any(parameter.requires_grad for parameter in model.parameters()):
+        if study.finetune != "full":  # a resumed run, too: where it started from is known again
+            features = start_from_probe(trainer, model, data, seed=study.seed)
+        if study.finetune == "probe":
+            trainer.strategy.connect(model)
+            trainer.save_checkpoint(checkpoint)
+        elif any(parameter.requires_grad for parameter in model.parameters()):
             trainer.fit(model, datamodule=data, ckpt_path=point, weights_only=True)
+            if getattr(model, "mix_with_start", bool)():
+                trainer.save_checkpoint(checkpoint)
         else:
             _score_untrained(run, trainer, model, data, checkpoint)
-        table = predict(trainer, model, data, checkpoint)
-    if not trainer.is_global_zero:
-        return
-    study = run.study
-    table = table.assign(
-        run_id=run.run_id,
-        architecture=study.architecture,
-        modality=study.modality,
-        fold=str(study.fold),
-        seed=study.seed,
-        checkpoint_sha=hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
-        **run.shas,
-    )
-    table = table[list(PREDICTION_COLUMNS)]
-    write_atomic(run.folder / "predictions.parquet", table.to_parquet(index=False))
-    if wandb:
-        wandb.show(lambda: run_figures(table, Pseudonyms(study.store)))
-        wandb.close()
+    return trainer, model, data, features
+
+
+def _refitting(
+    run: Run, config: Mapping[str, Any], pulse: Pulse, watch: Watch | None
+) -> Mapping[str, Any]:
+    """How to train on all training patients, for as long as inner validation found best."""
+    if run.study.finetune == "probe":
+        return config
+    epochs = chosen_epochs(run.folder)
+    if epochs is None:
+        trainer, *_ = _train(run, ending_in(config, "inner_bce"), pulse, watch, None)
+        epochs = choose_epochs(run.folder, trainer)
+    return ending_in(config, "last", max_epochs=epochs)
 
 
 def _score_untrained(
     run: Run, trainer: Trainer, model: LightningModule, data: LightningDataModule, checkpoint: Path
 ) -> None:
-    """In the place of a fit, for a model that is made of trained ones, or is a probe."""
-    if not run.study.warm_start and run.study.finetune != "probe":
+    """In the place of a fit, for a model that is made of trained ones."""
+    if not run.study.warm_start:
         raise ConfigError(
             f"warm_start must be set where nothing is trained, got null ({run.run_id}). "
             "Set warm_start=sweep, or choose another head."

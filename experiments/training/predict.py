@@ -1,5 +1,6 @@
 """One score a patient and part, from a trained model, on however many processes."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,23 @@ def predict(
         ConfigError: If the model's rows are not of the contract, or patients are missing.
     """
     outputs: Any = trainer.predict(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    return table_of(model, data, outputs if len(data.predict_parts) > 1 else [outputs])  # type: ignore[attr-defined]
+
+
+def table_of(
+    model: LightningModule, data: LightningDataModule, outputs: Sequence[Any]
+) -> pd.DataFrame:
+    """One score a patient and part from scored rows; see `predict`.
+
+    Args:
+        model: What scored them.
+        data: With `predict_parts` and `patients(part)`.
+        outputs: By part, what `predict_step` gave for each batch.
+
+    Raises:
+        ConfigError: See `predict`.
+    """
     parts: list[str] = data.predict_parts  # type: ignore[attr-defined]
-    outputs = outputs if len(parts) > 1 else [outputs]
     shift = float(getattr(model, "logit_shift", 0.0))
     tables = []
     for part, batches in zip(parts, outputs, strict=True):

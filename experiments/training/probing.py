@@ -7,65 +7,84 @@ from typing import Any
 import numpy as np
 import torch
 from lightning import LightningDataModule, LightningModule, Trainer
+from threadpoolctl import threadpool_limits
 
+from datamodules import PatientDataModule
+from datamodules.batches.rows import Row
 from experiments.errors import ConfigError
+from experiments.training.features import Array, ItemFeatures, features_of, item_features
 from lightning_modules import PatientClassifier
-from lightning_modules.probe import LinearRule, ProbeRows, fit_rule
-from lightning_modules.scores import gather_rows, rows_of
+from lightning_modules.probe import ProbeRows, fit_rule
+from lightning_modules.scores import rows_of
 
 _log = logging.getLogger(__name__)
 
 
-class _FeatureReader(LightningModule):
-    """Gives rows with the features of a classifier's encoders, in evaluation mode."""
-
-    def __init__(self, model: PatientClassifier) -> None:
-        super().__init__()
-        self.model = model
-
-    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, list[Any]]:  # noqa: ARG002
-        features = self.model.encode(batch)
-        columns = {name: list(values.double().cpu().numpy()) for name, values in features.items()}
-        return rows_of(batch, torch.zeros(len(batch["row_key"]))) | columns
-
-
 def start_from_probe(
     trainer: Trainer, model: LightningModule, data: LightningDataModule, *, seed: int
-) -> LinearRule:
+) -> ItemFeatures:
     """Fit a ridge regression on the training patients' features and make it the model's head.
 
     Args:
         trainer: With the processes that compute features.
         model: A `PatientClassifier` with a linear head.
-        data: With `predicting_training_rows`.
+        data: A `PatientDataModule`.
         seed: Of the inner folds that choose the penalty.
 
+    Returns:
+        The features, of all patients.
+
     Raises:
-        ConfigError: If the model has no such head, or the training patients are of one class.
+        ConfigError: If model or datamodule are of another kind, the head is not linear, or the
+            training patients are of one class.
     """
-    if not isinstance(model, PatientClassifier):
-        raise ConfigError(
-            f"model must be a PatientClassifier where finetune is probe or lp-ft, got "
-            f"{type(model).__name__}. Set finetune=full, or derive it from "
-            "lightning_modules.PatientClassifier."
-        )
-    with data.predicting_training_rows():  # type: ignore[attr-defined]
-        batches: Any = trainer.predict(_FeatureReader(model), datamodule=data)
+    for what, kind in ((model, PatientClassifier), (data, PatientDataModule)):
+        if not isinstance(what, kind):
+            raise ConfigError(
+                "model and data must be a PatientClassifier and a PatientDataModule where finetune "
+                f"is probe or lp-ft, got {type(what).__name__}. Set finetune=full, or derive it "
+                f"from {kind.__module__.partition('.')[0]}.{kind.__name__}."
+            )
+    assert isinstance(model, PatientClassifier)
+    assert isinstance(data, PatientDataModule)
+    items = item_features(trainer, model, data)
+    rows = data.evaluation_rows(data.training_patients)
+    probed = ProbeRows(
+        features=features_of(rows, items),
+        patients=np.array([row.patient_id for row in rows]),
+        labels=np.array([data.label_of(row.patient_id) for row in rows], float),
+    )
     try:
-        rule = fit_rule(_probe_rows(batches), seed=seed)
+        with threadpool_limits(torch.get_num_threads()):  # numpy's own would be one a core
+            rule = fit_rule(probed, seed=seed)
         model.start_from_rule(rule)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     share = f", share of the video features {rule.share:g}" if len(rule.weights) > 1 else ""
     _log.info("probe: inverse penalty %g%s", rule.strength, share)
-    return rule
+    return items
 
 
-def _probe_rows(batches: Sequence[dict[str, list[Any]]]) -> ProbeRows:
-    rows = gather_rows(batches)
-    modalities = [name for name in ("image", "video") if name in rows]
-    return ProbeRows(
-        features={name: np.stack(rows[name].to_list()) for name in modalities},
-        patients=rows["patient_id"].to_numpy(str),
-        labels=rows["label"].to_numpy(float),
-    )
+def scored_rows(
+    model: PatientClassifier, data: PatientDataModule, items: ItemFeatures
+) -> list[list[dict[str, list[Any]]]]:
+    """What `predict_step` gives for every part, from features that are there already."""
+    return [[_scored(model, data, data.evaluation_rows(data.patients(part)), items)]
+            for part in data.predict_parts]  # fmt: skip
+
+
+def _scored(
+    model: PatientClassifier, data: PatientDataModule, rows: Sequence[Row], items: ItemFeatures
+) -> dict[str, list[Any]]:
+    features: dict[str, Array] = features_of(rows, items)
+    batch = {
+        "row_key": [row.key for row in rows],
+        "item_id": [row.item_id for row in rows],
+        "patient_id": [row.patient_id for row in rows],
+        "label": torch.tensor([data.label_of(row.patient_id) for row in rows]),
+        **{f"present_{key}": torch.tensor(~np.isnan(v[:, 0])) for key, v in features.items()},
+    }
+    model.eval()
+    with torch.no_grad():
+        tensors = {key: torch.from_numpy(v).float() for key, v in features.items()}
+        return rows_of(batch, model.cpu().head_logits(tensors, batch))

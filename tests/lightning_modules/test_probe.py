@@ -123,7 +123,10 @@ def test_a_model_whose_head_is_the_rule_scores_as_the_rule(
     )
     one = batch()
     with torch.no_grad():
-        features = {name: v.double().numpy() for name, v in model.encode(one).items()}
+        features = {
+            name: torch.where(one[f"present_{name}"][:, None], v, torch.nan).double().numpy()
+            for name, v in model.encode(one).items()
+        }
     assert ("video" in features) == (modality == "combined")
     if unit_features:
         rms = np.sqrt((features["image"] ** 2).mean(1))
