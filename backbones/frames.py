@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from backbones._probe import check_input, check_length, feature_width
 from backbones.errors import EncoderError
-from backbones.image import create_timm
+from backbones.image import create_timm, published_timm
 
 Pooling = Literal["mean", "mean_sd", "attention"]
 
@@ -69,6 +69,9 @@ class FrameVideoEncoder(nn.Module):
         self.attention = nn.Sequential(nn.Linear(width, 64), nn.Tanh(), nn.Linear(64, 1))
         if pooling != "attention":
             del self.attention
+
+    published = staticmethod(published_timm)
+    """Of a name, the weights that `pretrained: true` downloads."""
 
     def forward(self, video: Tensor) -> Tensor:
         """Features `(B, num_features)` of `video (B, 3, T, H, W)`, normalised float.

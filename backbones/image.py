@@ -66,6 +66,11 @@ class TimmImageEncoder(nn.Module):
             setting="image_size",
         )
 
+    @staticmethod
+    def published(name: str) -> dict[str, Tensor]:
+        """The weights that `pretrained: true` downloads; see `published_timm`."""
+        return published_timm(name)
+
     def forward(self, image: Tensor) -> Tensor:
         """Features `(B, num_features)` of `image (B, 3, H, W)`, normalised float.
 
@@ -101,12 +106,23 @@ def create_timm(
     if not pretrained:
         init_linear_layers(net)
         return net
-    if pretrained is True:
-        state = download(lambda: _downloaded(net), name=name)
-    else:
-        state = read_state_dict(pretrained)
+    state = published_timm(name, net) if pretrained is True else read_state_dict(pretrained)
     load_strictly(net, _converted(state, net), heads=_heads(net), name=name)
     return net
+
+
+def published_timm(name: str, net: Any = None) -> dict[str, Tensor]:
+    """The weights that timm offers for a network, as they are in its file.
+
+    Args:
+        name: any name of `timm.list_models()`.
+        net: the network, if there is one already.
+
+    Raises:
+        EncoderError: unknown name, or the download failed.
+    """
+    net = net or _construct(name, _config(name), {})
+    return download(lambda: _downloaded(net), name=name)
 
 
 def _config(name: str) -> Any:

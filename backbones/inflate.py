@@ -27,7 +27,8 @@ from torch.nn.modules import activation
 
 from backbones._probe import check_input, check_length, feature_width
 from backbones.errors import EncoderError
-from backbones.image import create_timm
+from backbones.image import create_timm, published_timm
+from backbones.weights import load_strictly, read_state_dict
 
 _TIME_KERNEL = 3
 _PROBE_SIZE = 128  # pixels of the check; inception_v4 needs 107
@@ -58,7 +59,8 @@ class InflatedVideoEncoder(nn.Module):
 
     Args:
         name: any such name of `timm.list_models()`.
-        pretrained: true to download timm's 2D weights, a file with 2D weights, or false.
+        pretrained: true to download timm's 2D weights, a file with 2D weights, one with weights
+            of the inflated network itself, or false.
         video_size: side of the square frames, pixels; None for any that the net can take.
         num_frames: frames of a clip; None for any.
         model_args: further arguments of the network's constructor.
@@ -86,12 +88,23 @@ class InflatedVideoEncoder(nn.Module):
         self.num_frames = num_frames
         if num_frames is not None:
             check_length("num_frames", num_frames, name=name)
-        net_2d = create_timm(name, pretrained=pretrained, image_size=None, model_args=model_args)
+        inflated = _inflated_weights(pretrained)
+        net_2d = create_timm(
+            name,
+            pretrained=False if inflated else pretrained,
+            image_size=None,
+            model_args=model_args,
+        )
         size = net_2d.pretrained_cfg["input_size"][-1] if video_size is None else video_size
         self.num_features = feature_width(
             net_2d, lambda side: (1, 3, side, side), size=size, name=name, setting="video_size"
         )
         self.net = inflate(net_2d, name=name)
+        if inflated:
+            load_strictly(self.net, inflated, heads=(), name=name)
+
+    published = staticmethod(published_timm)
+    """Of a name, the weights that `pretrained: true` downloads."""
 
     def forward(self, video: Tensor) -> Tensor:
         """Features `(B, num_features)` of `video (B, 3, T, H, W)`, normalised float.
@@ -103,6 +116,14 @@ class InflatedVideoEncoder(nn.Module):
         check_input(video, shape, layout="B, 3, T, H, W", who=self.name)
         features: Tensor = self.net(video)
         return features
+
+
+def _inflated_weights(pretrained: bool | Path) -> dict[str, Tensor] | None:
+    """The file's weights if they are of convolutions in time and space."""
+    if isinstance(pretrained, bool):
+        return None
+    state = read_state_dict(pretrained)
+    return state if any(value.ndim == 5 for value in state.values()) else None
 
 
 def inflate(net: nn.Module, *, name: str) -> nn.Module:

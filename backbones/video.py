@@ -68,13 +68,20 @@ class TorchvisionVideoEncoder(nn.Module):
             setting="video_size",
         )
 
+    @staticmethod
+    def published(name: str) -> dict[str, Tensor]:
+        """The Kinetics-400 weights that torchvision offers for a network.
+
+        Raises:
+            EncoderError: unknown name, or the download failed.
+        """
+        _check_known(name)
+        weights = torchvision.models.get_model_weights(name).DEFAULT
+        fetch = partial(weights.get_state_dict, progress=False, check_hash=True)
+        return download(fetch, name=name)
+
     def _weights(self, pretrained: Literal[True] | Path) -> dict[str, Tensor]:
-        if pretrained is True:
-            weights = torchvision.models.get_model_weights(self.name).DEFAULT
-            fetch = partial(weights.get_state_dict, progress=False, check_hash=True)
-            state = download(fetch, name=self.name)
-        else:
-            state = read_state_dict(pretrained)
+        state = self.published(self.name) if pretrained is True else read_state_dict(pretrained)
         if isinstance(self.net, tv.MViT):
             return interpolate_positions(state, self.net)
         return crop_positions(state, self.net)
@@ -91,18 +98,22 @@ class TorchvisionVideoEncoder(nn.Module):
         return features
 
 
-def _build(name: str, clip: tuple[int, int, int], args: dict[str, Any]) -> nn.Module:
-    """The network with random weights and no classifier.
-
-    Raises:
-        EncoderError: unknown name, or arguments or a size that it does not take.
-    """
+def _check_known(name: str) -> None:
     known = torchvision.models.list_models(module=tv)
     if name not in known:
         raise EncoderError(
             f"name must be a torchvision video network, got {name!r}. Choose one of "
             f"{', '.join(sorted(known))}."
         )
+
+
+def _build(name: str, clip: tuple[int, int, int], args: dict[str, Any]) -> nn.Module:
+    """The network with random weights and no classifier.
+
+    Raises:
+        EncoderError: unknown name, or arguments or a size that it does not take.
+    """
+    _check_known(name)
     try:
         if name in _RESNETS:
             return _VideoResNet(name, **args)

@@ -70,6 +70,16 @@ COMMANDS = {
         "store --name --num_folds:folds --seed --holdout_fraction:holdout",
         _shown_as("split"),
     ),
+    "weights": Command(
+        "fetch the pretrained weights of a sweep, for machines without a network",
+        "experiments.commands:weights",
+        "file --to",
+    ),
+    "pretrain": Command(
+        "teach an encoder the hospital's own frames, without labels",
+        "experiments.commands:pretrain",
+        "store --encoder --modality --fold",
+    ),
     "fit": Command(
         "train and score one run: ceus fit architecture=resnet modality=video",
         "experiments.commands:fit",
@@ -111,7 +121,7 @@ COMMANDS = {
 }
 """In the order of a study."""
 
-_TAKE_SETTINGS = ("fit", "sweep")
+_TAKE_SETTINGS = ("fit", "pretrain", "sweep", "weights")
 _SETTING = re.compile(r"[A-Za-z_][\w.]*=")
 _SETTINGS_HELP = "keys of experiments/yaml/base.yaml, as seed=1 or trainer.max_epochs=3"
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 
 def fit(settings: Sequence[str]) -> int:
@@ -87,6 +88,61 @@ def sweep(
         print(text)
         return code
     return max(code, _print_evaluation(expanded.folder))
+
+
+def weights(file: str, settings: Sequence[str], *, to: Path = Path("weights")) -> int:
+    """Fetch the pretrained weights of a sweep, for machines without a network.
+
+    Args:
+        file: `demo`, `study`, or a YAML file of your own.
+        settings: KEY=VALUE for every run; an axis is narrowed.
+        to: Folder for them; a sweep takes them from there with weights=FOLDER.
+    """
+    from experiments.sweeps.expand import configs_of
+    from experiments.sweeps.file import read_sweep
+    from experiments.training.weights import fetch_weights
+
+    for path, outcome in fetch_weights(configs_of(read_sweep(file, settings)), to):
+        print(f"{path}: {outcome}", flush=True)
+    return 0
+
+
+def pretrain(
+    store: Path,
+    settings: Sequence[str],
+    *,
+    encoder: str = "resnet",
+    modality: Literal["image", "video"] = "image",
+    fold: str = "none",
+) -> int:
+    """Teach an encoder the hospital's own frames, without labels.
+
+    Args:
+        store: A prepared store.
+        settings: KEY=VALUE, any key of the configuration, as trainer.max_epochs=200.
+        encoder: Its architecture, shipped or a YAML file of your own.
+        modality: Whether of images or of clips.
+        fold: Also learn from the training patients of this fold (a number, or all), with whose
+            runs alone the weights then go; none: from patients without a label only.
+    """
+    from experiments.processes import warm_server
+
+    warm_server()
+    from experiments.config.compose import compose
+    from experiments.config.pretraining import WEIGHTS, pretraining
+    from experiments.config.run import make_run
+    from experiments.launchers.go import go
+    from experiments.sweeps.expand import Sweep
+    from experiments.sweeps.file import LauncherSettings
+
+    own = [f"architecture={encoder}", f"modality={modality}", f"store={store}", f"fold={fold}"]
+    run = make_run(pretraining(compose(["sweep=pretrain", "batch_size=32", *settings, *own])))
+    devices = run.config["trainer"]["devices"]
+    launcher = LauncherSettings(parallel=1, devices_per_run=devices if devices != "auto" else 1)
+    code = go(Sweep(run.study.sweep, run.folder.parent, (run,), launcher), extend=True)
+    if code == 0:
+        print(f"weights: {run.folder / WEIGHTS}")
+    return code
 
 
 def evaluate(folder: Path, *, unseal_test: Path | bool | None = None, reason: str = "") -> int:

@@ -4,11 +4,13 @@ from lightning_modules.base import PatientClassifier
 from lightning_modules.combined import CombinedClassifier
 from lightning_modules.freeze import FreezeEncoders
 from lightning_modules.image import ImageClassifier
+from lightning_modules.pretrain import EncoderPretraining
 from lightning_modules.scores import gather_rows, patient_scores
 from lightning_modules.video import VideoClassifier
 
 __all__ = [
     "CombinedClassifier",
+    "EncoderPretraining",
     "FreezeEncoders",
     "ImageClassifier",
     "PatientClassifier",

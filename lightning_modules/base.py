@@ -14,6 +14,7 @@ from torchmetrics.functional.classification import binary_auroc
 
 from lightning_modules.layers import blocks, channels_last_format, use_channels_last
 from lightning_modules.probe import LinearRule
+from lightning_modules.schedule import with_schedule
 from lightning_modules.scores import gather_rows, patient_scores, rows_of
 
 
@@ -319,16 +320,4 @@ class PatientClassifier(LightningModule):
         # A fused AdamW can also undo the scaling of float16 gradients; Lightning then refuses to
         # clip them, in bfloat16 too, which has no scaling. Left to the scaler, as elsewhere.
         optimizer._step_supports_amp_scaling = False
-        steps = max(1, int(self.trainer.estimated_stepping_batches))
-        warm = int(self.warmup * steps)
-
-        def factor(step: int) -> float:
-            if step < warm:
-                return (step + 1) / (warm + 1)
-            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1, steps - warm))))
-
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        return with_schedule(optimizer, self.trainer, warmup=self.warmup)

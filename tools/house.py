@@ -48,8 +48,8 @@ FLOORS: dict[str, list[set[str]]] = {
         {"evaluate", "remembered"},
     ],
     "lightning_modules": [
-        {"layers", "scores", "freeze", "probe"},
-        {"base"},
+        {"layers", "scores", "freeze", "probe", "schedule"},
+        {"base", "pretrain"},
         {"image"},
         {"video", "combined"},
     ],

@@ -56,11 +56,15 @@ class PatientDataModule(L.LightningDataModule):
     Args:
         store: A prepared store.
         split: Name of a split of this store.
-        fold: Number of the fold, from 0, or `all`.
+        fold: Number of the fold, from 0, or `all`; with `twins` also `none`: of the patients
+            without a label only.
         seed: Seed of order, windows and augmentation, 0 or more.
         batch_size: Training rows per batch and process.
         eval_batch_size: Evaluation rows per batch and process; `batch_size` if not given.
         num_threads: Threads that read ahead, each a batch; 0 reads when a batch is asked for.
+        twins: Whether this is for pretraining: every training row comes twice in its batch, one
+            after the other, each with chance of its own; patients without a label take part, and
+            no label is looked at.
         selection: How the end of training is chosen. Only with `inner_bce` do the patients of inner
             validation choose an epoch; else they are trained on, too.
         class_sampling: How the classes of training rows meet, see
@@ -90,11 +94,12 @@ class PatientDataModule(L.LightningDataModule):
         *,
         store: Path,
         split: str,
-        fold: int | Literal["all"],
+        fold: int | Literal["all", "none"],
         seed: int = 0,
         batch_size: int = 8,
         eval_batch_size: int | None = None,
         num_threads: int = 2,
+        twins: bool = False,
         selection: Selection = "inner_bce",
         class_sampling: ClassSampling = "stratified",
         augment: Augment | None = None,
@@ -118,6 +123,9 @@ class PatientDataModule(L.LightningDataModule):
         self._batch_size, self._eval_batch_size = batch_size, eval_batch_size
         self._class_sampling, self._selection = class_sampling, selection
         self._predicted: Sequence[Row] | None = None
+        self._twins = twins
+        if fold == "none" and not twins:
+            raise DataError("fold must be a number or all, got none. Only pretraining has none.")
         if decode == "cuda" and cache in {"disk", "ram"}:
             raise DataError(
                 f"decode must be auto or cpu with a cache, got {decode!r} (cache={cache}). "
@@ -133,9 +141,15 @@ class PatientDataModule(L.LightningDataModule):
         del stage
         if self._parts:
             return
-        self._store = Store(self._path)
-        patients_of = load_split(self._path, self._split).parts(self._fold)
+        self._store = Store(self._path, with_unlabelled=self._twins)
         table = self._store.items
+        patients_of: dict[str, Sequence[str]] = {}
+        if self._fold != "none":
+            patients_of = dict(load_split(self._path, self._split).parts(self._fold))
+        if self._twins:
+            kept = {p for part in ("train", "inner_val") for p in patients_of.get(part, ())}
+            kept |= set(table[table["label"].isna()]["patient_id"])
+            patients_of = {"train": sorted(kept)}
         self._items: dict[str, dict[str, list[str]]] = {}
         for key in self.inputs:
             items = table[table["modality"] == _MODALITY[key]].sort_values("item_id")
@@ -154,9 +168,10 @@ class PatientDataModule(L.LightningDataModule):
                     f"{len(patients)} ({where}). Use another modality or split, or add items."
                 )
         labels = self._store.labels
-        self._labels = {p: labels[p] for part in parts if part != "test" for p in parts[part]}
-        lacking = {0, 1} - {self._labels[p] for p in parts["train"]}
-        if lacking:
+        seen = {p for part in parts if part != "test" for p in parts[part]}
+        self._labels = {} if self._twins else {p: labels[p] for p in seen}
+        lacking = {0, 1} - {self._labels[p] for p in parts["train"] if not self._twins}
+        if lacking and not self._twins:
             raise DataError(
                 f"training patients must be of both labels, got none of label {lacking.pop()} "
                 f"among {len(parts['train'])} with {modalities} ({where}). "
@@ -227,8 +242,8 @@ class PatientDataModule(L.LightningDataModule):
     @property
     def training_patients(self) -> tuple[str, ...]:
         """Patients trained on; those of inner validation too, unless they choose an epoch."""
-        inner = self.patients("inner_val") if self._selection != "inner_bce" else ()
-        return (*self.patients("train"), *inner)
+        chooses = self._selection == "inner_bce" or self._twins
+        return (*self.patients("train"), *(() if chooses else self.patients("inner_val")))
 
     def evaluation_rows(self, patients: Sequence[str]) -> list[Row]:
         """Every image with every window of every clip, as these patients are scored."""
@@ -274,8 +289,10 @@ class PatientDataModule(L.LightningDataModule):
 
     def _training_plan(self, epoch: int, *, rank: int, world: int) -> list[list[Row]]:
         rows = self._training_rows(epoch=epoch)
-        labels = self._row_labels(rows)
         rng = np.random.default_rng((self._seed, epoch, 0))
+        if self._twins:
+            return self._twin_plan(rows, rng.permutation(len(rows)), rank=rank, world=world)
+        labels = self._row_labels(rows)
         if self._class_sampling == "balanced":
             repeats = balanced_repeats(labels, rng)
             # Chance depends on the index: a row shown again is cut and augmented anew.
@@ -289,6 +306,16 @@ class PatientDataModule(L.LightningDataModule):
         return [
             [replace(rows[i], loss_weight=float(w)) for i, w in zip(*share, strict=True)]
             for share in shares
+        ]
+
+    def _twin_plan(
+        self, rows: Sequence[Row], order: IntArray, *, rank: int, world: int
+    ) -> list[list[Row]]:
+        pairs = max(1, self._batch_size // 2)
+        shares = training_batches(order, batch_size=pairs, rank=rank, world=world)
+        return [
+            [replace(rows[i], index=2 * int(i) + twin) for i in share for twin in (0, 1)]
+            for share, _ in shares
         ]
 
     def _evaluation_loader(self, part: str) -> RowLoader:

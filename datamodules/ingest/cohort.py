@@ -16,7 +16,7 @@ class Row:
         line: Number in the file, the header being 1.
         name: `path` as it is written in the table.
         path: The file, resolved.
-        label: 0 or 1.
+        label: 0 or 1; None for a patient who serves pretraining only.
         crop: x, y, width, height in pixels of the file's frames.
         panel: Which panel to keep, of `PANELS`, or "".
         fps: Frames per second to take in place of the file's own.
@@ -27,7 +27,7 @@ class Row:
 
     line: int
     patient_id: str
-    label: int
+    label: int | None
     modality: str
     name: str
     path: Path

@@ -23,11 +23,11 @@ def read_cohort(path: Path, *, covariates: Sequence[str] = ()) -> Cohort:
 
     Args:
         path: CSV in UTF-8, separated by commas, its columns in any order: `patient_id`, `label`
-            (0/1, one a patient), `modality` (image, ceus), `path` (relative to the table's folder
-            and inside it; for a clip also a folder of numbered frames); optionally `crop`
-            ("x,y,w,h"), `panel` (left, right, top, bottom), `fps` (in place of the file's own),
-            `split` (train, test, empty; one a patient), `arrival_s` (seconds). Others are not read
-            unless named in `covariates`.
+            (0/1, one a patient; empty: for pretraining only), `modality` (image, ceus), `path`
+            (relative to the table's folder and inside it; for a clip also a folder of numbered
+            frames); optionally `crop` ("x,y,w,h"), `panel` (left, right, top, bottom), `fps` (in
+            place of the file's own), `split` (train, test, empty; one a patient), `arrival_s`
+            (seconds). Others are not read unless named in `covariates`.
         covariates: Further columns to keep.
 
     Raises:
@@ -106,15 +106,17 @@ def _read_row(line: int, record: dict[str, str], root: Path, covariates: Sequenc
     value = {name: text.strip() for name, text in record.items()}
     if not value["patient_id"]:
         raise _BadRowError("patient_id must be given, got nothing")
-    _check_one_of("label", value["label"], ("0", "1"))
+    _check_one_of("label", value["label"], ("0", "1", ""))
     _check_one_of("modality", value["modality"], MODALITIES)
     split = value.get("split", "")
     _check_one_of("split", split, ("train", "test", ""))
+    if not value["label"] and split == "test":
+        raise _BadRowError("label must be given in the test set, got nothing")
     _check_one_of("panel", value.get("panel", ""), (*PANELS, ""))
     return Row(
         line=line,
         patient_id=value["patient_id"],
-        label=int(value["label"]),
+        label=int(value["label"]) if value["label"] else None,
         modality=value["modality"],
         name=value["path"],
         path=_find_file(root, value["path"], folder=value["modality"] == "ceus"),

@@ -30,7 +30,7 @@ def check_folder(store: Path, canvas: int) -> None:
         and not (store / "cohort.parquet").is_file()
     ):
         return  # an earlier call was killed while it wrote
-    old = Store(store)
+    old = Store(store, with_unlabelled=True)
     if old.canvas != canvas:
         raise DataError(
             f"canvas must be {old.canvas} as in the store there is, got {canvas} ({store}). "

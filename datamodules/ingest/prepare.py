@@ -180,7 +180,13 @@ def _tell(cohort: Cohort, store: Path, *, new: int) -> None:
     console.print(
         f"{store}: {len(cohort.rows)} items of {patients} patients, {new} of them new", markup=False
     )
-    items = Store(store).items
+    items = Store(store, with_unlabelled=True).items
+    if unlabelled := items[items["label"].isna()]["patient_id"].nunique():
+        console.print(
+            f"{unlabelled} patients have no label: no split and no study sees them, "
+            "`ceus pretrain` does",
+            markup=False,
+        )
     clips = items[items["modality"] == "ceus"]
     if clips["arrival_s"].isna().any():
         console.print(

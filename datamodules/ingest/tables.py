@@ -62,6 +62,8 @@ def make_tables(
         for record, row in zip(records, rows, strict=True)
     )
     table = table.astype({column.name: "float64" for column in COLUMNS if column.kind is float})
+    if table["label"].isna().any():
+        table["label"] = table["label"].astype("Int8")
     for name in rows[0].covariates:
         numbers = pd.to_numeric(table[name].replace("", None), errors="coerce")
         if numbers.notna().eq(table[name] != "").all():

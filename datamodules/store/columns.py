@@ -19,7 +19,9 @@ class Column:
 COLUMNS = (
     Column("item_id", str, "16 hex digits that name the item's files"),
     Column("patient_id", str, "pseudonym"),
-    Column("label", int, "0 or 1, the same in all rows of a patient"),
+    Column(
+        "label", int, "0 or 1, the same in all rows of a patient; missing: for pretraining only"
+    ),
     Column("modality", str, "image or ceus"),
     Column("frames", int, "frames of the stored clip; 1 of an image"),
     Column("fps", float, "frames per second of the stored clip; NaN of an image"),

@@ -33,13 +33,15 @@ class Store:
 
     Args:
         path: The folder.
+        with_unlabelled: Whether `items` has those of patients without a label, too: no study sees
+            them, pretraining does.
 
     Raises:
         DataError: If it is not there, not a store, not finished, or of another format.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: Path, *, with_unlabelled: bool = False) -> None:
+        self.path, self._with_unlabelled = Path(path), with_unlabelled
         if not self.path.is_dir():
             raise DataError(
                 f"store must be a folder, got none ({self.path}). Make it: ceus prepare COHORT.csv "
@@ -67,7 +69,10 @@ class Store:
     @cached_property
     def items(self) -> pd.DataFrame:
         """One row an item, sorted by patient (docs/design.md, Store); missing text is ""."""
-        return pd.read_parquet(self.path / "cohort.parquet")
+        table = pd.read_parquet(self.path / "cohort.parquet")
+        if self._with_unlabelled or not table["label"].isna().any():
+            return table
+        return table[table["label"].notna()].astype({"label": int}).reset_index(drop=True)
 
     @property
     def item_columns(self) -> tuple[str, ...]:
@@ -81,8 +86,9 @@ class Store:
 
     @cached_property
     def labels(self) -> dict[str, int]:
-        """Label, 0 or 1, of every patient."""
-        return dict(zip(self.items["patient_id"], self.items["label"].astype(int), strict=True))
+        """Label, 0 or 1, of every patient who has one."""
+        known = self.items[self.items["label"].notna()]
+        return dict(zip(known["patient_id"], known["label"].astype(int), strict=True))
 
     @cached_property
     def sha(self) -> str:

@@ -67,7 +67,7 @@ class Pseudonyms:
 
     @cached_property
     def _hashes(self) -> dict[str, str]:
-        patients = Store(self._store).items["patient_id"].unique()
+        patients = Store(self._store, with_unlabelled=True).items["patient_id"].unique()
         return {str(patient): self.of(str(patient)) for patient in patients}
 
 

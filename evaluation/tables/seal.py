@@ -199,6 +199,7 @@ def _holdout_labels(sweep_dir: Path, store: Path) -> pd.Series:
             raise EvaluationError(f"cohort.parquet must exist ({path}). {remedy}")
         tables.append(pd.read_parquet(path).set_index("item_id").sort_index())
     sealed, full = tables
+    full = full[full["label"].notna() | full.index.isin(sealed.index)]  # less what no study sees
     same = sealed.index.equals(full.index) and sealed["patient_id"].equals(full["patient_id"])
     known = sealed["label"].notna()
     if not same or not (sealed.loc[known, "label"] == full.loc[known, "label"]).all():

@@ -9,8 +9,10 @@ from datamodules.store.folder import Store
 from datamodules.store.splits import Split, load_split
 from experiments.config.files import ROOMS
 from experiments.config.identity import sha_of, what_counts
+from experiments.config.pretraining import refuse_leak
 from experiments.config.study import Study, study_of
 from experiments.config.warm_start import resolved
+from experiments.config.weights import from_folder
 from experiments.errors import ConfigError
 
 
@@ -62,14 +64,25 @@ def make_run(
             "Move your keys under one of these."
         )
     study = study_of(config["study"])
-    config = resolved(config)
+    config = from_folder(resolved(config))
     _check_balance(config)
-    store, split = cohort(study.store, study.split)
-    split.parts(study.fold)  # refuses a fold that is not there, before anything starts
+    if study.fold == "none":  # pretraining on patients whom no split knows
+        everyone = Store(study.store, with_unlabelled=True)
+        if everyone.items["label"].notna().all():
+            raise ConfigError(
+                f"fold must be a number or all where every patient has a label, got none "
+                f"({study.store}). Set --fold K to learn from the training patients of fold K."
+            )
+        store_sha, split_sha = everyone.sha, ""
+    else:
+        store, split = cohort(study.store, study.split)
+        split.parts(study.fold)  # refuses a fold that is not there, before anything starts
+        refuse_leak(config, store, split)
+        store_sha, split_sha = store.sha, split.sha
     shas = {
         "config_sha": sha_of(what_counts(config)),
-        "split_sha": split.sha,
-        "store_sha": store.sha,
+        "split_sha": split_sha,
+        "store_sha": store_sha,
     }
     cell = f"{study.architecture}-{study.modality}-fold{study.fold}-seed{study.seed}"
     return Run(run_id=f"{cell}-{sha_of(shas)[:8]}", study=study, config=dict(config), shas=shas)

@@ -33,11 +33,12 @@ class Study:
 
     architecture: str
     modality: str
-    fold: int | Literal["all"]
+    fold: int | Literal["all", "none"]
     seed: int
     store: Path
     split: str
     runs: Path
+    weights: Path | None = None
     sweep: str
     warm_start: str | dict[Literal["image", "video"], str] | None = None
     finetune: Literal["full", "lp-ft", "probe"]

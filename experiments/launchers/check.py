@@ -1,4 +1,4 @@
-"""Every configuration held against its constructors, before anything starts."""
+"""Configurations held against their constructors, and weights looked at, before anything starts."""
 
 import signal
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ from experiments.processes import warm_server
 
 
 def check_runs(runs: Sequence[Run]) -> ForkServerContext:
-    """Hold every configuration against the constructors that it names.
+    """Hold every configuration against the constructors that it names, and load its weights once.
 
     Returns:
         A process from which runs are forked.
 
     Raises:
-        ConfigError: For the first that does not fit.
+        ConfigError: For the first that does not fit, or whose weights cannot be had.
     """
     context = warm_server()
     if runs:
@@ -49,9 +49,11 @@ def _check_all(context: ForkServerContext, runs: Sequence[Run]) -> None:
 def _check_child(answer: Connection, configs: list[dict[str, Any]]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     from experiments.training.build import check
+    from experiments.training.weights import check_weights
 
     try:
         check(configs)
+        check_weights(configs)
         answer.send(None)
     except ConfigError as error:
         answer.send(str(error))

@@ -56,7 +56,7 @@ def _runs(file: SweepFile) -> tuple[list[Run], dict[str, tuple[str, ...]]]:
     at = list(file.axes).index("modality") if "modality" in file.axes else -1
     cohort = cache(open_cohort)
     waiting, made = {}, {}
-    for cell, config in zip(cells, _configs(file), strict=True):
+    for cell, config in zip(cells, configs_of(file), strict=True):
         study = config["study"]
         if study["modality"] == "combined" and study["warm_start"] == "sweep":
             waiting[cell] = config
@@ -131,7 +131,7 @@ def make_data(file: SweepFile, cohort: str) -> None:
     from datamodules.store.splits import make_split
 
     data = file.data
-    store = Path(next(_configs(file))["study"]["store"])
+    store = Path(next(configs_of(file))["study"]["store"])
     is_phantom = cohort == "phantom"
     table = (
         make_phantom(Path("data") / f"phantom-{data.phantom}", preset=data.phantom)
@@ -148,7 +148,8 @@ def make_data(file: SweepFile, cohort: str) -> None:
     )
 
 
-def _configs(file: SweepFile) -> Iterator[dict[str, Any]]:
+def configs_of(file: SweepFile) -> Iterator[dict[str, Any]]:
+    """Resolved configurations of all runs, in the order of the axes; no store is opened."""
     common = [f"{key}={as_text(value)}" for key, value in file.overrides.items()]
     profile = [f"profile={file.profile}"] if file.profile else []
     own = [f"trainer.devices={file.launcher.devices_per_run}", f"sweep={file.name}"]

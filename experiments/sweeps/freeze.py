@@ -15,6 +15,7 @@ from datamodules.store.splits import Split
 from evaluation.records.listing import FILE, FORMAT, ListedRun, Listing, read_listing
 from experiments.config.files import load_yaml
 from experiments.config.identity import what_counts
+from experiments.config.pretraining import is_pretraining
 from experiments.config.run import Run, open_cohort
 from experiments.errors import ConfigError
 from experiments.run_folder.lock import run_lock
@@ -142,6 +143,8 @@ def _counted(config: Any) -> Any:
 
 def _write_cohort(sweep: Sweep) -> None:
     study = sweep.runs[0].study
+    if is_pretraining(sweep.runs[0].config):
+        return  # nobody is scored
     store, split = open_cohort(study.store, study.split)
     cohort, holdout = store.items.copy(), split.holdout
     cohort["label"] = cohort["label"].astype("Int8").mask(cohort["patient_id"].isin(holdout))

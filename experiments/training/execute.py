@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import LearningRateMonitor
@@ -28,6 +29,7 @@ from datamodules.store.pseudonyms import Pseudonyms, conceal
 from evaluation.errors import EvaluationError
 from evaluation.records.schema import PREDICTION_COLUMNS
 from experiments.config.files import load_yaml
+from experiments.config.pretraining import WEIGHTS, is_pretraining, seen_record
 from experiments.config.run import Run, make_run
 from experiments.errors import ConfigError
 from experiments.run_folder.failures import (
@@ -172,6 +174,9 @@ def _work(run: Run, pulse: Pulse, watch: Watch | None) -> None:
     wandb = TolerantWandbLogger(run) if run.study.wandb else None
     checkpoint = run.folder / "checkpoints" / BEST
     trainer, model, data, features = _train(run, config, pulse, watch, wandb)
+    if is_pretraining(run.config):
+        _write_weights(run, trainer, model, data)
+        return
     if run.study.finetune == "probe":
         table = table_of(model, data, scored_rows(model, data, features))
     else:
@@ -245,6 +250,15 @@ def _train(
         else:
             _score_untrained(run, trainer, model, data, checkpoint)
     return trainer, model, data, features
+
+
+def _write_weights(run: Run, trainer: Trainer, model: Any, data: Any) -> None:
+    """What a pretraining leaves: the encoder at the end of the schedule, and whom it has seen."""
+    if not trainer.is_global_zero:
+        return
+    seen = seen_record(run.study.store, data.patients("train"))
+    state = {name: value.contiguous() for name, value in model.encoder_weights().items()}
+    write_atomic(run.folder / WEIGHTS, safetensors.torch.save(state, seen))
 
 
 def _refitting(
