@@ -24,7 +24,8 @@ class TimmImageEncoder(nn.Module):
 
     Args:
         name: any name of `timm.list_models()`, with or without a tag (`resnet50.a1_in1k`). The
-            mvitv2 family also takes the fields of timm's `MultiScaleVitCfg` in `model_args`.
+            mvitv2 family also takes the fields of timm's `MultiScaleVitCfg` in `model_args`,
+            inception_v3 `blocks`: the first so many of its 11 inception blocks.
         pretrained: true to download timm's weights, a file with weights for this network, or
             false for random ones.
         image_size: side of the square input, pixels. Nets with position tables are built for it
@@ -146,13 +147,25 @@ def _config(name: str) -> Any:
 def _construct(name: str, cfg: Any, args: dict[str, Any]) -> Any:
     """The network with random weights and no classifier."""
     base = name.partition(".")[0]
+    blocks = args.pop("blocks", None) if base == "inception_v3" else None
     own = {field.name for field in fields(mvitv2.MultiScaleVitCfg)} & args.keys()
     if base not in mvitv2.model_cfgs or not own:
-        return timm.create_model(name, pretrained=False, num_classes=0, **args)
+        net = timm.create_model(name, pretrained=False, num_classes=0, **args)
+        return net if blocks is None else _without_later_blocks(net, blocks)
     # timm keeps the sizes of this family in a table by name, out of create_model's reach.
     changes = {key: args.pop(key) for key in own}
     net = mvitv2.MultiScaleVit(replace(mvitv2.model_cfgs[base], **changes), num_classes=0, **args)
     net.pretrained_cfg = cfg.to_dict()
+    return net
+
+
+def _without_later_blocks(net: Any, blocks: int) -> Any:
+    """Inception-v3 up to one of its 11 inception blocks."""
+    mixed = [name for name, _ in net.named_children() if name.startswith("Mixed")]
+    if not 1 <= blocks <= len(mixed):
+        raise ValueError(f"blocks must be 1 to {len(mixed)}, got {blocks}")
+    for name in mixed[blocks:]:
+        setattr(net, name, nn.Identity())
     return net
 
 

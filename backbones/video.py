@@ -31,7 +31,8 @@ class TorchvisionVideoEncoder(nn.Module):
         model_args: changes to the network. r3d_18, mc3_18, r2plus1d_18: `width` (channels of the
             first stage, 64) and `layers` (blocks of each stage, [2, 2, 2, 2]). mvit: `embed_dim`,
             `depths` and the arguments of torchvision's `MViT`. swin3d: the arguments of
-            `SwinTransformer3d`. s3d: `bn_momentum` (0.1).
+            `SwinTransformer3d`. s3d: `bn_momentum` (0.1), `blocks` (the first so many of its 9
+            inception blocks).
 
     Attributes:
         num_features: width of the features.
@@ -137,13 +138,20 @@ def _build(name: str, clip: tuple[int, int, int], args: dict[str, Any]) -> nn.Mo
     return net
 
 
-def _build_s3d(*, bn_momentum: float = 0.1) -> nn.Module:
+_S3D_BLOCKS = 9
+
+
+def _build_s3d(*, bn_momentum: float = 0.1, blocks: int = _S3D_BLOCKS) -> nn.Module:
     """S3D that averages over whatever map is left, instead of 2×7×7 windows of it.
 
     Its own batch-norm momentum of 0.001 needs thousands of steps to follow a new kind of image;
     hence torch's usual 0.1.
     """
     net: nn.Module = tv.S3D(norm_layer=partial(nn.BatchNorm3d, eps=0.001, momentum=bn_momentum))
+    if not 1 <= blocks <= _S3D_BLOCKS:
+        raise ValueError(f"blocks must be 1 to {_S3D_BLOCKS}, got {blocks}")
+    mixed = [i for i, part in enumerate(net.features) if type(part).__name__.startswith("SepInc")]
+    net.features = net.features[: mixed[blocks - 1] + 1]
     net.avgpool = nn.AdaptiveAvgPool3d(1)
     net.classifier = nn.Identity()
     return net

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from backbones.errors import EncoderError, first_line
 
 _SHOWN = 4  # keys named in a message
+_PARALLEL = "module."  # what torch's DataParallel puts before every name
 _WRAPPERS = ("state_dict", "model", "model_state")  # what training scripts wrap weights in
 
 
@@ -48,6 +49,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             f"pretrained must hold tensors by name, got {type(content).__name__} ({path}). "
             "Save it as a plain state dict: torch.save(net.state_dict(), path)."
         )
+    if all(name.startswith(_PARALLEL) for name in content):
+        content = {name.removeprefix(_PARALLEL): value for name, value in content.items()}
     return dict(content)
 
 

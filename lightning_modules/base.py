@@ -208,6 +208,9 @@ class PatientClassifier(LightningModule):
             pixels = pixels.contiguous(memory_format=channels_last_format(pixels.ndim))
         features: Tensor = encoder(pixels)
         if self.unit_features:
+            # By the largest first: deep networks without norms give 1e-20, whose square is 0.
+            largest = features.detach().abs().amax(1, keepdim=True)
+            features = features / largest.clamp(min=torch.finfo(features.dtype).tiny)
             features = features / features.square().mean(1, keepdim=True).add(1e-8).sqrt()
         return features
 

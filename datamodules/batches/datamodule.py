@@ -29,6 +29,7 @@ from datamodules.batches.sampling import ClipTimes, FrameSampling, Window
 from datamodules.errors import DataError
 from datamodules.store.cache import Cache, FrameCache, open_cache
 from datamodules.store.clips import ClipReader
+from datamodules.store.deal import stratified_share
 from datamodules.store.decode import Decode, choose_decoder
 from datamodules.store.folder import Store
 from datamodules.store.splits import load_split
@@ -67,6 +68,8 @@ class PatientDataModule(L.LightningDataModule):
             no label is looked at.
         selection: How the end of training is chosen. Only with `inner_bce` do the patients of inner
             validation choose an epoch; else they are trained on, too.
+        train_patients: How many of the training patients are trained on, in the proportion of
+            their labels, drawn by `seed`: for learning curves. All if not given.
         class_sampling: How the classes of training rows meet, see
             `datamodules.batches.plan.ClassSampling`.
         augment: Changes to training rows on the device; none if not given.
@@ -101,6 +104,7 @@ class PatientDataModule(L.LightningDataModule):
         num_threads: int = 2,
         twins: bool = False,
         selection: Selection = "inner_bce",
+        train_patients: int | None = None,
         class_sampling: ClassSampling = "stratified",
         augment: Augment | None = None,
         decode: Decode = "auto",
@@ -122,8 +126,11 @@ class PatientDataModule(L.LightningDataModule):
         self._seed, self._num_threads, self._augment = seed, num_threads, augment
         self._batch_size, self._eval_batch_size = batch_size, eval_batch_size
         self._class_sampling, self._selection = class_sampling, selection
+        self._train_patients = train_patients
         self._predicted: Sequence[Row] | None = None
         self._twins = twins
+        if twins and train_patients is not None:
+            raise DataError("train_patients must be left out in pretraining, which takes everyone.")
         if fold == "none" and not twins:
             raise DataError("fold must be a number or all, got none. Only pretraining has none.")
         if decode == "cuda" and cache in {"disk", "ram"}:
@@ -242,8 +249,19 @@ class PatientDataModule(L.LightningDataModule):
     @property
     def training_patients(self) -> tuple[str, ...]:
         """Patients trained on; those of inner validation too, unless they choose an epoch."""
-        chooses = self._selection == "inner_bce" or self._twins
-        return (*self.patients("train"), *(() if chooses else self.patients("inner_val")))
+        everyone = self.patients("train")
+        if self._selection != "inner_bce" and not self._twins:
+            everyone += self.patients("inner_val")
+        if self._train_patients is None:
+            return everyone
+        share = self._train_patients / len(everyone)
+        if not 0 < share <= 1:
+            raise DataError(
+                f"train_patients must be 1 to {len(everyone)}, those there are (fold {self._fold} "
+                f"of split {self._split!r}), got {self._train_patients}. Leave it out for all."
+            )
+        drawn = stratified_share(everyone, self._labels, share, seed=(self._seed, 2))
+        return tuple(sorted(drawn))
 
     def evaluation_rows(self, patients: Sequence[str]) -> list[Row]:
         """Every image with every window of every clip, as these patients are scored."""

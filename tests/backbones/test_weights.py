@@ -10,6 +10,7 @@ import huggingface_hub
 import pytest
 import timm
 import torch
+import torchvision
 from safetensors.torch import load_file
 from torch import nn
 
@@ -166,6 +167,37 @@ def test_deeper_net_of_the_family_is_refused_by_its_keys(
     torch.save(state_of(deeper), tmp_path / "net.pth")
     with pytest.raises(EncoderError, match=f"must fit {name}: .*in the file and|is unexpected"):
         TimmImageEncoder(name, pretrained=tmp_path / "net.pth", model_args=model_args)
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "prefix"),
+    [
+        ("mvit_v2_s", "head.1", ""),  # EchoPrime: the encoder's own head is 512 wide
+        ("r2plus1d_18", "fc", "module."),  # EchoNet-Dynamic: one output, trained in parallel
+        ("r3d_18", "fc", ""),  # Kinetics, as torchvision publishes them
+        ("s3d", "classifier.1", ""),
+        ("swin3d_t", "head", ""),
+    ],
+)
+def test_published_video_weights_fit(name: str, head: str, prefix: str, tmp_path: Path) -> None:
+    published = torchvision.models.get_model(name, weights=None).eval()
+    outputs = {"mvit_v2_s": 512, "r2plus1d_18": 1}.get(name, 400)
+    parent, _, last = head.rpartition(".")
+    old = published.get_submodule(head)
+    new = (
+        nn.Conv3d(old.in_channels, outputs, 1)
+        if isinstance(old, nn.Conv3d)
+        else nn.Linear(old.in_features, outputs)
+    )
+    setattr(published.get_submodule(parent), last, new)
+    state = {f"{prefix}{key}": value for key, value in published.state_dict().items()}
+    torch.save({"state_dict": state} if prefix else state, tmp_path / "net.pt")
+    size, frames = (112, 16) if name == "mvit_v2_s" else (64, 16)
+    encoder = TorchvisionVideoEncoder(
+        name, pretrained=tmp_path / "net.pt", video_size=size, num_frames=frames
+    )
+    block = next(key for key, value in published.named_parameters() if value.ndim > 2)
+    assert torch.equal(encoder.net.get_parameter(block), published.get_parameter(block))
 
 
 # Torch's remarks on the way timm's resampling is written; its result is right.

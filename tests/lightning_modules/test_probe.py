@@ -141,6 +141,17 @@ def test_a_model_whose_head_is_the_rule_scores_as_the_rule(
         )
 
 
+@pytest.mark.parametrize("scale", [1e-20, 1.0, 1e20])
+def test_unit_features_do_not_depend_on_the_scale_of_the_encoder(scale: float) -> None:
+    model = ImageClassifier(Mean(), unit_features=True)
+    pixels = torch.randn(5, 3, 4, 4)
+    with torch.no_grad():
+        features = model.features(model.encoder, pixels * scale)
+        expected = model.features(model.encoder, pixels)
+    torch.testing.assert_close(features, expected)
+    torch.testing.assert_close(features.square().mean(1), torch.ones(5))
+
+
 def test_a_head_that_is_not_linear_is_refused() -> None:
     model = CombinedClassifier(Mean(), Mean(), ConcatFusion)
     rows = rows_of(width=3, video=True)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from datamodules import Augment
+from datamodules import Augment, DataError
 from datamodules.batches.rows import training_rows
 from tests.datamodules.streams import (
     PATIENTS,
@@ -34,6 +34,34 @@ def test_training_rows_of_an_epoch(kind: str, stream_store: Path) -> None:
     everything = make(kind, stream_store, fold="all", batch_size=1).train_dataloader()
     patients = [row["patient_id"] for row in rows_of(everything)]
     assert Counter(patients) == Counter(expected)
+
+
+def test_a_learning_curve_trains_on_so_many_of_both_labels(stream_store: Path) -> None:
+    everyone = make("image", stream_store, fold="all").training_patients
+    drawn = [
+        make("image", stream_store, fold="all", train_patients=4, seed=seed).training_patients
+        for seed in range(4)
+    ]
+    assert all(len(patients) == 4 and set(patients) < set(everyone) for patients in drawn)
+    assert all({PATIENTS[p] for p in patients} == {0, 1} for patients in drawn)
+    assert len(set(drawn)) > 1
+    with pytest.raises(DataError, match=f"train_patients must be 1 to {len(everyone)}, .*got 99"):
+        _ = make("image", stream_store, fold="all", train_patients=99).training_patients
+
+
+@pytest.mark.parametrize("kind", ["image", "video"])
+def test_twins_are_two_views_of_one_item_without_labels(kind: str, stream_store: Path) -> None:
+    module = make(
+        kind, stream_store, fold="all", twins=True, augment=Augment(degrees=30), batch_size=4
+    )
+    assert module.predict_parts == ["train"]
+    for batch in module.train_dataloader():
+        items = batch["item_id"]
+        assert len(items) % 2 == 0
+        assert items[0::2] == items[1::2]
+        assert batch["label"].isnan().all()
+        views = batch[f"{kind}_augment"]
+        assert not (views[0::2] == views[1::2]).all(dim=1).any()
 
 
 @every_kind

@@ -19,8 +19,8 @@ MODALITIES = ["image", "video", "combined"]
 CELL = ["architecture=resnet", "modality=combined", "profile=demo"]
 
 
-def test_the_five_architectures_are_there() -> None:
-    assert ARCHITECTURES == ["densenet", "inception", "mvit", "resnet", "swin"]
+def test_the_five_architectures_and_frames_are_there() -> None:
+    assert ARCHITECTURES == ["densenet", "frames", "inception", "mvit", "resnet", "swin"]
 
 
 def test_every_cell_of_every_profile_fits_its_constructors() -> None:
