@@ -221,7 +221,9 @@ class SumLogitFusion(_Fusion):
 
     Where the modalities are independent given the class, the sum of their log-odds is the best rule
     there is (Neyman & Pearson 1933); a ridge regression on both features side by side has this form
-    too, so this is the head that a probe's solution fits into. An absent modality adds nothing.
+    too, so this is the head that a probe's solution fits into. An absent modality adds nothing. Its
+    heads are those of an image and of a video classifier, which `CombinedClassifier.start_from`
+    brings.
 
     Args:
         image_features: width of the image features.
@@ -230,8 +232,8 @@ class SumLogitFusion(_Fusion):
 
     def __init__(self, image_features: int, video_features: int) -> None:
         super().__init__(image_features, video_features)
-        self.image_head = nn.Linear(image_features, 1)
-        self.video_head = nn.Linear(video_features, 1)
+        self.image_head = nn.Sequential(nn.Dropout(0.0), nn.Linear(image_features, 1))
+        self.video_head = nn.Sequential(nn.Dropout(0.0), nn.Linear(video_features, 1))
         self.bias = nn.Parameter(torch.zeros(1))
 
     def forward(

@@ -147,14 +147,15 @@ def _build_s3d(*, bn_momentum: float = 0.1, blocks: int = _S3D_BLOCKS) -> nn.Mod
     Its own batch-norm momentum of 0.001 needs thousands of steps to follow a new kind of image;
     hence torch's usual 0.1.
     """
-    net: nn.Module = tv.S3D(norm_layer=partial(nn.BatchNorm3d, eps=0.001, momentum=bn_momentum))
+    net: Any = tv.S3D(norm_layer=partial(nn.BatchNorm3d, eps=0.001, momentum=bn_momentum))
     if not 1 <= blocks <= _S3D_BLOCKS:
         raise ValueError(f"blocks must be 1 to {_S3D_BLOCKS}, got {blocks}")
     mixed = [i for i, part in enumerate(net.features) if type(part).__name__.startswith("SepInc")]
     net.features = net.features[: mixed[blocks - 1] + 1]
     net.avgpool = nn.AdaptiveAvgPool3d(1)
     net.classifier = nn.Identity()
-    return net
+    built: nn.Module = net
+    return built
 
 
 _RESNETS: dict[str, tuple[list[type[nn.Module]], bool]] = {  # convolutions, factored stem

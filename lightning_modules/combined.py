@@ -1,5 +1,6 @@
 """The classifier of image and clip together, by late fusion."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -44,6 +45,7 @@ class CombinedClassifier(PatientClassifier):
                 "Set model.init_args.modality_dropout."
             )
         self.modality_dropout = modality_dropout
+        self._sum_shift: float | None = None
         self.image_encoder = image_encoder
         self.video_encoder = video_encoder
         self.head = head(image_encoder.num_features, video_encoder.num_features)  # type: ignore[arg-type]
@@ -72,6 +74,18 @@ class CombinedClassifier(PatientClassifier):
             shift: Tensor | None = getattr(self.head, f"{name}_shift", None)
             if shift is not None:
                 shift.copy_(state["logit_shift"])
+        if isinstance(getattr(self.head, "bias", None), nn.Parameter):
+            self._sum_shift = -float(image["logit_shift"] + video["logit_shift"])
+
+    def setup(self, stage: str) -> None:
+        """As of any classifier; a sum of two log-odds would hold the share of positives twice."""
+        super().setup(stage)
+        if stage == "fit" and self._sum_shift is not None:
+            negatives, positives = self.trainer.datamodule.train_label_counts()  # type: ignore[attr-defined]
+            with torch.no_grad():
+                once = self._sum_shift + math.log(negatives / positives)
+                self.shift_head(once + self.logit_shift)
+            self._sum_shift = None
 
     def encoders(self) -> tuple[nn.Module, ...]:
         """Both encoders."""
@@ -94,7 +108,7 @@ class CombinedClassifier(PatientClassifier):
     def set_rule(self, rule: LinearRule) -> None:
         """Weights, offsets and bias of a `SumLogitFusion`."""
         head = self._sum_head()
-        for name, linear in (("image", head.image_head), ("video", head.video_head)):
+        for name, linear in (("image", head.image_head[-1]), ("video", head.video_head[-1])):
             linear.weight.copy_(torch.as_tensor(rule.weights[name])[None])
             linear.bias.fill_(rule.offsets[name])
         head.bias.fill_(rule.bias)

@@ -238,7 +238,8 @@ def _train(
     checkpoint = run.folder / "checkpoints" / BEST
     features: ItemFeatures = {}
     with _short_of_memory(config, model):
-        if study.finetune != "full":  # a resumed run, too: where it started from is known again
+        # A resumed run, too: where it started from is known again. Trained heads need no probe.
+        if study.finetune == "probe" or (study.finetune == "lp-ft" and not study.warm_start):
             features = start_from_probe(trainer, model, data, seed=study.seed)
         if study.finetune == "probe":
             trainer.strategy.connect(model)

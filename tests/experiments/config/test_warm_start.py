@@ -96,6 +96,24 @@ def test_the_average_is_that_of_the_two_runs_and_nothing_is_trained(averaged: Pa
     assert metrics["inner_bce"].iloc[0] == pytest.approx(bce, abs=1e-6)
 
 
+def test_the_sum_starts_where_the_two_runs_ended_and_counts_the_prior_once(
+    averaged: Path, store: Path, tmp_path: Path
+) -> None:
+    still = ["encoder_lr=1e-12", "head_lr=1e-12", "trainer.max_epochs=1", "pos_weight=1"]
+    recipe = ["finetune=lp-ft", "selection=last", "head.class_path=backbones.SumLogitFusion"]
+    fusion = ["modality=combined", f"warm_start={averaged}", "name=sum", "fold=0", *still, *recipe]
+    assert sweep(store, tmp_path, *fusion, "analysis.primary=null") == 0
+    image, video, both = (
+        table(folder, m)
+        for folder, m in ((averaged, "image"), (averaged, "video"), (tmp_path / "sum", "combined"))
+    )
+    shared = both.index.intersection(image.index).intersection(video.index)
+    rest = both["logit"] - logit(image["probability"]) - logit(video["probability"])
+    config = compose([*cell(store, tmp_path, "modality=combined"), "selection=last"])
+    negatives, positives = build(config)[2].train_label_counts()
+    np.testing.assert_allclose(rest.loc[shared], np.log(negatives / positives), atol=1e-5)
+
+
 def test_another_sweep_starts_from_it_and_scores_averaged_weights(
     averaged: Path, store: Path, tmp_path: Path
 ) -> None:

@@ -84,6 +84,15 @@ def test_a_probe_of_both_scores_patients_who_lack_one(make: Make, start: Launch)
     assert "share of the video features" in (run.folder / "log.txt").read_text()
 
 
+def test_two_processes_start_where_one_does(make: Make, start: Launch) -> None:
+    settings = ("finetune=lp-ft", "selection=last", "start_share=0.5", "trainer.max_epochs=1")
+    one = make(*settings, "batch_size=4")
+    two = make(*settings, "batch_size=2", "trainer.devices=2", "trainer.accelerator=cpu")
+    assert [start(one), start(two)] == [0, 0], read_status(two.folder).reason
+    difference = table(one)["logit"].to_numpy() - table(two)["logit"].to_numpy()
+    assert np.abs(difference).max() < 1e-4
+
+
 def test_the_start_keeps_its_share_of_the_final_weights(make: Make, start: Launch) -> None:
     settings = ("selection=last", "pos_weight=1", "trainer.max_epochs=2", "last_every=1")
     probe = make("finetune=probe", *settings)
