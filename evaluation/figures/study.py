@@ -125,14 +125,16 @@ def training(evaluation: Evaluation) -> Drawing | None:
     runs, modalities = evaluation.tables.training, modalities_of(evaluation)
     if runs.empty:
         return None
-    figure, grid = panels(modalities, rows=2, height_mm=98, share=False)
+    watched = bool(runs["inner_bce"].notna().any())
+    shown = [("train_loss", "training loss"), ("inner_bce", "inner-validation BCE")][: 1 + watched]
+    figure, grid = panels(modalities, rows=len(shown), height_mm=10 + 44 * len(shown), share=False)
     for column, modality in enumerate(modalities):
         for index, architecture in enumerate(architectures_of(evaluation)):
             curves = of_cell(evaluation.study.curves, architecture, modality)
             if curves.empty:
                 continue
             count = curves["run_id"].nunique()
-            for row, figures in ((0, "train_loss"), (1, "inner_bce")):
+            for row, (figures, _) in enumerate(shown):
                 by_epoch = curves.dropna(subset=figures).groupby("epoch")[figures]
                 median = by_epoch.median()[by_epoch.count() >= count / 2]
                 axes = grid[row][column]
@@ -140,12 +142,12 @@ def training(evaluation: Evaluation) -> Drawing | None:
                     median.index + 1, median, **of_style(index), label=architecture,  # type: ignore[arg-type]
                 )  # fmt: skip
             chosen = of_cell(runs, architecture, modality)
-            if len(chosen):
+            if watched and chosen["inner_bce"].notna().any():
                 at = chosen["chosen_epoch"].median(), chosen["inner_bce"].median()
                 colour = of_style(index)["color"]
                 grid[1][column].plot(*at, "o", ms=3.5, mfc="white", mec=colour)
-        grid[1][column].set_xlabel("epoch")
-    for row, name in ((0, "training loss"), (1, "inner-validation BCE")):
+        grid[-1][column].set_xlabel("epoch")
+    for row, (_, name) in enumerate(shown):
         ends = [end for axes in grid[row] for end in axes.get_ylim()]
         for axes in grid[row]:
             axes.set_ylim(min(ends), max(ends))
@@ -156,11 +158,16 @@ def training(evaluation: Evaluation) -> Drawing | None:
         name="training",
         title="Training curves",
         figure=figure,
-        alt="Training loss and inner-validation cross-entropy over epochs, one panel a modality. "
-        f"Runs trained {runs['epochs'].min()} to {runs['epochs'].max()} epochs (median "
-        f"{number(runs['epochs'].median(), 0)}); the chosen epoch lies between "
+        alt=f"Training loss {'and inner-validation cross-entropy ' * watched}over epochs, one "
+        f"panel a modality. Runs trained {runs['epochs'].min()} to {runs['epochs'].max()} epochs "
+        f"(median {number(runs['epochs'].median(), 0)}); the epoch kept lies between "
         f"{runs['chosen_epoch'].min()} and {runs['chosen_epoch'].max()}.",
-        caption="Median over the runs of a cell, as far as half of them were trained. Upper row: "
-        "training loss (weighted cross-entropy of batches); lower: patient-level cross-entropy of "
-        "inner validation, whose lowest point chooses the checkpoint (marker: median over runs).",
+        caption="Median over the runs of a cell, as far as half of them were trained: training "
+        "loss (cross-entropy of batches)"
+        + (
+            "; lower row: patient-level cross-entropy of inner validation, whose lowest point "
+            "chooses the checkpoint (marker: median over runs)."
+            if watched
+            else ". The end of the schedule is the model; no epoch was chosen."
+        ),
     )

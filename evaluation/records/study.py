@@ -114,13 +114,15 @@ def _curve(path: Path, run: Run) -> list[dict[str, Any]]:
 
 
 def training_table(study: Study) -> pd.DataFrame:
-    """One row a run: epochs trained, the epoch chosen (lowest inner BCE) and its figures."""
+    """One row a run: epochs trained, and the epoch that was kept, with its figures.
+
+    It is the one of the lowest inner BCE; the last where inner validation was not watched.
+    """
     rows = []
     for _, epochs in study.curves.groupby("run_id", sort=False):
-        watched = epochs.dropna(subset="inner_bce")
-        if watched.empty:
-            continue
-        best = watched.sort_values("inner_bce", kind="stable").to_dict("records")[0]
+        watched = epochs["inner_bce"].dropna()
+        kept = int(np.argmin(epochs["inner_bce"].fillna(np.inf))) if len(watched) else -1
+        best = epochs.iloc[kept].to_dict()
         rows.append(
             {
                 **{name: best[name] for name in RUN_COLUMNS},
@@ -128,7 +130,7 @@ def training_table(study: Study) -> pd.DataFrame:
                 "chosen_epoch": int(best["epoch"]) + 1,
                 **{name: best[name] for name in _CURVES},
                 "last_train_loss": epochs["train_loss"].iloc[-1],
-                "last_inner_bce": watched["inner_bce"].iloc[-1],
+                "last_inner_bce": watched.iloc[-1] if len(watched) else np.nan,
             }
         )
     last = ("last_train_loss", "last_inner_bce")

@@ -92,7 +92,7 @@ def training(evaluation: Evaluation) -> Section:
         words=(
             ""
             if len(evaluation.tables.training)
-            else "No run wrote metrics.csv, so there are no training curves.",
+            else "No run was trained over epochs, so there are no training curves.",
             "" if unfinished else f"All {len(runs)} runs are done.",
         ),
         figures=("training",),
