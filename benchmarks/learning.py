@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -150,6 +151,7 @@ def _pretrained(folder: Path, modality: str) -> Path:
         f"runs={folder / 'runs'}",
         "profile=demo",
         "wandb=false",
+        "encoder_lr=1e-3",
         f"trainer.max_epochs={40 if modality == 'image' else 15}",
     )
     command = [sys.executable, "-m", "experiments", "pretrain", folder / "demo", "--encoder",
@@ -179,7 +181,8 @@ def _start(job: Job, weights: Mapping[str, Path]) -> str:
 def _score(job: Job) -> tuple[Job, pd.DataFrame, float]:
     """One run, as `ceus fit` makes it but without its display; its OOF scores and CPU seconds."""
     torch.set_num_threads(1)
-    logging.disable(logging.INFO)
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
     made = make_run(compose(job.settings))
     start = time.process_time()
     if read_status(made.folder).state != "done":

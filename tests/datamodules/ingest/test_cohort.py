@@ -53,7 +53,7 @@ def test_byte_order_mark_and_blank_lines(cohort: Write) -> None:
     ("change", "reason"),
     [
         ({"patient_id": ""}, "patient_id must be given"),
-        ({"label": "2"}, "label must be '0' or '1', got '2'"),
+        ({"label": "2"}, "label must be '0' or '1' or '', got '2'"),
         ({"modality": "mri"}, "modality must be 'image' or 'ceus', got 'mri'"),
         ({"path": ""}, "path must name a file"),
         ({"path": "no.png"}, "file must exist"),
