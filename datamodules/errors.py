@@ -7,3 +7,7 @@ class DataError(ValueError):
     The message says what, where, what was expected and what to do; the command line prints it
     without a traceback.
     """
+
+
+class StorageError(DataError):
+    """A folder cannot be written: the machine's fault, and no file's that is read."""

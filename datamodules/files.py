@@ -1,11 +1,14 @@
 """Files that are old or new, never half-written."""
 
+import glob
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
+
+from datamodules.errors import StorageError
 
 TEMPORARY = ".tmp"  # end of the name of a file that is being written
 
@@ -34,6 +37,23 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
+@contextmanager
+def storing(folder: Path, advice: str) -> Iterator[None]:
+    """To write inside: an error of the disk becomes one StorageError.
+
+    Args:
+        folder: What is being written, for the message.
+        advice: What to do, besides making room.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"folder must be writable, got {error.strerror or error!r} ({folder}). Make room or "
+            f"give the right to write there. {advice}"
+        ) from error
+
+
 def write_once(path: Path, content: bytes) -> None:
     """Write a file that only its owner may read; of those who do so at once the first one wins."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
@@ -48,7 +68,7 @@ def write_once(path: Path, content: bytes) -> None:
         Path(temporary).unlink(missing_ok=True)
 
 
-def sweep_up(folder: Path) -> None:
-    """Remove what a killed process was writing; for who alone writes in the folder."""
-    for left_over in folder.glob(f".*{TEMPORARY}"):
+def sweep_up(folder: Path, start: str = ".") -> None:
+    """Remove what a killed process was writing; for who alone writes such names in the folder."""
+    for left_over in folder.glob(f"{glob.escape(start)}*{TEMPORARY}"):
         left_over.unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """The `ceus` command: which commands there are, and how their mistakes are told."""
 
 import argparse
+import logging
 import re
 import sys
 import traceback
@@ -132,6 +133,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Evaluating exits 3 when the test set was opened again or something changed since it was opened.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if "--debug" in given:
+        logging.basicConfig(format="%(message)s")
+        logging.getLogger("datamodules").setLevel(logging.DEBUG)
     try:
         code = _run(given)
     except KeyboardInterrupt:

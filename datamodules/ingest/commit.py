@@ -40,10 +40,10 @@ def check_folder(store: Path, canvas: int) -> None:
 
 @contextmanager
 def staging_folder(store: Path) -> Iterator[Path]:
-    """A folder beside the store, for one call at a time; gone afterwards.
+    """A folder beside the store, for one call at a time; gone when all went well.
 
-    Of what a killed call left in it, whole items stay to be used. The lock is on the folder itself
-    and ends with the process that holds it.
+    Whole items of a call that failed or was killed stay to be used. The lock is on the folder
+    itself and ends with the process that holds it.
 
     Raises:
         DataError: If another call holds it.
@@ -63,10 +63,15 @@ def staging_folder(store: Path) -> Iterator[Path]:
         for file in path.iterdir():
             if file.stem not in whole_items:
                 file.unlink(missing_ok=True)
+        sweep_up(store.absolute().parent, f".{store.name}-review.html")
         try:
             yield path
-        finally:
+        except BaseException:
+            if any("-" not in facts.stem for facts in path.glob("*.json")):
+                raise
             shutil.rmtree(path, ignore_errors=True)
+            raise
+        shutil.rmtree(path, ignore_errors=True)
     finally:
         os.close(fd)
 

@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import traceback
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from functools import partial
 from itertools import islice
@@ -11,6 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from datamodules.errors import StorageError
+from datamodules.files import storing
 from datamodules.ingest.arrival import NO_ARRIVAL, find_arrival
 from datamodules.ingest.crop.view import View, as_given, view_of_clip, view_of_still
 from datamodules.ingest.likeness import psnr, ssim
@@ -19,14 +24,24 @@ from datamodules.ingest.readers.pictures import (
     Letterbox,
     MediaError,
     Picture,
+    Spread,
     crop_picture,
     letterbox,
 )
-from datamodules.ingest.task import Outcome, Task, item_suffixes, make_item_id, still_alive, watched
+from datamodules.ingest.task import (
+    GO_ON,
+    Outcome,
+    Task,
+    item_suffixes,
+    make_item_id,
+    still_alive,
+    watched,
+)
 from datamodules.store.clip_file import read_index, read_packets, write_clip
 from datamodules.store.codec import ClipWriter, decode_packets, decode_with_pyav
 
 _READ_BACK = 16  # frames of each clip compared after writing
+MAX_FRAMES = 100_000  # nearly an hour at 30 a second
 _TOLERANCE = 2  # of 255: what two decoders' colour conversions may differ by
 
 
@@ -36,20 +51,7 @@ def inspect(task: Task) -> Outcome:
     Finds what does not open, is cut off, is no picture or video, or is smaller than its crop; not
     damage inside.
     """
-    with watched(task):
-        try:
-            source_sha = hash_source(task.path)
-            seconds = None
-            if task.modality == "image":
-                crop_picture(read_still(task.path)[0], task.crop)
-            else:
-                with open_clip(task.path) as video:
-                    seconds = video.header_seconds
-                    for picture in islice(video.frames(), 1):
-                        crop_picture(picture, task.crop)
-            return Outcome(task.line, source_sha=source_sha, seconds=seconds)
-        except (MediaError, OSError) as error:
-            return Outcome(task.line, reason=_reason(error))
+    return _reasoned(_inspect, task)
 
 
 def ingest(task: Task) -> Outcome:
@@ -57,36 +59,72 @@ def ingest(task: Task) -> Outcome:
 
     Its item's files appear in the staging folder when they are whole, the facts (JSON) last: a
     later call can take them over.
+
+    Raises:
+        StorageError: If the staging folder cannot be written.
     """
+    return _reasoned(_ingest, task)
+
+
+def _reasoned(work: Callable[[Task], Outcome], task: Task) -> Outcome:
+    """What comes of a row, whatever its file does to the readers."""
     with watched(task):
         try:
-            source_sha = hash_source(task.path)
-            item_id = make_item_id(task, source_sha)
-            if item_id in task.known:
-                return Outcome(task.line, source_sha=source_sha, item_id=item_id)
-            # Two rows may bring the same content; they must not write into the same files.
-            stem = task.staging / f"{task.line}-{item_id}"
-            is_image = task.modality == "image"
-            facts = _ingest_image(task, stem) if is_image else _ingest_clip(task, stem)
-            files = [stem.with_suffix(suffix) for suffix in item_suffixes(task.modality)]
+            return work(task)
+        except StorageError:
+            raise
+        except MediaError as error:
+            return Outcome(task.line, reason=str(error))
+        except OSError as error:
+            return Outcome(task.line, reason=f"file must be readable, got {error.strerror}")
+        except Exception as error:  # noqa: BLE001  one odd file must not cost the others
+            reason = f"file must decode, got {type(error).__name__} in its reader (see --debug)"
+            return Outcome(task.line, reason=reason, trace=traceback.format_exc())
+
+
+def _inspect(task: Task) -> Outcome:
+    source_sha = hash_source(task.path)
+    seconds = None
+    if task.modality == "image":
+        crop_picture(read_still(task.path)[0], task.crop)
+    else:
+        with open_clip(task.path) as video:
+            seconds = video.header_seconds
+            for picture in islice(video.frames(), 1):
+                crop_picture(picture, task.crop)
+    return Outcome(task.line, source_sha=source_sha, seconds=seconds)
+
+
+def _ingest(task: Task) -> Outcome:
+    source_sha = hash_source(task.path)
+    item_id = make_item_id(task, source_sha)
+    if item_id in task.known:
+        return Outcome(task.line, source_sha=source_sha, item_id=item_id)
+    # Two rows may bring the same content; they must not write into the same files.
+    stem = task.staging / f"{task.line}-{item_id}"
+    files = [stem.with_suffix(suffix) for suffix in item_suffixes(task.modality)]
+    parts = (*files, stem.with_suffix(".json"))
+    try:
+        is_image = task.modality == "image"
+        facts = _ingest_image(task, stem) if is_image else _ingest_clip(task, stem)
+        with _storing(task):
             content = b"".join(path.read_bytes() for path in files)
             facts |= {
                 "source_sha": source_sha,
                 "item_sha": hashlib.sha256(content).hexdigest(),
                 "bytes": len(content),
             }
-            stem.with_suffix(".json").write_text(json.dumps(facts))
-            for path in (*files, stem.with_suffix(".json")):
+            parts[-1].write_text(json.dumps(facts))
+            for path in parts:
                 path.replace(path.with_name(item_id + path.suffix))
-            return Outcome(task.line, source_sha=source_sha, item_id=item_id, facts=facts)
-        except (MediaError, OSError) as error:
-            return Outcome(task.line, reason=_reason(error))
+    finally:
+        for path in parts:
+            path.unlink(missing_ok=True)
+    return Outcome(task.line, source_sha=source_sha, item_id=item_id, facts=facts)
 
 
-def _reason(error: MediaError | OSError) -> str:
-    if isinstance(error, MediaError):
-        return str(error)
-    return f"file must be readable, got {error.strerror}"
+def _storing(task: Task) -> AbstractContextManager[None]:
+    return storing(task.staging, GO_ON)
 
 
 def _ingest_image(task: Task, stem: Path) -> dict[str, Any]:
@@ -96,7 +134,8 @@ def _ingest_image(task: Task, stem: Path) -> dict[str, Any]:
     else:
         view = view_of_still(picture, crop=task.crop, regions=regions, panel=task.panel)
     boxed = letterbox(view.apply(picture), canvas=task.canvas)
-    Image.fromarray(boxed).save(stem.with_suffix(".png"))
+    with _storing(task):
+        Image.fromarray(boxed).save(stem.with_suffix(".png"))
     return {
         "frames": 1,
         "fps": None,
@@ -118,8 +157,7 @@ def _ingest_image(task: Task, stem: Path) -> dict[str, Any]:
 
 def _ingest_clip(task: Task, stem: Path) -> dict[str, Any]:
     writer, fit = ClipWriter(canvas=task.canvas), Letterbox(canvas=task.canvas)
-    sample: dict[int, Picture] = {}
-    stride = 1
+    sample = Spread[Picture](_READ_BACK)
     view: View | None = None
     if not task.as_is:
         view = view_of_clip(partial(open_clip, task.path), crop=task.crop, panel=task.panel)
@@ -127,23 +165,22 @@ def _ingest_clip(task: Task, stem: Path) -> dict[str, Any]:
         for number, picture in enumerate(video.frames()):
             if number % 32 == 31:
                 still_alive(task)
+            if number == MAX_FRAMES:
+                raise MediaError(f"clip must have at most {MAX_FRAMES} frames, got more")
             view = view or View(as_given(picture, task.crop))
             boxed = fit(view.apply(picture), aspect=video.aspect)
             writer.add(boxed)
-            if number % stride == 0:
-                sample[number] = boxed
-            if len(sample) == 2 * _READ_BACK:
-                stride *= 2
-                sample = {key: sample[key] for key in sample if key % stride == 0}
+            sample.offer(boxed)
         source = video.facts(task.fps)
     assert view is not None  # facts() refuses a clip without frames
     packets = writer.finish()
     timing = source.timing
-    write_clip(stem, packets, levels=writer.levels, order=timing.order, fps=timing.fps)
-    curve = read_index(stem.with_suffix(".idx"))["level"]
+    with _storing(task):
+        write_clip(stem, packets, levels=writer.levels, order=timing.order, fps=timing.fps)
+        curve = read_index(stem.with_suffix(".idx"))["level"]
     check_exact(stem, canvas=task.canvas)
-    read_back = decode_with_pyav([packets[key] for key in sample])
-    original = np.stack([*sample.values()])
+    read_back = decode_with_pyav([packets[number] for number in sample.numbers])
+    original = np.stack(sample.values)
     return {
         "frames": len(timing.order),
         "fps": timing.fps,

@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from datamodules.errors import DataError
 from datamodules.ingest.task import Outcome, Task, item_suffixes, make_item_id
 
 
@@ -23,19 +25,26 @@ class Known:
         self._read_store(store)
         self.stored = frozenset(self.items)
         for path in staging.glob("*.json"):
-            self.items.setdefault(path.stem, json.loads(path.read_text()))
+            with suppress(ValueError):  # a machine that lost its power left an empty file
+                self.items.setdefault(path.stem, json.loads(path.read_text()))
 
     def _read_store(self, store: Path) -> None:
         path = store / "prepared.json"
         if not path.is_file():
             return
-        content = json.loads(path.read_text())
-        self.sources = content["sources"]
         present = {entry.name for entry in (store / "items").iterdir()}
-        for item_id, facts in content["items"].items():
-            modality = "image" if facts["codec"] == "image" else "ceus"
-            if present.issuperset(item_id + suffix for suffix in item_suffixes(modality)):
-                self.items[item_id] = facts
+        try:
+            content = json.loads(path.read_text())
+            self.sources = dict(content["sources"])
+            for item_id, facts in content["items"].items():
+                modality = "image" if facts["codec"] == "image" else "ceus"
+                if present.issuperset(item_id + suffix for suffix in item_suffixes(modality)):
+                    self.items[item_id] = facts
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"list of what is prepared must be whole, got {type(error).__name__} ({path}). "
+                "Delete it: every file is then decoded again, to the same items."
+            ) from error
 
     def facts(self, outcome: Outcome) -> dict[str, Any] | None:
         """What is known of an outcome's item, None before it was decoded."""

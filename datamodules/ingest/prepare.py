@@ -7,13 +7,14 @@ from pathlib import Path
 from rich.console import Console
 
 from datamodules.errors import DataError
+from datamodules.files import storing
 from datamodules.ingest.cohort import Cohort, Problem, Row, find_repeats
 from datamodules.ingest.cohort_file import read_cohort
 from datamodules.ingest.commit import check_folder, commit, staging_folder
 from datamodules.ingest.item import ingest, inspect
 from datamodules.ingest.known import Known, source_key
 from datamodules.ingest.review import LEAST_CONFIDENCE, read_approvals, review_path, write_review
-from datamodules.ingest.task import Outcome, Task
+from datamodules.ingest.task import GO_ON, Outcome, Task
 from datamodules.ingest.workers import Workers, run_all
 from datamodules.store.folder import Store
 from datamodules.store.pseudonyms import make_key
@@ -69,8 +70,10 @@ def prepare(
         raise DataError(f"workers must be >= 1, got {workers} (ceus prepare). Leave it out.")
     cohort = read_cohort(cohort_csv, covariates=covariates)
     check_folder(store, canvas)
-    with staging_folder(store) as staging:
+    with storing(store, GO_ON), staging_folder(store) as staging:
         known = Known(store, staging)
+        keys, unreadable = _source_keys(cohort)
+        cohort = cohort.without(unreadable)
         tasks = [
             Task(
                 line=row.line, path=row.path, patient_id=row.patient_id, modality=row.modality,
@@ -79,7 +82,6 @@ def prepare(
             )
             for row in cohort.rows
         ]  # fmt: skip
-        keys = {task.line: source_key(task.path) for task in tasks}
         outcomes = {task.line: known.find(task, keys[task.line]) for task in tasks}
         new = [task for task in tasks if not outcomes[task.line].item_id]
         with Workers(workers or len(os.sched_getaffinity(0))) as pool:
@@ -120,6 +122,17 @@ def prepare(
 
         fill_cache(store, size=cache_size, progress=progress)
     return store
+
+
+def _source_keys(cohort: Cohort) -> tuple[dict[int, str], list[Problem]]:
+    """By line; a folder may hold what cannot even be looked at."""
+    keys, problems = {}, []
+    for row in cohort.rows:
+        try:
+            keys[row.line] = source_key(row.path)
+        except OSError as error:
+            problems.append(row.problem(f"file must be readable, got {error.strerror}"))
+    return keys, problems
 
 
 def _problems(cohort: Cohort, outcomes: dict[int, Outcome], known: Known) -> list[Problem]:

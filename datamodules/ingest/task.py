@@ -2,7 +2,9 @@
 
 import faulthandler
 import hashlib
+import math
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,9 +13,15 @@ from pathlib import Path
 from threading import Thread
 from typing import IO, Any
 
+from datamodules.files import storing
+from datamodules.ingest.readers.pictures import MediaError
 from datamodules.store.folder import STORE_FORMAT
 
+GO_ON = "What was finished is kept; the same command goes on from there."
+
+_MAX_SECONDS = 3600  # of work on one file
 _silence: IO[str] | None = None
+_deadline = math.inf
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,8 @@ class Outcome:
     """What became of a task: a reason if it failed, else an item; facts are None for a known one.
 
     Facts are plain values (they are kept as JSON): the columns of the store's tables. Seconds are
-    what the header promises, where it does: all that is known before a file is decoded.
+    what the header promises, where it does: all that is known before a file is decoded. The trace
+    is that of an error nobody foresaw.
     """
 
     line: int
@@ -52,6 +61,7 @@ class Outcome:
     item_id: str = ""
     facts: dict[str, Any] | None = None
     seconds: float | None = None
+    trace: str = ""
 
 
 def item_suffixes(modality: str) -> tuple[str, ...]:
@@ -88,18 +98,27 @@ def running_marker(staging: Path, line: int) -> Path:
 @contextmanager
 def watched(task: Task) -> Iterator[None]:
     """Marks the row as being worked at; a standstill ends this process, as a crash would."""
+    global _deadline  # noqa: PLW0603  a worker is at one file at a time
     marker = running_marker(task.staging, task.line)
-    marker.touch()
+    with storing(task.staging, GO_ON):
+        marker.touch()
+    _deadline = time.monotonic() + _MAX_SECONDS
     still_alive(task)
     try:
         yield
     finally:
         faulthandler.cancel_dump_traceback_later()
-        marker.unlink()
+        marker.unlink(missing_ok=True)
 
 
 def still_alive(task: Task) -> None:
-    """Start the wait for the next frame. Not a Python thread: a decoder may hold the GIL."""
+    """Start the wait for the next frame. Not a Python thread: a decoder may hold the GIL.
+
+    Raises:
+        MediaError: If the file takes longer than any clip does.
+    """
+    if time.monotonic() > _deadline:
+        raise MediaError(f"file must decode within {_MAX_SECONDS} s, got one that goes on")
     global _silence  # noqa: PLW0603  faulthandler needs a file that stays open
     if _silence is None:
         _silence = Path(os.devnull).open("w")  # noqa: SIM115

@@ -1,14 +1,20 @@
 """The processes that prepare items, and what is done when one of them dies."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from multiprocessing import get_context
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from datamodules.ingest.task import Outcome, Task, running_marker, start_worker
+from datamodules.errors import StorageError
+from datamodules.ingest.task import GO_ON, Outcome, Task, running_marker, start_worker
+
+_log = logging.getLogger(__name__)
 
 
 class Workers:
@@ -32,18 +38,26 @@ class Workers:
         Raises:
             BrokenProcessPool: If a process ended.
         """
-        if self._pool is None:
-            # Not fork: it might inherit threads mid-lock. Not forkserver: a process has one, and
-            # the sweep that prepares first needs it to have imported torch.
-            self._pool = ProcessPoolExecutor(
-                self._count, mp_context=get_context("spawn"), initializer=start_worker
-            )
         try:
-            for future in as_completed([self._pool.submit(work, task) for task in tasks]):
+            pool = self._pool = self._pool or self._start()
+            for future in as_completed([pool.submit(work, task) for task in tasks]):
                 yield future.result()
         except BrokenProcessPool:
             self.__exit__()
             raise
+
+    def _start(self) -> ProcessPoolExecutor:
+        try:
+            # Not fork: it might inherit threads mid-lock. Not forkserver: a process has one, and
+            # the sweep that prepares first needs it to have imported torch.
+            return ProcessPoolExecutor(
+                self._count, mp_context=get_context("spawn"), initializer=start_worker
+            )
+        except OSError as error:
+            raise StorageError(
+                f"/dev/shm must be there and writable, for processes to work together, got "
+                f"{error.strerror!r}. Mount it (a container: --shm-size=1g), then call again."
+            ) from error
 
 
 def run_all(
@@ -54,8 +68,7 @@ def run_all(
     Shows a progress bar if it has a label.
     """
     pending = {
-        task.line: task
-        for task in sorted(tasks, key=lambda task: task.path.stat().st_size, reverse=True)
+        task.line: task for task in sorted(tasks, key=lambda task: _bytes(task.path), reverse=True)
     }
     suspects: list[int] = []
     columns = [
@@ -71,17 +84,29 @@ def run_all(
                 for outcome in pool.run(work, batch):
                     del pending[outcome.line]
                     display.advance(bar)
+                    if outcome.trace:
+                        _log.debug("line %d: %s", outcome.line, outcome.trace)
                     yield outcome
             except BrokenProcessPool:
+                markers = {line: running_marker(pending[line].staging, line) for line in pending}
+                at_work = [line for line, marker in markers.items() if marker.exists()]
+                if not at_work:  # no file did it
+                    raise StorageError(
+                        "processes must be able to start, got one that ended at once. Is there too "
+                        f"little memory (ulimit -v)? Try --workers 1. {GO_ON}"
+                    ) from None
+                for line in at_work:
+                    markers[line].unlink()
                 if alone is None:
-                    suspects = [
-                        line
-                        for line, task in pending.items()
-                        if running_marker(task.staging, line).exists()
-                    ] or list(pending)
-                else:
-                    del pending[alone]
-                    display.advance(bar)
-                    yield Outcome(
-                        alone, reason="file must decode, got a crash or a standstill of the decoder"
-                    )
+                    suspects = at_work
+                    continue
+                del pending[alone]
+                display.advance(bar)
+                reason = "file must decode, got a crash or a standstill of the decoder"
+                yield Outcome(alone, reason=reason)
+
+
+def _bytes(path: Path) -> int:
+    with suppress(OSError):
+        return path.stat().st_size
+    return 0

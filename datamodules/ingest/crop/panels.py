@@ -67,7 +67,7 @@ def find_layout(frames: npt.NDArray[np.uint8], *, panel: str = "") -> Layout:
     if not boxes:
         return Layout((whole,), whole, 0.0, "whole frame")
     tint, rise = _tint(frames), _rise(light)
-    mean = frames.astype(np.float32).mean(axis=0)
+    mean = frames.mean(axis=0, dtype=np.float32)
     panels = even_out(
         [sharpen(part, flicker) for box in boxes for part in split_blob(box, mean, flicker)]
     )

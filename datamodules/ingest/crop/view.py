@@ -4,7 +4,7 @@ import base64
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,10 @@ from PIL import Image, ImageDraw
 from datamodules.ingest.crop.overlays import find_overlay
 from datamodules.ingest.crop.panels import Layout, choose_region, find_layout
 from datamodules.ingest.readers.clip import Box, ClipSource
-from datamodules.ingest.readers.pictures import Picture, crop_picture
+from datamodules.ingest.readers.pictures import MediaError, Picture, Spread, crop_picture
 
 _SAMPLE = 16  # frames by which a clip is judged
+_LARGE = 1920 * 1080  # pixels of a frame, of larger ones fewer are held
 _THUMBNAIL = 360  # pixels
 _SURE_WRITING = 0.7  # below, it may be tissue: nothing is blacked out, the review shows the doubt
 
@@ -96,15 +97,30 @@ def view_of_clip(open_source: Callable[[], ClipSource], *, crop: Box | None, pan
 
 
 def _spread(open_source: Callable[[], ClipSource]) -> tuple[npt.NDArray[np.uint8], tuple[Box, ...]]:
-    """About `_SAMPLE` frames of all the clip, (T, H, W, 3), and its regions."""
-    frames: list[Picture] = []
+    """About `_SAMPLE` frames of all the clip, (T, H, W, 3), half as many large ones; its regions.
+
+    Raises:
+        MediaError: If there is no frame.
+    """
+    found: list[Picture] = []
     for quick in (True, False):
-        if len(frames) < _SAMPLE:
+        if len(found) < _SAMPLE:
             with open_source() as clip:
                 step, regions = max(1, clip.promised // _SAMPLE), clip.regions
                 pictures = clip.glance(step=step) if quick else clip.frames(step=step)
-                frames = list(islice(pictures, 4 * _SAMPLE))
-    return np.stack(frames[:: max(1, len(frames) // _SAMPLE)]), regions
+                first = next(pictures, None)
+                if first is None:
+                    continue
+                count = _SAMPLE // (2 if first[..., 0].size > _LARGE else 1)
+                spread = Spread[Picture](count)
+                for picture in chain([first], islice(pictures, 4 * _SAMPLE - 1)):
+                    spread.offer(picture)
+                found = spread.values
+                if count < _SAMPLE and len(found) >= count:
+                    break
+    if not found:
+        raise MediaError("file must hold frames, got none that can be decoded")
+    return np.stack(found[:: max(1, len(found) // count)]), regions
 
 
 def view_of_still(

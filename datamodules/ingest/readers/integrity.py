@@ -20,6 +20,8 @@ def check_whole(path: Path, container: str) -> None:
             cut = _end_of_riff(file, size) > size + 1  # some writers forget the last padding byte
         elif container == "mov":
             cut = _end_of_boxes(file, size) > size
+        elif container == "matroska":
+            cut = _end_of_segment(file.read(2**16)) > size
         else:
             file.seek(max(0, size - 2**17))  # twice the longest packet of a program stream
             tail = file.read()
@@ -45,6 +47,33 @@ def _end_of_riff(file: BinaryIO, size: int) -> int:
             break
         end += 8 + length
     return end
+
+
+def count_empty_chunks(path: Path) -> int:
+    """Chunks of pictures in an AVI that hold none: the one before is shown again."""
+    size, empty = path.stat().st_size, 0
+    with path.open("rb") as file:
+        at = 0
+        while at + 8 <= size:
+            file.seek(at)
+            name, length = struct.unpack("<4sI", file.read(8))
+            if name in {b"RIFF", b"LIST"}:  # "RIFF....AVI ", "LIST....movi", "LIST....rec "
+                inside = name == b"RIFF" or file.read(4) in {b"movi", b"rec "}
+                at += 12 if inside else 8 + length + length % 2
+                continue
+            empty += not length and name[2:] in {b"dc", b"db"}
+            at += 8 + length + length % 2
+    return empty
+
+
+def _end_of_segment(head: bytes) -> int:
+    """Where the segment of a Matroska file ends (RFC 8794); 0 where its size is left open."""
+    at = head.find(b"\x18\x53\x80\x67") + 4
+    if at < 4 or at == len(head) or not head[at]:
+        return 0
+    length = 9 - head[at].bit_length()
+    size = int.from_bytes(head[at : at + length]) - (1 << 7 * length)
+    return 0 if size == (1 << 7 * length) - 1 else at + length + size
 
 
 def _end_of_boxes(file: BinaryIO, size: int) -> int:

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import av
 import numpy as np
@@ -13,9 +14,30 @@ from PIL import Image, ImageOps
 
 from datamodules.errors import DataError
 
+T = TypeVar("T")
 Picture = npt.NDArray[np.uint8]
 MAX_SIDE = 8192  # pixels; more is a slip or a bomb
+MAX_AREA = 2**23  # pixels of a clip's frame, of which several are held: a little over 3840×2160
 _LARGEST_RATIO = 32
+
+
+class Spread(Generic[T]):
+    """Of things offered one after another between `count` and twice as many, evenly spaced."""
+
+    def __init__(self, count: int) -> None:
+        self._count, self._step, self._offered = count, 1, 0
+        self.numbers: list[int] = []
+        self.values: list[T] = []
+
+    def offer(self, value: T) -> None:
+        """The next one."""
+        if self._offered % self._step == 0:
+            self.numbers.append(self._offered)
+            self.values.append(value)
+        self._offered += 1
+        if len(self.values) == 2 * self._count:
+            self._step *= 2
+            self.numbers, self.values = self.numbers[::2], self.values[::2]
 
 
 class MediaError(DataError):

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any, cast
 
 import av
+from av.codec.context import Flags
 from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
-from av.video.reformatter import VideoReformatter
 
 from datamodules.ingest.readers.clip import ClipSource
-from datamodules.ingest.readers.display import apply_display_matrix, to_rgb
-from datamodules.ingest.readers.integrity import check_whole
-from datamodules.ingest.readers.pictures import MAX_SIDE, MediaError, Picture
+from datamodules.ingest.readers.damage import Damage
+from datamodules.ingest.readers.display import Colours, apply_display_matrix
+from datamodules.ingest.readers.integrity import check_whole, count_empty_chunks
+from datamodules.ingest.readers.pictures import MAX_AREA, MAX_SIDE, MediaError, Picture
 from datamodules.ingest.readers.timing import Timing, constant_rate
 
 # What is opened at all. Pictures (`png_pipe`), text and playlists, which may point at other files,
@@ -41,13 +42,33 @@ class Video(ClipSource):
 
     def __init__(self, path: Path) -> None:
         super().__init__()
+        self._path = path
         try:
             # "file:" keeps a colon or a percent sign in a name from having a meaning.
-            self._container = av.open(f"file:{path}", options={"format_whitelist": _CONTAINERS})
+            self._container = av.open(
+                f"file:{path}", options={"format_whitelist": _CONTAINERS}, metadata_errors="replace"
+            )
         except (av.FFmpegError, OSError) as error:
             raise MediaError(
                 f"file must be a whole video, got one that does not open ({error.strerror})"
             ) from error
+        try:
+            self._stream = self._choose_stream()
+            check_whole(path, self._format)
+        except MediaError:
+            self._container.close()
+            raise
+        context = self._stream.codec_context
+        context.thread_count = 1
+        context.options = {**_STRICT, "max_pixels": str(MAX_AREA)}
+        context.flags |= Flags.copy_opaque  # a frame says of which packet it is
+        self._codec = context.name
+        self._damage = Damage(intra_only=context.codec.intra_only)
+        self._colours_of = Colours(transparent=self._codec in {"gif", "apng"})
+        self._packets_read = self._hidden = 0
+        self._ends: dict[int, float] = {}  # seconds at which each stream ends, as far as it is read
+
+    def _choose_stream(self) -> "av.VideoStream":
         self._format = self._container.format.name.split(",")[0]
         streams = [
             stream
@@ -55,28 +76,18 @@ class Video(ClipSource):
             if not stream.disposition & Disposition.attached_pic  # the cover of an album
         ]
         if not streams:
-            self._container.close()
             raise MediaError("file must be a video, got one without pictures")
-        try:
-            check_whole(path, self._format)
-        except MediaError:
-            self._container.close()
-            raise
-        self._stream = streams[0]
-        if max(self._stream.width, self._stream.height) > MAX_SIDE:
-            self._container.close()
-            raise MediaError(
-                f"frames must be of at most {MAX_SIDE} pixels a side, got {self._stream.width}×"
-                f"{self._stream.height}"
-            )
-        self._stream.codec_context.thread_count = 1
-        self._stream.codec_context.options = dict(_STRICT)
-        self._refused = self._corrupt = 0
-        self._ends_damaged = False
         if len(streams) > 1:
             self._warnings.append(f"first of {len(streams)} video streams taken")
-        self._reformatter = VideoReformatter()  # a frame's own would be set up anew every time
-        self._codec = self._stream.codec_context.name
+        if streams[0].codec_context is None:
+            raise MediaError("video must be of a codec that FFmpeg knows, got one of another")
+        width, height = streams[0].width, streams[0].height
+        if max(width, height) > MAX_SIDE or width * height > MAX_AREA:
+            raise MediaError(
+                f"frames of a clip must be of at most {MAX_SIDE} pixels a side and {MAX_AREA} in "
+                f"all, got {width}×{height}"
+            )
+        return streams[0]
 
     def __exit__(self, *_: object) -> None:
         self._container.close()
@@ -106,19 +117,15 @@ class Video(ClipSource):
                         yield self._picture(frame)
 
     def frames(self, *, step: int = 1) -> Iterator[Picture]:
-        """See the base class; damaged frames that decoding strictly refuses are left out."""
+        """See the base class; damaged frames are left out, the one before stands in their place."""
         interlaced = 0
         for packet in self._packets():
-            try:
+            decoded: list[av.VideoFrame] = []
+            with self._damage.decoding(packet):
                 decoded = packet.decode()
-            except av.FFmpegError:
-                self._refused += 1
-                self._ends_damaged = True
-                continue
-            if packet.size:  # the last one only flushes what the decoder held back
-                self._ends_damaged = False
             for frame in decoded:
-                self._corrupt += frame.is_corrupt
+                if self._damage.touches(frame):
+                    continue
                 interlaced += frame.interlaced_frame
                 self._times.append(frame.time)
                 if (self._count - 1) % step == 0:
@@ -137,25 +144,28 @@ class Video(ClipSource):
         rate = self._stream.average_rate or self._stream.guessed_rate
         timing = constant_rate(times, header_fps=float(rate or fps or 0))
         self._check_promise(timing)
+        self._warnings += [*self._damage.warnings, *self._colours_of.warnings]
         return timing
 
     def _check_damage(self) -> None:
         """Refuses a file of which too much is damaged, or its last frame: it may be cut off."""
-        self._concealed = max(self._refused, self._corrupt)  # one frame may be both
+        self._concealed = self._damage.count
+        total = self._count + self._concealed
         if not self._count:
             raise MediaError("file must hold frames, got none that can be decoded")
-        if self._ends_damaged:
+        if self._damage.at_end:
             raise MediaError(
                 f"file must be whole, got one cut off: its last frame, after {self._count}, is "
                 "damaged"
             )
-        if self._concealed > _MAX_DAMAGED * self._count:
+        if self._concealed > _MAX_DAMAGED * total:
             raise MediaError(
-                f"frames must decode without errors, got {self._concealed} damaged of {self._count}"
+                f"frames must decode without errors, got {self._concealed} damaged of {total}"
             )
 
     def _packets(self) -> Iterator["av.Packet[av.VideoStream]"]:
-        packets = self._container.demux(self._stream)
+        """The stream's packets, the last one empty; notes where all streams end."""
+        packets = self._container.demux()
         while True:
             try:
                 packet = next(packets)
@@ -166,10 +176,18 @@ class Video(ClipSource):
                     f"file must be whole, got a read error after frame {self._count} "
                     f"({error.strerror})"
                 ) from error
-            yield packet
+            if packet.pts is not None and packet.time_base is not None:
+                end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+                self._ends[packet.stream_index] = max(end, self._ends.get(packet.stream_index, 0))
+            if packet.stream_index != self._stream.index:
+                continue
+            if packet.size:
+                self._packets_read += 1
+                self._hidden += packet.is_discard
+            yield cast("av.Packet[av.VideoStream]", packet)
 
     def _picture(self, frame: av.VideoFrame) -> Picture:
-        picture, self._colours = to_rgb(frame, self._reformatter)
+        picture, self._colours = self._colours_of.to_rgb(frame)
         aspect = float(self._stream.sample_aspect_ratio or 1)
         if not 0.25 <= aspect <= 4:  # such a value is a slip of the writer
             aspect = 1.0
@@ -185,15 +203,41 @@ class Video(ClipSource):
 
     def _check_promise(self, timing: Timing) -> None:
         """Refuses a file whose header announces clearly more than could be decoded."""
-        stream = self._stream
-        count, promised = self._count, 0
+        count = self._count + self._concealed
         if self._format == "avi":
-            promised = stream.frames
-        elif self._format in {"matroska", "asf", "flv"} and len(self._container.streams) == 1:
-            count = len(timing.order)
-            promised = round((self._container.duration or 0) / av.time_base * timing.fps)
-        # Headers round, and count a few frames that are not there.
-        if promised - count > 2 + 0.02 * count:
+            self._check_count(count + count_empty_chunks(self._path), self._stream.frames)
+        elif self._format == "mov":
+            promised = max(self._stream.frames, self._packets_read)
+            if self._hidden and timing.guessed:
+                raise MediaError(
+                    f"file must show all of its {promised} frames, got {count}: its table of times "
+                    "or its edit list is damaged"
+                )
+            self._check_count(count + self._hidden, promised)
+            if self._hidden:
+                self._warnings.append(
+                    f"{self._hidden} of {promised} frames hidden by the file's edit list, left out"
+                )
+        elif self._format in {"matroska", "asf", "flv"}:
+            length = self.header_seconds or 0
+            self._check_length(max(self._ends.values(), default=0), length, fps=timing.fps)
+            own = self._ends.get(self._stream.index, 0)
+            if length - own > 0.1 * length + 2 / timing.fps:
+                self._warnings.append(
+                    f"pictures end at {own:.2f} s of {length:.2f}, sound does not"
+                )
+
+    def _check_count(self, count: int, promised: int) -> None:
+        if promised - count > 2 + 0.02 * count:  # headers count a few frames that are not there
             raise MediaError(
                 f"file must be whole, got {count} frames where its header promises {promised}"
+            )
+        if promised > count:
+            self._warnings.append(f"{promised - count} frames fewer than the header promises")
+
+    def _check_length(self, end: float, promised: float, *, fps: float) -> None:
+        if promised - end > 2 / fps + 0.02 * end:
+            raise MediaError(
+                f"file must be whole, got one that ends at {end:.2f} s where its header promises "
+                f"{promised:.2f} s"
             )

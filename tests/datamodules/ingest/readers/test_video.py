@@ -148,14 +148,14 @@ def test_damage_is_counted_and_refused_when_much(tmp_path: Path, media: ModuleTy
     shown = np.insert(np.arange(59), 30, 29)  # the frame before stands in its place
     np.testing.assert_array_equal(facts.timing.order, shown)
     damage([10, 20, 30, 40])
-    with pytest.raises(MediaError, match=r"got 4 damaged of 56"):
+    with pytest.raises(MediaError, match=r"got 4 damaged of 60"):
         decode(path)
 
 
 def test_read_error(tmp_path: Path, media: ModuleType) -> None:
     """A disk that fails amid the file: stood in for by a container that does."""
 
-    def demux(_: object) -> Iterator[object]:
+    def demux() -> Iterator[object]:
         raise OSError(5, "Input/output error")
         yield
 
