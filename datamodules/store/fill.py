@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from datamodules.errors import DataError
+from datamodules.errors import DataError, StorageError
 from datamodules.store.cache import FrameCache
 from datamodules.store.clips import ClipReader
 from datamodules.store.folder import Store
@@ -35,6 +35,7 @@ def fill_cache(
 
     Raises:
         DataError: If there is no store, or its folder cannot be written.
+        StorageError: If the disk failed amid the work.
     """
     if size < 1:
         raise DataError(f"size of the cache must be 1 or more, got {size} (ceus prepare --cache).")
@@ -53,5 +54,11 @@ def fill_cache(
         console = Console(stderr=True)
         for _ in track(done, "cache", len(parts), console=console, disable=not progress):
             pass
+    whole = all(cache.holds(item) for item, _ in parts)
     cache.close()
+    if not whole:
+        raise StorageError(
+            f"cache must be written whole, got a fault of the disk ({cache.path}). Make room and "
+            "call again; the store itself is whole, and runs decode what the cache lacks."
+        )
     return cache.path
