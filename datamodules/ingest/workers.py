@@ -42,9 +42,9 @@ class Workers:
             pool = self._pool = self._pool or self._start()
             for future in as_completed([pool.submit(work, task) for task in tasks]):
                 yield future.result()
-        except BrokenProcessPool:
+        except (BrokenProcessPool, BrokenPipeError) as error:  # the latter: before it listened
             self.__exit__()
-            raise
+            raise BrokenProcessPool from error
 
     def _start(self) -> ProcessPoolExecutor:
         try:

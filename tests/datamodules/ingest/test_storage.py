@@ -112,7 +112,10 @@ def test_cache_on_a_disk_that_fails(table: Path, tmp_path: Path) -> None:
 def test_workers_that_cannot_start_are_no_row_s_fault(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PYTHONHOME", str(tmp_path))  # no interpreter starts there
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\nif '--multiprocessing-fork' in sys.orig_argv: os._exit(1)"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(StorageError, match="processes must be able to start"):
         prepare(table, tmp_path / "store", canvas=64, skip_bad=True, progress=False, workers=1)
 
@@ -125,7 +128,7 @@ def test_stopped_call_goes_on(table: Path, tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
     )
     deadline = time.monotonic() + 60
     while not list(staging.glob("*.json")) and time.monotonic() < deadline:
@@ -150,7 +153,7 @@ def test_damaged_list_of_what_is_prepared(table: Path, tmp_path: Path, content: 
 
     store = again()
     (store / "prepared.json").write_text(content)
-    with pytest.raises(ValueError, match="list of what is prepared must be whole, .*Delete it"):
+    with pytest.raises(ValueError, match=r"list of what is prepared must be whole, .*Delete it"):
         again()
     (store / "prepared.json").unlink()
     assert len(json.loads((again() / "prepared.json").read_text())["items"]) == 6
