@@ -112,7 +112,7 @@ class Video(ClipSource):
             if not packet.size or (packet.is_keyframe and number >= wanted):
                 wanted = (number // step + 1) * step
                 with suppress(av.FFmpegError):
-                    for frame in packet.decode():
+                    for frame in self._stream.decode(packet):
                         self._times.append(frame.time)
                         yield self._picture(frame)
 
@@ -122,7 +122,7 @@ class Video(ClipSource):
         for packet in self._packets():
             decoded: list[av.VideoFrame] = []
             with self._damage.decoding(packet):
-                decoded = packet.decode()
+                decoded = self._stream.decode(packet)
             for frame in decoded:
                 if self._damage.touches(frame):
                     continue

@@ -1,0 +1,1 @@
+"""Seeded mutations of what hospitals export, and what becomes of them."""
