@@ -26,15 +26,38 @@ def check_whole(path: Path, container: str) -> None:
             file.seek(max(0, size - 2**17))  # twice the longest packet of a program stream
             tail = file.read()
             cut = (
-                (container == "gif" and not tail.rstrip(b"\0").endswith(b";"))
+                (container == "gif" and not _reaches_trailer(path.read_bytes()))
                 or (container == "mpegts" and all(size % packet for packet in (188, 192, 204)))
                 or (container == "mpeg" and _cut_in_packet(tail))
             )
     if cut:
         raise MediaError(
-            f"file must be whole, got one cut off: its {container} structure goes on after its "
-            f"{size} bytes"
+            f"file must be whole, got one cut off or torn: its {container} structure does not end "
+            f"with its {size} bytes"
         )
+
+
+def _reaches_trailer(data: bytes) -> bool:
+    """Whether the blocks of a GIF follow one another up to the last (GIF89a, appendix B)."""
+
+    def after_table(at: int, flags: int) -> int:
+        return at + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
+
+    try:
+        at = after_table(13, data[10])
+        while data[at] != ord(";"):
+            if data[at] == ord(","):  # a picture: descriptor, table of colours, size of a code
+                at = after_table(at + 10, data[at + 9]) + 1
+            elif data[at] == ord("!"):
+                at += 2
+            else:
+                return False
+            while data[at]:
+                at += data[at] + 1
+            at += 1
+    except IndexError:
+        return False
+    return True
 
 
 def _end_of_riff(file: BinaryIO, size: int) -> int:

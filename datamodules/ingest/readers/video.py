@@ -179,7 +179,9 @@ class Video(ClipSource):
             if packet.pts is not None and packet.time_base is not None:
                 end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
                 self._ends[packet.stream_index] = max(end, self._ends.get(packet.stream_index, 0))
-            if packet.stream_index != self._stream.index:
+            # One that is empty, at a stream's end, bears the number 0 whatever its stream.
+            index = packet.stream_index if packet.size else packet.stream.index
+            if index != self._stream.index:
                 continue
             if packet.size:
                 self._packets_read += 1
