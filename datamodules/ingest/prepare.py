@@ -49,7 +49,7 @@ def prepare(
         as_is: Keep whole frames, or the table's crop: look for no panel, black out no writing.
         require_review: Refuse clips whose panel was found with a confidence under 0.5, until they
             are approved (`datamodules.ingest.review`) or have a crop.
-        workers: Processes; by default one a core.
+        workers: Processes; by default one a core, or one for 2 GB of memory if that is fewer.
         cache_size: Also decode all clips once at this size, pixels, for runs with cache=disk.
         progress: Show a bar on stderr. What was done and left out is said there in any case.
 
@@ -84,7 +84,7 @@ def prepare(
         ]  # fmt: skip
         outcomes = {task.line: known.find(task, keys[task.line]) for task in tasks}
         new = [task for task in tasks if not outcomes[task.line].item_id]
-        with Workers(workers or len(os.sched_getaffinity(0))) as pool:
+        with Workers(workers or _default_workers()) as pool:
             for outcome in run_all(inspect, new, pool, label="inspect" if progress else ""):
                 outcomes[outcome.line] = outcome
             cohort = cohort.without(_problems(cohort, outcomes, known))
@@ -122,6 +122,12 @@ def prepare(
 
         fill_cache(store, size=cache_size, progress=progress)
     return store
+
+
+def _default_workers() -> int:
+    """A worker at frames of 3840×2160 pixels takes 1.4 GB, the most that is let in."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, min(len(os.sched_getaffinity(0)), memory // 2_000_000_000))
 
 
 def _source_keys(cohort: Cohort) -> tuple[dict[int, str], list[Problem]]:
