@@ -31,7 +31,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"video"},
     ],
     "datamodules": [
-        {"errors", "files"},
+        {"errors", "files", "names"},
         {"store", "phantom"},
         {"ingest.readers", "batches"},
         {"ingest.crop"},

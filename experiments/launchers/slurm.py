@@ -98,6 +98,12 @@ def submit(sweep: Sweep, runs: Sequence[Run]) -> list[Submitted]:
         ConfigError: If sbatch refuses, with what it said. Arrays accepted before stay submitted.
     """
     folder = sweep.folder
+    where = str(folder.absolute())
+    if not where.isprintable() or '"' in where:
+        raise ConfigError(
+            "folder of a sweep must have a path without '\"' and control characters for SLURM, "
+            f"which reads it from a script, got {where!r}. Set another runs=."
+        )
     (folder / "slurm").mkdir(exist_ok=True)
     with run_lock(folder / "slurm") as free:
         if not free:
