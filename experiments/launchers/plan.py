@@ -131,6 +131,7 @@ def _child(answer: Connection, config: dict[str, Any], slot: Slot) -> None:
     os.environ["SLURM_JOB_NAME"] = "interactive"  # for Lightning: one process, whatever the job is
     import torch
 
+    from datamodules.store.pseudonyms import concealer
     from experiments.training.timing import time_cell
 
     logging.disable(logging.CRITICAL)
@@ -138,7 +139,8 @@ def _child(answer: Connection, config: dict[str, Any], slot: Slot) -> None:
     try:
         answer.send(time_cell(config, budget_seconds=_BUDGET_SECONDS))
     except Exception as error:  # noqa: BLE001  an estimate that fails says so, and the plan goes on
-        answer.send(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        answer.send(concealer(config["study"]["store"])(reason)[:200])
 
 
 def _table(sweep: Sweep, states: Mapping[str, str], timings: Mapping[Cell, Timing | str]) -> Table:

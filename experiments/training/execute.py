@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,11 +21,12 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import Logger
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from backbones.errors import EncoderError
 from datamodules.errors import DataError
 from datamodules.files import sweep_up, write_atomic
-from datamodules.store.pseudonyms import Pseudonyms, conceal
+from datamodules.store.pseudonyms import Pseudonyms, concealer
 from evaluation.errors import EvaluationError
 from evaluation.records.schema import PREDICTION_COLUMNS
 from experiments.config.files import load_yaml
@@ -140,7 +141,7 @@ def _tidy(folder: Path, *, is_done: bool = False) -> None:
 def _record(folder: Path, pulse: Pulse, watch: Watch | None, error: BaseException) -> None:
     """Write down how an attempt ended; a further rank leaves that to the first."""
     rank = own_rank()
-    reason = concealed(one_line(error, USER_ERRORS), folder)
+    reason = concealer_of(folder)(one_line(error, USER_ERRORS))
     if rank:
         with contextlib.suppress(OSError):
             leave_note(folder, rank, error, reason)
@@ -340,10 +341,10 @@ def _write_on_zero(path: Path, content: str) -> None:
     write_atomic(path, content)
 
 
-def concealed(text: str, folder: Path) -> str:
-    """A text in which patients go by their hashes, as the store of the run knows them."""
+def concealer_of(folder: Path) -> Callable[[str], str]:
+    """What puts hashes in the place of patients, as the store of the run knows them."""
     try:
         store = Path(load_yaml(folder / "config.yaml")["study"]["store"])
-    except (ConfigError, KeyError):
-        return text  # no store was read that could name a patient
-    return conceal(text, store)
+    except (ConfigError, KeyError, TypeError, OmegaConfBaseException):
+        return str  # no store was read that could name a patient
+    return concealer(store)
