@@ -19,6 +19,10 @@ from evaluation.errors import EvaluationError
 from evaluation.records.runs import Run, Sweep
 from evaluation.records.schema import RUN_COLUMNS
 
+_UNREADABLE = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error,
+    yaml.YAMLError,
+)  # fmt: skip
 _CURVES = ("train_loss", "inner_bce", "inner_auroc")
 
 
@@ -144,7 +148,10 @@ def _json(path: Path) -> Any:
 def _yaml(path: Path) -> Any:
     # libyaml's loader where it is built in: ten times as fast on the configurations of a sweep.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
+    config = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
+    if not {"study", "trainer"} <= set(config):  # the first and the last: cut off it lacks one
+        raise ValueError("a configuration without study: or trainer:")
+    return config
 
 
 def _read(reader: Any, path: Path) -> Any:
@@ -153,7 +160,7 @@ def _read(reader: Any, path: Path) -> Any:
         return None
     try:
         return reader(path)
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+    except _UNREADABLE as error:
         raise EvaluationError(
             f"{path.name} must be as the sweep wrote it, got {type(error).__name__} ({path}: "
             f"{error}). Bring it back, or delete it: the report does without."

@@ -1,5 +1,6 @@
 """Why a run ended badly, in one line, and what is to be done about it."""
 
+import contextlib
 import errno
 import json
 import os
@@ -113,7 +114,8 @@ def take_notes(folder: Path) -> dict[str, Any] | None:
     """The note of the rank that failed first, if one left any that is no echo; all are removed."""
     notes: list[dict[str, Any]] = []
     for path in sorted(folder.glob(".rank-*.json")):
-        notes.append(json.loads(path.read_text()))
+        with contextlib.suppress(ValueError):  # cut off: the signal says what is known
+            notes.append(json.loads(path.read_text(encoding="utf-8")))
         path.unlink()
     causes = [note for note in notes if not note["echo"]]
     return causes[0] if causes else None

@@ -29,7 +29,7 @@ from datamodules.files import sweep_up, write_atomic
 from datamodules.store.pseudonyms import Pseudonyms, concealer
 from evaluation.errors import EvaluationError
 from evaluation.records.schema import PREDICTION_COLUMNS
-from experiments.config.files import load_yaml
+from experiments.config.files import ROOMS, load_yaml
 from experiments.config.pretraining import WEIGHTS, is_pretraining, seen_record
 from experiments.config.run import Run, make_run
 from experiments.errors import ConfigError
@@ -81,7 +81,15 @@ def load_run(folder: Path) -> Run:
         raise ConfigError(
             f"run folder must hold config.yaml, got none ({folder}). Start the sweep."
         )
-    run = make_run(OmegaConf.to_container(OmegaConf.load(path)))  # type: ignore[arg-type]
+    config: Any = OmegaConf.to_container(load_yaml(path))
+    if not all(
+        isinstance(config.get(room), dict) for room in ("study", "model", "data", "trainer")
+    ):
+        raise ConfigError(
+            f"config.yaml must hold {', '.join(ROOMS)}, got one without some ({path}). Delete it "
+            "and start the sweep again, which writes it anew."
+        )
+    run = make_run(config)
     if run.run_id != folder.name:
         raise ConfigError(
             f"config.yaml must be the one its run was named for, got {run.run_id!r} ({folder}). "
@@ -120,11 +128,11 @@ def execute(folder: Path, watch: Watch | None = None) -> None:
             run = load_run(folder)
             if watch and run.study.stall_minutes:
                 watch.stall_seconds = run.study.stall_minutes * 60
-            _work(run, pulse, watch)
+            predictions_sha = _work(run, pulse, watch)
         except BaseException as error:
             _record(folder, pulse, watch, error)
             raise
-        pulse.update(state="done")
+        pulse.update(state="done", predictions_sha=predictions_sha)
         _tidy(folder, is_done=True)
 
 
@@ -168,7 +176,8 @@ def own_rank() -> int:
     return int(getattr(rank_zero_only, "rank", 0) or 0)
 
 
-def _work(run: Run, pulse: Pulse, watch: Watch | None) -> None:
+def _work(run: Run, pulse: Pulse, watch: Watch | None) -> str | None:
+    """Train and score; the hash of the predictions, on the first rank of a run that makes some."""
     config: Mapping[str, Any] = halved(run.config, pulse.status.halvings)
     if run.study.selection == "refit":
         config = _refitting(run, config, pulse, watch)
@@ -177,14 +186,14 @@ def _work(run: Run, pulse: Pulse, watch: Watch | None) -> None:
     trainer, model, data, features = _train(run, config, pulse, watch, wandb)
     if is_pretraining(run.config):
         _write_weights(run, trainer, model, data)
-        return
+        return None
     if run.study.finetune == "probe":
         table = table_of(model, data, scored_rows(model, data, features))
     else:
         with _short_of_memory(config, model):
             table = predict(trainer, model, data, checkpoint)
     if not trainer.is_global_zero:
-        return
+        return None
     study = run.study
     table = table.assign(
         run_id=run.run_id,
@@ -196,10 +205,12 @@ def _work(run: Run, pulse: Pulse, watch: Watch | None) -> None:
         **run.shas,
     )
     table = table[list(PREDICTION_COLUMNS)]
-    write_atomic(run.folder / "predictions.parquet", table.to_parquet(index=False))
+    content = table.to_parquet(index=False)
+    write_atomic(run.folder / "predictions.parquet", content)
     if wandb:
         wandb.show(lambda: run_figures(table, Pseudonyms(study.store)))
         wandb.close()
+    return hashlib.sha256(content).hexdigest()
 
 
 def _train(
