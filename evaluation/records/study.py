@@ -16,6 +16,7 @@ import pandas as pd
 import yaml
 
 from evaluation.errors import EvaluationError
+from evaluation.files import read_csv
 from evaluation.records.runs import Run, Sweep
 from evaluation.records.schema import RUN_COLUMNS
 
@@ -72,12 +73,12 @@ def read_study(sweep: Sweep) -> Study:
     Raises:
         EvaluationError: for a file that is there and cannot be read.
     """
-    skipped = _read(pd.read_csv, sweep.path / "skipped.csv")
+    skipped = _read(read_csv, sweep.path / "skipped.csv")
     columns = ["line", "reason", "modality", "lost_patient"]
     return Study(
         items=_read(pd.read_parquet, sweep.path / "cohort.parquet"),
         skipped=pd.DataFrame() if skipped is None else skipped.reindex(columns=columns),
-        quality=_read(pd.read_csv, sweep.path / "quality.csv"),
+        quality=_read(read_csv, sweep.path / "quality.csv"),
         design=_read(_json, sweep.path / "design.json") or {},
         settings=_settings(sweep),
         curves=_curves(sweep),
