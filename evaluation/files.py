@@ -52,6 +52,15 @@ def as_text(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
 
 
+def read_parquet(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
+    """A table of Parquet, read by this thread: one that a memory limit forbids is waited for.
+
+    Raises:
+        OSError, ValueError: If it cannot be read; pyarrow's own errors are one or the other.
+    """
+    return pd.read_parquet(path, columns=columns, use_threads=False, pre_buffer=False)
+
+
 def read_csv(path: Path) -> pd.DataFrame:
     """A table that `csv_text` wrote.
 

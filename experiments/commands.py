@@ -202,7 +202,9 @@ def _store_of(folder: Path) -> Path:
 def _print_evaluation(folder: Path) -> int:
     import evaluation
     from evaluation.remembered import remember
+    from experiments.processes import require_address_space
 
+    require_address_space(2.0)
     result = evaluation.evaluate(folder)
     text = evaluation.render(result)
     remember(result, text)

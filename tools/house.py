@@ -54,7 +54,8 @@ FLOORS: dict[str, list[set[str]]] = {
         {"video", "combined"},
     ],
     "experiments": [
-        {"errors", "processes"},
+        {"errors"},
+        {"processes"},
         {"run_folder"},
         {"config"},
         {"tracking", "sweeps"},

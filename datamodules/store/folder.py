@@ -71,7 +71,8 @@ class Store:
         """One row an item, sorted by patient (docs/design.md, Store); missing text is ""."""
         path = self.path / "cohort.parquet"
         try:
-            table = pd.read_parquet(path)
+            # By this thread: one that a memory limit forbids would be waited for.
+            table = pd.read_parquet(path, use_threads=False, pre_buffer=False)
             table["patient_id"], table["label"]  # every reader's
         except (OSError, ValueError, KeyError) as error:  # pyarrow's own are one of these
             raise DataError(

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from evaluation.errors import EvaluationError
+from evaluation.files import read_parquet
 from evaluation.records.analysis import Analysis
 from evaluation.records.listing import ListedRun, NamedRun, read_listing
 from evaluation.records.schema import PARTS, PREDICTION_COLUMNS, RUN_COLUMNS, STATES, State
@@ -141,8 +142,8 @@ def _read_predictions(run_dir: Path, run: Run) -> pd.DataFrame:
 
     require(path.exists(), "a run that is done must have its predictions", "no file")
     try:
-        table = pd.read_parquet(path)
-    except (OSError, ValueError) as error:  # pyarrow's own errors are one or the other
+        table = read_parquet(path)
+    except (OSError, ValueError) as error:
         raise EvaluationError(
             f"predictions must be a Parquet file ({path}: {error}). {redo}"
         ) from error

@@ -16,7 +16,7 @@ import pandas as pd
 import yaml
 
 from evaluation.errors import EvaluationError
-from evaluation.files import read_csv
+from evaluation.files import read_csv, read_parquet
 from evaluation.records.runs import Run, Sweep
 from evaluation.records.schema import RUN_COLUMNS
 
@@ -76,7 +76,7 @@ def read_study(sweep: Sweep) -> Study:
     skipped = _read(read_csv, sweep.path / "skipped.csv")
     columns = ["line", "reason", "modality", "lost_patient"]
     return Study(
-        items=_read(pd.read_parquet, sweep.path / "cohort.parquet"),
+        items=_read(read_parquet, sweep.path / "cohort.parquet"),
         skipped=pd.DataFrame() if skipped is None else skipped.reindex(columns=columns),
         quality=_read(read_csv, sweep.path / "quality.csv"),
         design=_read(_json, sweep.path / "design.json") or {},

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from evaluation.errors import EvaluationError
-from evaluation.files import write_atomic
+from evaluation.files import read_parquet, write_atomic
 from evaluation.records.runs import Sweep, read_sweep
 from evaluation.tables.operating import Thresholds, oof_thresholds
 from evaluation.tables.scores import cell_scores
@@ -133,7 +133,7 @@ def read_seal(sweep: Sweep) -> Seal:
             f"{_LABELS} must be as recorded at the last opening, got another: they or {_LEDGER} "
             f"were changed ({sweep.path}). {again}"
         )
-    labels = pd.read_parquet(labels_path).set_index("patient_id")["label"]
+    labels = read_parquet(labels_path).set_index("patient_id")["label"]
     try:
         frozen = json.loads(thresholds_path.read_bytes()) if thresholds_path.exists() else []
         thresholds = {
@@ -201,8 +201,8 @@ def _holdout_labels(sweep_dir: Path, store: Path) -> pd.Series:
         if not path.exists():
             raise EvaluationError(f"cohort.parquet must exist ({path}). {remedy}")
         try:
-            table = pd.read_parquet(path, columns=["item_id", "patient_id", "label"])
-        except (OSError, ValueError) as error:  # pyarrow's own errors are one or the other
+            table = read_parquet(path, columns=["item_id", "patient_id", "label"])
+        except (OSError, ValueError) as error:
             raise EvaluationError(
                 f"cohort.parquet must be readable ({path}: {error}). {remedy} Bring it back."
             ) from error

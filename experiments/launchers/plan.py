@@ -15,6 +15,7 @@ from experiments.config.run import Run
 from experiments.launchers.check import check_runs
 from experiments.launchers.slots import Slot, slots
 from experiments.launchers.slurm import queued
+from experiments.processes import start
 from experiments.run_folder.lock import is_locked
 from experiments.run_folder.status import read_status
 from experiments.sweeps.expand import Sweep
@@ -104,7 +105,7 @@ def _time(runs: Sequence[Run], slot: Slot) -> dict[Cell, Timing | str]:
     for cell, run in reversed(kinds.items()):
         ours, theirs = context.Pipe(duplex=False)
         process = context.Process(target=_child, args=(theirs, run.config, slot))
-        process.start()
+        start(process)
         theirs.close()
         try:
             answer = ours.recv() if ours.poll(_LIMIT_SECONDS) else None

@@ -11,6 +11,7 @@ from typing import Any
 
 from datamodules.files import write_atomic
 from experiments.errors import ConfigError
+from experiments.processes import memory_complaint
 
 
 def duration(seconds: float) -> str:
@@ -68,6 +69,8 @@ def one_line(error: BaseException, users: tuple[type[BaseException], ...]) -> st
     text = storage_complaint(error) or " ".join(str(error).split())
     if isinstance(error, (*users, HalveError)) or storage_complaint(error):
         return text
+    if complaint := memory_complaint(error):
+        return complaint
     return f"{type(error).__name__}: {text}"
 
 
