@@ -3,7 +3,7 @@
 from dataclasses import fields
 from pathlib import Path
 
-from evaluation.files import write_atomic
+from evaluation.files import csv_text, write_atomic
 from evaluation.result import Evaluation, compute
 from evaluation.tables.make import Tables
 
@@ -44,7 +44,4 @@ def evaluate(sweep_dir: Path, *, out: Path | None = None) -> Evaluation:
 
 
 def _csv_files(tables: Tables) -> dict[str, str | bytes]:
-    return {
-        f"{field.name}.csv": getattr(tables, field.name).to_csv(index=False, lineterminator="\n")
-        for field in fields(tables)
-    }
+    return {f"{field.name}.csv": csv_text(getattr(tables, field.name)) for field in fields(tables)}

@@ -1,11 +1,79 @@
-"""Writing results so that no reader ever sees half a file."""
+"""Writing results so that no reader ever sees half a file, and no spreadsheet computes a cell."""
 
+import csv
 import os
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+# What spreadsheets take for a formula, or strip to get at one; the signs of full width likewise.
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Replace a file by new content in one step (text as UTF-8, newlines as they are)."""
+    """Replace a file by new content in one step (text as UTF-8, newlines as they are).
+
+    Raises:
+        OSError: Naming the file; the old one is there as it was, and nothing is beside it.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a full disk does not say it
+        raise
+
+
+def csv_text(table: pd.DataFrame) -> str:
+    """A table as CSV with its header; text that a spreadsheet would compute has a `'` before it.
+
+    Ids and covariates are the hospital's. Numbers are as they are; `read_csv` gives back the same.
+    """
+    text = table.rename(columns=as_text)
+    quoting: Literal[0, 2] = csv.QUOTE_MINIMAL
+    for name in text.select_dtypes(exclude="number"):
+        text[name] = [as_text(value) for value in text[name]]
+        if any("\r" in value for value in text[name] if isinstance(value, str)):
+            quoting = csv.QUOTE_NONNUMERIC  # Python's csv takes it for no end of a line
+    return text.to_csv(index=False, lineterminator="\n", quoting=quoting)
+
+
+def as_text(value: Any) -> Any:
+    """A cell as a spreadsheet shows it and does not compute it; what is no text as it is."""
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
+
+
+def read_parquet(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
+    """A table of Parquet, read by this thread: one that a memory limit forbids is waited for.
+
+    Raises:
+        OSError, ValueError: If it cannot be read; pyarrow's own errors are one or the other.
+    """
+    return pd.read_parquet(path, columns=columns, use_threads=False, pre_buffer=False)
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """A table that `csv_text` wrote.
+
+    Raises:
+        OSError, ValueError: If it cannot be read.
+    """
+    table = pd.read_csv(path)
+    for name in table.select_dtypes(exclude="number"):
+        table[name] = list(_without_mark(table[name]))
+    return table.rename(columns=lambda name: next(_without_mark([name])))
+
+
+def _without_mark(values: Iterable[Any]) -> Iterator[Any]:
+    for value in values:
+        marked = isinstance(value, str) and value[:1] == "'" and _FORMULA.match(value)
+        yield value[1:] if marked else value

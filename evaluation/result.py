@@ -34,8 +34,12 @@ class Evaluation:
 
     @property
     def exit_code(self) -> int:
-        """0, or 3 when the hold-out was opened again or something was changed since."""
-        return 0 if self.seal.sound else 3
+        """0, or 3 when the hold-out was opened again or something was changed since.
+
+        Likewise when predictions are not those that their run wrote.
+        """
+        changed = any(run.predictions == "changed" for run in self.sweep.runs)
+        return 3 if changed or not self.seal.sound else 0
 
 
 def compute(sweep_dir: Path, *, out: Path | None = None) -> Evaluation:

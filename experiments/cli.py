@@ -1,7 +1,9 @@
 """The `ceus` command: which commands there are, and how their mistakes are told."""
 
 import argparse
+import io
 import logging
+import os
 import re
 import sys
 import traceback
@@ -11,6 +13,7 @@ from importlib import import_module
 from typing import Any
 
 from experiments.options import add_options
+from experiments.processes import memory_complaint
 
 
 @dataclass(frozen=True)
@@ -136,12 +139,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if "--debug" in given:
         logging.basicConfig(format="%(message)s")
         logging.getLogger("datamodules").setLevel(logging.DEBUG)
+    for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a character shows another
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         code = _run(given)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         print("\nStopped. Call the same command again to go on.", file=sys.stderr)
         code = 130
-    except (ValueError, OSError) as error:
+    except BrokenPipeError:  # who read the output, as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        code = 1
+    except Exception as error:
         complaint = _complaint(error)
         if complaint is None:
             raise
@@ -195,8 +205,10 @@ def _function(command: Command) -> Callable[..., Any]:
     return function
 
 
-def _complaint(error: ValueError | OSError) -> str | None:
+def _complaint(error: Exception) -> str | None:
     """What to tell the user of an error that is theirs to mend; None for a bug."""
+    if complaint := memory_complaint(error):
+        return complaint
     from datamodules.errors import DataError
     from evaluation.errors import EvaluationError
     from experiments.errors import ConfigError
@@ -204,4 +216,9 @@ def _complaint(error: ValueError | OSError) -> str | None:
 
     if isinstance(error, DataError | EvaluationError | ConfigError):
         return str(error)
-    return storage_complaint(error)
+    if complaint := storage_complaint(error):
+        return complaint
+    if isinstance(error, OSError) and error.errno and error.filename:
+        where = f"{type(error).__name__}: {error.strerror} ({error.filename})"
+        return f"file or folder must be usable, got {where}. --debug shows where it was needed."
+    return None

@@ -179,6 +179,8 @@ def name_patients(store: Path, hashes: Sequence[str]) -> int:
 
 def _store_of(folder: Path) -> Path:
     """The store that the runs of a sweep were made from, as their configuration names it."""
+    from omegaconf.errors import OmegaConfBaseException
+
     from experiments.config.files import load_yaml
     from experiments.errors import ConfigError
 
@@ -188,13 +190,21 @@ def _store_of(folder: Path) -> Path:
             f"folder must hold runs with a config.yaml, got none ({folder}). Give the store: "
             "--unseal-test STORE."
         )
-    return Path(load_yaml(configs[0])["study"]["store"])
+    try:
+        return Path(load_yaml(configs[0])["study"]["store"])
+    except (KeyError, TypeError, OmegaConfBaseException) as error:
+        raise ConfigError(
+            f"config.yaml must name the store, got none ({configs[0]}). Give it: "
+            "--unseal-test STORE."
+        ) from error
 
 
 def _print_evaluation(folder: Path) -> int:
     import evaluation
     from evaluation.remembered import remember
+    from experiments.processes import require_address_space
 
+    require_address_space(2.0)
     result = evaluation.evaluate(folder)
     text = evaluation.render(result)
     remember(result, text)

@@ -3,10 +3,35 @@
 import ctypes
 import multiprocessing
 import os
+import re
+import resource
 import signal
 import sys
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
+
+from experiments.errors import ConfigError
+
+MORE_MEMORY = (
+    "Most likely main memory did not suffice: raise the limit (ulimit -v, that of the job or the "
+    "container; torch alone maps some GB), or lower launcher.parallel, study.cache_gb or "
+    "study.num_threads."
+)
+"""What to do where processes end that should not."""
+
+_OF_MEMORY = re.compile(
+    "failed to map segment|(cannot|can't|unable to) allocate|can't start new thread|bad_alloc|"
+    "failed to launch worker thread",
+    re.IGNORECASE,
+)
+_OF_A_LAUNCHER = (
+    "RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE",
+    "GROUP_WORLD_SIZE", "ROLE_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "SLURM_PROCID",
+    "SLURM_LOCALID", "JSM_NAMESPACE_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK",
+)  # fmt: skip
+"""What torchrun, srun and others say to a process of theirs. A sweep is none: its runs are not to
+take themselves for ranks of what once ran in this shell."""
 
 
 def warm_server() -> ForkServerContext:
@@ -16,13 +41,55 @@ def warm_server() -> ForkServerContext:
     server runs none of our threads and opens no device, so its children are as good as fresh.
     It begins to import at once, while the caller goes on, and ends with the caller: with the
     thread that called first, so call it from the main one.
+
+    Raises:
+        ConfigError: If a memory limit leaves no room for torch.
     """
+    require_address_space(4.0)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["experiments.warm"])
+    for name in _OF_A_LAUNCHER:
+        os.environ.pop(name, None)
     # As `python -P`: an `experiments/` in the user's folder must not be taken for this one.
     os.environ["PYTHONSAFEPATH"] = "1"
     forkserver.ensure_running()
     return context
+
+
+def start(process: BaseProcess) -> None:
+    """Start a process of the warm server's.
+
+    Raises:
+        ConfigError: If the server died, or the machine lets it start none.
+    """
+    try:
+        process.start()
+    except (EOFError, OSError) as error:
+        raise ConfigError(
+            f"processes of runs must start, got {type(error).__name__}: {error}. {MORE_MEMORY}"
+        ) from error
+
+
+def require_address_space(gigabytes: float) -> None:
+    """Refuse a limit under which libraries are known to fail, or to wait for threads for ever.
+
+    Raises:
+        ConfigError: Naming the limit.
+    """
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY and limit < gigabytes * 1e9:
+        raise ConfigError(
+            f"limit of a process's memory (ulimit -v) must be {gigabytes:g} GB at least, or none, "
+            f"got {limit / 1e9:.1f} GB. Raise it, or ask for a larger job."
+        )
+
+
+def memory_complaint(error: BaseException) -> str | None:
+    """What to tell a user where main memory did not suffice, be it for a library or a thread."""
+    if isinstance(error, MemoryError) or _OF_MEMORY.search(str(error)):
+        what = " ".join(f"{type(error).__name__} {error}".split())
+        return f"main memory must suffice, got {what}. {MORE_MEMORY}"
+    return None
 
 
 def die_with_parent() -> None:

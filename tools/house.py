@@ -31,7 +31,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"video"},
     ],
     "datamodules": [
-        {"errors", "files"},
+        {"errors", "files", "names"},
         {"store", "phantom"},
         {"ingest.readers", "batches"},
         {"ingest.crop"},
@@ -54,7 +54,8 @@ FLOORS: dict[str, list[set[str]]] = {
         {"video", "combined"},
     ],
     "experiments": [
-        {"errors", "processes"},
+        {"errors"},
+        {"processes"},
         {"run_folder"},
         {"config"},
         {"tracking", "sweeps"},

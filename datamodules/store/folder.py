@@ -69,7 +69,16 @@ class Store:
     @cached_property
     def items(self) -> pd.DataFrame:
         """One row an item, sorted by patient (docs/design.md, Store); missing text is ""."""
-        table = pd.read_parquet(self.path / "cohort.parquet")
+        path = self.path / "cohort.parquet"
+        try:
+            # By this thread: one that a memory limit forbids would be waited for.
+            table = pd.read_parquet(path, use_threads=False, pre_buffer=False)
+            table["patient_id"], table["label"]  # every reader's
+        except (OSError, ValueError, KeyError) as error:  # pyarrow's own are one of these
+            raise DataError(
+                f"cohort.parquet of the store must be as `ceus prepare` wrote it, got "
+                f"{type(error).__name__}: {error} ({path}). Run `ceus prepare` again."
+            ) from error
         if self._with_unlabelled or not table["label"].isna().any():
             return table
         return table[table["label"].notna()].astype({"label": int}).reset_index(drop=True)

@@ -7,9 +7,12 @@ same hash in every run, so that tables can be joined.
 
 import hashlib
 import hmac
+import itertools
 import re
 import secrets
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -57,13 +60,41 @@ class Pseudonyms:
     def conceal(self, text: str) -> str:
         """The text with patient ids replaced by their hashes.
 
-        An id that is a mere number is replaced where it stands in quotes: elsewhere it may be a
-        line or a size.
+        An id is found as whole words, in any case, alone or joined to others by `_` or any other
+        sign: `clip_P001_a.avi`, `p001`; the sign between its own words may be another. An id of
+        up to three digits (`007` counts as none) or two letters is replaced only in quotes, joined
+        by `_`, or after a word as `patient` or `id`: elsewhere it may be a line or a size. Digits
+        after a decimal point stay.
         """
-        words = [p for p in self._hashes if not p.isdecimal()]
-        quoted = r"(?P<quote>['\"])(?P<id>" + _any_of(self._hashes) + r")(?P=quote)"
-        text = re.sub(quoted, lambda m: f"{m['quote']}{self.of(m['id'])}{m['quote']}", text)
-        return re.sub(rf"(?<!\w)(?:{_any_of(words)})(?!\w)", lambda m: self.of(m[0]), text)
+        text = unicodedata.normalize("NFC", text)
+        words = list(_WORD.finditer(text))
+        shown, end, at = [], 0, 0
+        while at < len(words):
+            found = next((i for i in self._ids_from(words[at]) if i.is_at(text, words, at)), None)
+            if found is None:
+                at += 1
+                continue
+            shown += [text[end : words[at].start()], found.hash]
+            at += len(found.words)
+            end = words[at - 1].end()
+        return "".join([*shown, text[end:]])
+
+    def _ids_from(self, word: re.Match[str]) -> Sequence["_Id"]:
+        return self._ids.get(word[0].casefold(), ())
+
+    @cached_property
+    def _ids(self) -> dict[str, list["_Id"]]:
+        """Ids by their first word, those of most words first."""
+        ids: dict[str, list[_Id]] = {}
+        for patient, patient_hash in self._hashes.items():
+            text = unicodedata.normalize("NFC", patient).casefold()
+            if words := _WORD.findall(text):
+                signs = _WORD.split(text)[1:-1]
+                known = _Id(tuple(words), tuple(signs), patient_hash)
+                ids.setdefault(words[0], []).append(known)
+        for of_word in ids.values():
+            of_word.sort(key=lambda each: -len(each.words))
+        return ids
 
     @cached_property
     def _hashes(self) -> dict[str, str]:
@@ -71,19 +102,78 @@ class Pseudonyms:
         return {str(patient): self.of(str(patient)) for patient in patients}
 
 
-def conceal(text: str, store: Path) -> str:
-    """A text that goes into a log, without the ids of the store's patients.
+_WORD = re.compile(r"[^\W_]+")
+_NAMING = re.compile(r"(?:patients?|subjects?|cases?|p?ids?)[^a-z0-9]{1,6}$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class _Id:
+    words: tuple[str, ...]  # folded to one case
+    signs: tuple[str, ...]  # between them
+    hash: str
+
+    @cached_property
+    def is_number(self) -> bool:
+        return "".join(self.words).isdecimal()
+
+    @cached_property
+    def is_ordinary(self) -> bool:
+        """Whether a text without an id would hold it: up to three digits, or up to two letters.
+
+        `007` is none: no count and no size begins with zeros.
+        """
+        whole = "".join(self.words)
+        if self.is_number:
+            return len(whole) < (3 if whole[0] == "0" else 4)
+        return whole.isalpha() and len(whole) < 3
+
+    def is_at(self, text: str, words: Sequence[re.Match[str]], at: int) -> bool:
+        """Whether the id begins with this word of the text."""
+        here = words[at : at + len(self.words)]
+        if tuple(word[0].casefold() for word in here) != self.words:
+            return False
+        between = [text[a.end() : b.start()] for a, b in itertools.pairwise(here)]
+        for own, sign in zip(self.signs, between, strict=True):
+            if sign != own and (sign != "_" if self.is_number else len(sign) > 1):
+                return False
+        start, end = here[0].start(), here[-1].end()
+        if self.is_number and _is_fraction(text, start, end):
+            return False
+        return not self.is_ordinary or _means_id(text, start, end)
+
+
+def _is_fraction(text: str, start: int, end: int) -> bool:
+    """Whether digits are the decimals of a number, or the milliseconds of a log's time."""
+    before, after = text[max(0, start - 2) : start], text[end : end + 2]
+    if before[:1].isdecimal() and before[1:] == ("," if end - start == 3 else "."):
+        return not re.match(r"[.-]\w|_", after)
+    return False
+
+
+def _means_id(text: str, start: int, end: int) -> bool:
+    """Whether a word stands in quotes, is joined by `_`, or follows `patient`, `id` or the like."""
+    before, after = text[start - 1 : start], text[end : end + 1]
+    if "_" in (before, after) or (before == after and before in ("'", '"')):
+        return True
+    return bool(_NAMING.search(text[max(0, start - 16) : start]))
+
+
+def concealer(store: Path) -> Callable[[str], str]:
+    """What takes the ids of the store's patients out of texts that go into a log.
 
     Where they have no hashes the text is withheld, not shown with the ids in it.
     """
     try:
         Store(store)
     except DataError:
-        return text  # no patient of it can have been read
+        return str  # no patient of it can have been read
     try:
-        return Pseudonyms(store).conceal(text)
+        pseudonyms = Pseudonyms(store)
+        pseudonyms.conceal("an id")  # reads the table now, not amid an error
     except DataError as error:
-        return f"(withheld, for it may name patients: {error})"
+        withheld = f"(withheld, for it may name patients: {error})"
+        return lambda _: withheld
+    return pseudonyms.conceal
 
 
 def make_key(store: Path) -> bytes:
@@ -110,9 +200,3 @@ def make_key(store: Path) -> bytes:
             "hashes."
         )
     return key
-
-
-def _any_of(names: Iterable[str]) -> str:
-    """A pattern of any of the names, the longest that fits; of none, one that never matches."""
-    ordered = sorted(names, key=len, reverse=True)
-    return "|".join(map(re.escape, ordered)) or r"(?!)"

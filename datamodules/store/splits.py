@@ -7,7 +7,6 @@ by patient, stratified by label, and the same for every architecture, modality a
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, Literal
 
 from datamodules.errors import DataError
 from datamodules.files import write_atomic
+from datamodules.names import RULE, is_name
 from datamodules.store.deal import deal, require_enough, stratified_share
 from datamodules.store.folder import Store
 
@@ -98,7 +98,7 @@ def make_split(
 
     Args:
         store: A prepared store.
-        name: Name of the split: letters, digits, `.`, `_` and `-`.
+        name: Name of the split: letters, digits, `.`, `_` and `-`, at most 64.
         num_folds: Number of folds, 2 or more.
         seed: Seed of the permutations, 0 or more.
         holdout_fraction: Share of each class that is held out, in (0, 1).
@@ -197,7 +197,7 @@ def load_split(store: Path, name: str) -> Split:
             all=_fold_from(content["all"]),
         )
         intact = sha == _sha(content) and content["format"] == FORMAT and split.name == name
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"split file {path} is damaged: {error!r}. {_REMAKE}") from error
     if not intact:
         raise DataError(
@@ -210,10 +210,8 @@ def load_split(store: Path, name: str) -> Split:
 
 
 def _file(store: Path, name: str) -> Path:
-    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", name):
-        raise DataError(
-            f"split name must be of letters, digits, '.', '_' and '-', got {name!r}. Rename it."
-        )
+    if not is_name(name):
+        raise DataError(f"split name must be {RULE}, got {name[:80]!r}. Rename it.")
     return Path(store) / "splits" / f"{name}.json"
 
 

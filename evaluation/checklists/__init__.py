@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from evaluation.checklists.facts import facts
+from evaluation.files import as_text
 from evaluation.result import Evaluation
 from evaluation.text.templates import templates
 
@@ -101,5 +102,6 @@ def as_csv(items: Sequence[Answered]) -> str:
     writer.writerow(["item", "section", "asks for (our wording)", "answer", "evidence"])
     for item in items:
         answer = item.answer or "for the authors"
-        writer.writerow([item.number, item.section, item.asks, answer, item.evidence])
+        cells = (item.number, item.section, item.asks, answer, item.evidence)
+        writer.writerow([as_text(cell) for cell in cells])
     return file.getvalue()

@@ -97,7 +97,8 @@ def read_listing(sweep_dir: Path) -> Listing:
         runs = tuple(_listed(entry) for entry in content["runs"])
         name, declared = str(content.get("name", path.parent.name)), content.get("analysis", {})
         version = int(content.get("format", 1))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        _require_harmless(name)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise EvaluationError(
             f"{FILE} must be the list that `ceus sweep` writes, got {type(error).__name__}: "
             f"{error} ({path}). Delete it and call the sweep again: the list is written anew, and "
@@ -111,5 +112,16 @@ def read_listing(sweep_dir: Path) -> Listing:
 def _listed(entry: Mapping[str, Any]) -> ListedRun:
     names: dict[str, Any] = {name: str(entry[name]) for name in RUN_COLUMNS}
     names["seed"] = int(entry["seed"])
-    shas, needs = dict(entry.get("shas", {})), tuple(entry.get("needs", ()))
+    shas, needs = dict(entry.get("shas", {})), tuple(map(str, entry.get("needs", ())))
+    for folder in (names["run_id"], *needs):
+        if folder in ("", ".", "..") or "/" in folder:
+            raise ValueError(f"a run_id that is no name of a folder, {folder!r}")
+    for name in RUN_COLUMNS:
+        _require_harmless(str(names[name]))
     return ListedRun(**names, shas=shas, needs=needs)
+
+
+def _require_harmless(name: str) -> None:
+    """Refuse a name that no sweep gives: it goes to terminals, pages and cards."""
+    if not name.isprintable() or set('<>"`$') & set(name):
+        raise ValueError(f"a name that no sweep gives, {name!r}")

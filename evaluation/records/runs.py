@@ -1,14 +1,16 @@
 """Reading a sweep folder, and refusing one whose tables cannot be compared with each other."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
 
 from evaluation.errors import EvaluationError
+from evaluation.files import read_parquet
 from evaluation.records.analysis import Analysis
 from evaluation.records.listing import ListedRun, NamedRun, read_listing
 from evaluation.records.schema import PARTS, PREDICTION_COLUMNS, RUN_COLUMNS, STATES, State
@@ -21,10 +23,13 @@ class Run(NamedRun):
     Attributes:
         state: As its status says.
         reason: Why it failed or was interrupted; "" otherwise.
+        predictions: Whether `predictions.parquet` of a run that is done is the file that it wrote,
+            by the hash in its status; `unknown` where that has none, as before hashes were kept.
     """
 
     state: State
     reason: str
+    predictions: Literal["", "as written", "changed", "unknown"] = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +118,18 @@ def _read_run(sweep_dir: Path, run: ListedRun) -> Run:
         **{name: getattr(run, name) for name in RUN_COLUMNS},
         state=state,
         reason=str(status.get("reason") or "no reason recorded") if ended_badly else "",
+        predictions=_compared(path.parent, status.get("predictions_sha"))
+        if state == "done"
+        else "",
     )
+
+
+def _compared(run_dir: Path, written: object) -> Literal["as written", "changed", "unknown"]:
+    path = run_dir / "predictions.parquet"
+    if written is None or not path.is_file():
+        return "unknown"
+    sha = hashlib.sha256(path.read_bytes()).hexdigest()
+    return "as written" if sha == written else "changed"
 
 
 def _read_predictions(run_dir: Path, run: Run) -> pd.DataFrame:
@@ -126,8 +142,8 @@ def _read_predictions(run_dir: Path, run: Run) -> pd.DataFrame:
 
     require(path.exists(), "a run that is done must have its predictions", "no file")
     try:
-        table = pd.read_parquet(path)
-    except (OSError, ValueError) as error:  # pyarrow's own errors are one or the other
+        table = read_parquet(path)
+    except (OSError, ValueError) as error:
         raise EvaluationError(
             f"predictions must be a Parquet file ({path}: {error}). {redo}"
         ) from error
@@ -248,7 +264,7 @@ def _read_json(path: Path, remedy: str) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise EvaluationError(f"{path.name} must exist ({path}). {remedy}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise EvaluationError(f"{path.name} must be JSON ({path}: {error}). {remedy}") from error
     if not isinstance(content, dict):
         raise EvaluationError(f"{path.name} must be a JSON object ({path}). {remedy}")

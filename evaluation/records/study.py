@@ -16,9 +16,14 @@ import pandas as pd
 import yaml
 
 from evaluation.errors import EvaluationError
+from evaluation.files import read_csv, read_parquet
 from evaluation.records.runs import Run, Sweep
 from evaluation.records.schema import RUN_COLUMNS
 
+_UNREADABLE = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error,
+    yaml.YAMLError,
+)  # fmt: skip
 _CURVES = ("train_loss", "inner_bce", "inner_auroc")
 
 
@@ -68,12 +73,12 @@ def read_study(sweep: Sweep) -> Study:
     Raises:
         EvaluationError: for a file that is there and cannot be read.
     """
-    skipped = _read(pd.read_csv, sweep.path / "skipped.csv")
+    skipped = _read(read_csv, sweep.path / "skipped.csv")
     columns = ["line", "reason", "modality", "lost_patient"]
     return Study(
-        items=_read(pd.read_parquet, sweep.path / "cohort.parquet"),
+        items=_read(read_parquet, sweep.path / "cohort.parquet"),
         skipped=pd.DataFrame() if skipped is None else skipped.reindex(columns=columns),
-        quality=_read(pd.read_csv, sweep.path / "quality.csv"),
+        quality=_read(read_csv, sweep.path / "quality.csv"),
         design=_read(_json, sweep.path / "design.json") or {},
         settings=_settings(sweep),
         curves=_curves(sweep),
@@ -144,7 +149,10 @@ def _json(path: Path) -> Any:
 def _yaml(path: Path) -> Any:
     # libyaml's loader where it is built in: ten times as fast on the configurations of a sweep.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
+    config = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
+    if not {"study", "trainer"} <= set(config):  # the first and the last: cut off it lacks one
+        raise ValueError("a configuration without study: or trainer:")
+    return config
 
 
 def _read(reader: Any, path: Path) -> Any:
@@ -153,7 +161,7 @@ def _read(reader: Any, path: Path) -> Any:
         return None
     try:
         return reader(path)
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+    except _UNREADABLE as error:
         raise EvaluationError(
             f"{path.name} must be as the sweep wrote it, got {type(error).__name__} ({path}: "
             f"{error}). Bring it back, or delete it: the report does without."

@@ -6,7 +6,6 @@ before, and the labels carry the number of the opening, so a line changed or tak
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -18,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from evaluation.errors import EvaluationError
-from evaluation.files import write_atomic
+from evaluation.files import read_parquet, write_atomic
 from evaluation.records.runs import Sweep, read_sweep
 from evaluation.tables.operating import Thresholds, oof_thresholds
 from evaluation.tables.scores import cell_scores
@@ -97,10 +96,7 @@ def unseal(sweep_dir: Path, store: Path, *, reason: str) -> None:
         "previous": _sha(lines[-1].encode()) if lines else None,
     }
     entry["sha"] = _entry_sha(entry)
-    with (sweep_dir / _LEDGER).open("a", encoding="utf-8") as ledger:
-        ledger.write(json.dumps(entry) + "\n")
-        ledger.flush()
-        os.fsync(ledger.fileno())
+    write_atomic(sweep_dir / _LEDGER, "".join(f"{line}\n" for line in (*lines, json.dumps(entry))))
     write_atomic(sweep_dir / _LABELS, buffer.getvalue())
 
 
@@ -124,7 +120,7 @@ def read_seal(sweep: Sweep) -> Seal:
         openings = tuple(
             {key: entry[key] for key in (*_ENTRY, "sha")} for entry in map(json.loads, lines)
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise EvaluationError(
             f"{_LEDGER} must hold one opening a line, got {error!r} ({sweep.path}). "
             "It is a record: bring back the file as it was written."
@@ -137,16 +133,23 @@ def read_seal(sweep: Sweep) -> Seal:
             f"{_LABELS} must be as recorded at the last opening, got another: they or {_LEDGER} "
             f"were changed ({sweep.path}). {again}"
         )
-    labels = pd.read_parquet(labels_path).set_index("patient_id")["label"]
-    frozen = json.loads(thresholds_path.read_bytes()) if thresholds_path.exists() else []
+    labels = read_parquet(labels_path).set_index("patient_id")["label"]
+    try:
+        frozen = json.loads(thresholds_path.read_bytes()) if thresholds_path.exists() else []
+        thresholds = {
+            (row["architecture"], row["modality"], row["rule"]): float(row["threshold"])
+            for row in frozen
+        }
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise EvaluationError(
+            f"{_THRESHOLDS} must be as frozen when the test set was opened, got {error!r} "
+            f"({sweep.path}). Bring back the file as it was written."
+        ) from error
     return Seal(
         openings=openings,
         problems=problems,
         labels={str(patient): int(label) for patient, label in labels.items()},
-        thresholds={
-            (row["architecture"], row["modality"], row["rule"]): float(row["threshold"])
-            for row in frozen
-        },
+        thresholds=thresholds,
     )
 
 
@@ -197,7 +200,13 @@ def _holdout_labels(sweep_dir: Path, store: Path) -> pd.Series:
     ):
         if not path.exists():
             raise EvaluationError(f"cohort.parquet must exist ({path}). {remedy}")
-        tables.append(pd.read_parquet(path).set_index("item_id").sort_index())
+        try:
+            table = read_parquet(path, columns=["item_id", "patient_id", "label"])
+        except (OSError, ValueError) as error:
+            raise EvaluationError(
+                f"cohort.parquet must be readable ({path}: {error}). {remedy} Bring it back."
+            ) from error
+        tables.append(table.set_index("item_id").sort_index())
     sealed, full = tables
     full = full[full["label"].notna() | full.index.isin(sealed.index)]  # less what no study sees
     same = sealed.index.equals(full.index) and sealed["patient_id"].equals(full["patient_id"])
@@ -235,7 +244,8 @@ def _entry_sha(entry: Mapping[str, Any]) -> str:
 
 def _lines(sweep_dir: Path) -> list[str]:
     path = sweep_dir / _LEDGER
-    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    # What is no UTF-8 is no line of the record, and shows as one.
+    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
 
 
 def _sha(content: bytes) -> str:

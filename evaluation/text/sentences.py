@@ -54,7 +54,8 @@ def findings(evaluation: Evaluation) -> list[dict[str, str]]:
 
 def preface(evaluation: Evaluation) -> list[str]:
     """What else a reader must know before any figure."""
-    sentences = [f"Runs: {states(evaluation)}.", *seal_sentences(evaluation)]
+    sentences = [f"Runs: {states(evaluation)}.", *prediction_sentences(evaluation)]
+    sentences += seal_sentences(evaluation)
     sentences += contrast_sentences(evaluation) + caution_sentences(evaluation)
     if not evaluation.tables.cells["complete"].all():
         sentences.append("Cells with runs that are not done are marked, and left out of the means.")
@@ -143,6 +144,22 @@ def seal_sentences(evaluation: Evaluation) -> list[str]:
     opened = f"opened {counted(len(seal.openings), 'time')}, last {seal.openings[-1]['time']}"
     state = "" if seal.labels is not None else "; its labels are not in this folder"
     return [f"Test set: {opened}{state}.", *(f"Test set: {problem}." for problem in seal.problems)]
+
+
+def prediction_sentences(evaluation: Evaluation) -> list[str]:
+    """Which runs' predictions are not those that the run wrote, or cannot be told."""
+    runs = evaluation.sweep.runs
+    changed = sorted(run.run_id for run in runs if run.predictions == "changed")
+    unknown = sum(run.predictions == "unknown" for run in runs)
+    sentences = []
+    if changed:
+        sentences.append(f"Predictions changed since their run ended: {', '.join(changed)}.")
+    if unknown:
+        sentences.append(
+            f"{counted(unknown, 'run')} kept no hash of the predictions, as before hashes were "
+            "kept: a change of them would not show."
+        )
+    return sentences
 
 
 def states(evaluation: Evaluation) -> str:

@@ -13,6 +13,7 @@ from evaluation.text.sentences import (
     caution_sentences,
     contrast_sentences,
     notes,
+    prediction_sentences,
     seal_sentences,
     states,
 )
@@ -37,7 +38,7 @@ def render(evaluation: Evaluation, width: int = 80) -> str:
     for run in sweep.runs:
         if run.state == "failed":
             console.print(f"Failed: {run.run_id}: {run.reason}")
-    for sentence in seal_sentences(evaluation):
+    for sentence in [*prediction_sentences(evaluation), *seal_sentences(evaluation)]:
         console.print(sentence)
     if evaluation.seal.labels is not None:
         console.print(_test(evaluation))

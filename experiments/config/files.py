@@ -25,15 +25,22 @@ def file_of(group: str, name: str) -> Path:
         ConfigError: If there is neither.
     """
     own, shipped = Path(name), HERE / group / f"{name}.yaml"
-    if own.parts[-3:-1] == ("experiments", group) and not own.exists():
-        shipped = HERE / group / own.name  # where it lay in a checkout of before
+    if own.parts[-3:-1] in (("experiments", group), ("yaml", group)) and not _is_file(own):
+        shipped = HERE / group / own.name  # where it lies, or lay before, in a checkout
     for path in (shipped, own):
-        if path.is_file():
+        if _is_file(path):
             return path
     raise ConfigError(
         f"{group} must be one of {', '.join(shipped_names(group))} or the path of a YAML file, "
         f"got {name!r}. Choose one, or write your own after the files in {HERE / group}."
     )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long, a folder that may not be entered
+        return False
 
 
 def load_yaml(path: Path) -> DictConfig:

@@ -15,6 +15,8 @@ from experiments.config.warm_start import resolved
 from experiments.config.weights import from_folder
 from experiments.errors import ConfigError
 
+_LONGEST_CELL = 240  # of the 255 bytes that file systems take, less the hash
+
 
 @dataclass(frozen=True)
 class Run:
@@ -85,6 +87,12 @@ def make_run(
         "store_sha": store_sha,
     }
     cell = f"{study.architecture}-{study.modality}-fold{study.fold}-seed{study.seed}"
+    if len(cell) > _LONGEST_CELL:
+        raise ConfigError(
+            f"name of a run must be of at most {_LONGEST_CELL} characters, for it is that of a "
+            f"folder, got {len(cell)} ({cell[:60]}…). Vary fewer settings, or shorten the name of "
+            "the architecture."
+        )
     return Run(run_id=f"{cell}-{sha_of(shas)[:8]}", study=study, config=dict(config), shas=shas)
 
 

@@ -6,6 +6,7 @@ datamodule by `${study.KEY}`, whose constructor checks it.
 
 import copy
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
@@ -14,6 +15,7 @@ from typing import Any, Literal
 
 from jsonargparse import ArgumentError, ArgumentParser
 
+from datamodules.names import RULE, is_name
 from experiments.config.files import GROUPS, HERE, ROOMS, load_yaml
 from experiments.errors import ConfigError
 
@@ -25,6 +27,8 @@ _AT_LEAST_ONE = (
     "video_size",
     "last_every",
 )
+_AXES = re.compile(r"[A-Za-z0-9_.+=~-]*")
+"""What `experiments.config.variants` adds to the name of an architecture."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,12 +81,26 @@ def study_of(settings: Mapping[str, Any]) -> Study:
                 f"study.{name} must be at least 1, a whole number, got {value!r}. Set {name}=..."
             )
     study = Study(**parsed.study.as_dict())
+    check_name("study.sweep", study.sweep)
+    check_name("study.modality", study.modality)
+    base, _, axes = study.architecture.partition("+")
+    check_name("study.architecture", base if _AXES.fullmatch(axes) else study.architecture)
     if study.stall_minutes is not None and study.stall_minutes <= 0:
         raise ConfigError(
             f"study.stall_minutes must be above 0 or null, got {study.stall_minutes!r}. "
             "Set stall_minutes=..."
         )
     return study
+
+
+def check_name(key: str, name: str) -> None:
+    """Refuse a name that could lead out of its folder, or into a script or a page.
+
+    Raises:
+        ConfigError: Naming the key.
+    """
+    if not is_name(name):
+        raise ConfigError(f"{key} must be {RULE}, got {name[:80]!r}. Rename it.")
 
 
 def study_keys() -> list[str]:

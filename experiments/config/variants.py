@@ -68,6 +68,6 @@ def _label(value: Any) -> str:
         text = shown if set(value) == {"class_path"} else text
     if re.search(r"[/\\]", shown):
         shown = "path"  # ids go to W&B, places do not
-    shown = re.sub(r"[^\w.-]+", "_", shown).strip("_")[:24]
+    shown = re.sub(r"[^\w.-]+", "_", shown, flags=re.ASCII).strip("_")[:24]
     digest = hashlib.sha256(text.encode()).hexdigest()[:4]
     return shown if shown == text else f"{shown}~{digest}"

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from experiments.config.study import check_name
 from experiments.errors import ConfigError
 
 
@@ -18,7 +19,12 @@ def encoders(node: Any) -> Iterator[dict[str, Any]]:
 
 
 def file_of(name: str, folder: Path) -> Path:
-    """Where the weights of a network lie in a folder that `ceus weights` filled."""
+    """Where the weights of a network lie in a folder that `ceus weights` filled.
+
+    Raises:
+        ConfigError: If its name could lead out of the folder.
+    """
+    check_name("name of a network with pretrained weights", str(name))
     return folder / f"{name}.safetensors"
 
 

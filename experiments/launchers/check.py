@@ -8,7 +8,7 @@ from typing import Any
 
 from experiments.config.run import Run
 from experiments.errors import ConfigError
-from experiments.processes import warm_server
+from experiments.processes import MORE_MEMORY, memory_complaint, start, warm_server
 
 
 def check_runs(runs: Sequence[Run]) -> ForkServerContext:
@@ -35,25 +35,33 @@ def _check_all(context: ForkServerContext, runs: Sequence[Run]) -> None:
     )
     # A daemon: after Ctrl-C nobody waits for it.
     process = context.Process(target=_check_child, args=(theirs, configs), daemon=True)
-    process.start()
+    start(process)
     theirs.close()
     try:
         complaint = ours.recv()
     except EOFError:
         process.join()
-        complaint = f"the check of the configurations died with exit code {process.exitcode}"
+        complaint = (
+            f"check of the configurations must end, got one that died with exit code "
+            f"{process.exitcode}. {MORE_MEMORY}"
+        )
     if complaint:
         raise ConfigError(complaint)
 
 
 def _check_child(answer: Connection, configs: list[dict[str, Any]]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    from experiments.training.build import check
-    from experiments.training.weights import check_weights
-
     try:
+        from experiments.training.build import check
+        from experiments.training.weights import check_weights
+
         check(configs)
         check_weights(configs)
         answer.send(None)
     except ConfigError as error:
         answer.send(str(error))
+    except Exception as error:
+        complaint = memory_complaint(error)
+        if not complaint:
+            raise
+        answer.send(complaint)

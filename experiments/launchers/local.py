@@ -18,7 +18,7 @@ from experiments.launchers.check import check_runs
 from experiments.launchers.order import take_ready
 from experiments.launchers.progress import Progress
 from experiments.launchers.slots import Slot, slots
-from experiments.processes import die_with_parent
+from experiments.processes import die_with_parent, start
 from experiments.run_folder.failures import AGAIN, HELD, STORAGE, reason_of_code, take_notes
 from experiments.run_folder.lock import is_locked
 from experiments.run_folder.needs import leave_waiting, unmet
@@ -181,7 +181,7 @@ def _start(context: ForkServerContext, run: Run, slot: Slot) -> BaseProcess:
     # Inside of a SLURM job Lightning would take that job's tasks for the run's ranks.
     environment["SLURM_JOB_NAME"] = "interactive"
     process = context.Process(target=_child, args=(run.folder, slot.threads, environment))
-    process.start()
+    start(process)
     return process
 
 

@@ -163,7 +163,9 @@ def _every_reason(runs: Sequence[_Listed]) -> list[RenderableType]:
         when = f"attempt {status.attempts}, epoch {status.epoch}, {duration(status.seconds)}"
         lines.append(Text(f"  {when}; {run.folder / 'log.txt'}", overflow="fold"))
         lines += [
-            Text(f"  attempt {before['attempt']}: {before['state']}: {before['reason']}")
+            Text(
+                f"  attempt {before.get('attempt')}: {before.get('state')}: {before.get('reason')}"
+            )
             for before in status.history
         ]
     return lines or [Text("No run failed, was killed or interrupted.")]

@@ -15,6 +15,7 @@ from experiments.config.run import Run
 from experiments.launchers.check import check_runs
 from experiments.launchers.slots import Slot, slots
 from experiments.launchers.slurm import queued
+from experiments.processes import start
 from experiments.run_folder.lock import is_locked
 from experiments.run_folder.status import read_status
 from experiments.sweeps.expand import Sweep
@@ -104,7 +105,7 @@ def _time(runs: Sequence[Run], slot: Slot) -> dict[Cell, Timing | str]:
     for cell, run in reversed(kinds.items()):
         ours, theirs = context.Pipe(duplex=False)
         process = context.Process(target=_child, args=(theirs, run.config, slot))
-        process.start()
+        start(process)
         theirs.close()
         try:
             answer = ours.recv() if ours.poll(_LIMIT_SECONDS) else None
@@ -131,6 +132,7 @@ def _child(answer: Connection, config: dict[str, Any], slot: Slot) -> None:
     os.environ["SLURM_JOB_NAME"] = "interactive"  # for Lightning: one process, whatever the job is
     import torch
 
+    from datamodules.store.pseudonyms import concealer
     from experiments.training.timing import time_cell
 
     logging.disable(logging.CRITICAL)
@@ -138,7 +140,8 @@ def _child(answer: Connection, config: dict[str, Any], slot: Slot) -> None:
     try:
         answer.send(time_cell(config, budget_seconds=_BUDGET_SECONDS))
     except Exception as error:  # noqa: BLE001  an estimate that fails says so, and the plan goes on
-        answer.send(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        answer.send(concealer(config["study"]["store"])(reason)[:200])
 
 
 def _table(sweep: Sweep, states: Mapping[str, str], timings: Mapping[Cell, Timing | str]) -> Table:

@@ -98,6 +98,12 @@ def submit(sweep: Sweep, runs: Sequence[Run]) -> list[Submitted]:
         ConfigError: If sbatch refuses, with what it said. Arrays accepted before stay submitted.
     """
     folder = sweep.folder
+    where = str(folder.absolute())
+    if not where.isprintable() or '"' in where:
+        raise ConfigError(
+            "folder of a sweep must have a path without '\"' and control characters for SLURM, "
+            f"which reads it from a script, got {where!r}. Set another runs=."
+        )
     (folder / "slurm").mkdir(exist_ok=True)
     with run_lock(folder / "slurm") as free:
         if not free:
@@ -222,10 +228,17 @@ def _read_jobs(folder: Path) -> list[Submitted]:
     path = folder / "slurm" / "jobs.json"
     if not path.is_file():
         return []
-    return [
-        Submitted(job["script"], tuple(job["runs"]), job["job_id"])
-        for job in json.loads(path.read_text())
-    ]
+    try:
+        return [
+            Submitted(str(job["script"]), tuple(map(str, job["runs"])), job["job_id"])
+            for job in json.loads(path.read_text(encoding="utf-8"))
+        ]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ConfigError(
+            f"jobs.json must be as the sweep wrote it, got {error!r} ({path}). "
+            "It says which job is which run: cancel the sweep's jobs if squeue shows any, delete "
+            "the file and call the sweep again."
+        ) from error
 
 
 def _write_jobs(folder: Path, jobs: Sequence[Submitted]) -> None:

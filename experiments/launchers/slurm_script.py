@@ -2,7 +2,6 @@
 
 import math
 import os
-import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -94,7 +93,7 @@ def _options(
 ) -> str:
     log = str(path.parent).replace("%", "%%") + "/%A_%a.log"
     options = {
-        "job-name": "ceus-" + re.sub(r"[^\w.-]", "_", name),
+        "job-name": f"ceus-{name}",
         "array": f"0-{count - 1}" + (f"%{throttle}" if throttle else ""),
         "partition": settings.partition,
         "time": _time(settings.hours),

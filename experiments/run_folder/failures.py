@@ -1,5 +1,6 @@
 """Why a run ended badly, in one line, and what is to be done about it."""
 
+import contextlib
 import errno
 import json
 import os
@@ -10,6 +11,7 @@ from typing import Any
 
 from datamodules.files import write_atomic
 from experiments.errors import ConfigError
+from experiments.processes import memory_complaint
 
 
 def duration(seconds: float) -> str:
@@ -67,6 +69,8 @@ def one_line(error: BaseException, users: tuple[type[BaseException], ...]) -> st
     text = storage_complaint(error) or " ".join(str(error).split())
     if isinstance(error, (*users, HalveError)) or storage_complaint(error):
         return text
+    if complaint := memory_complaint(error):
+        return complaint
     return f"{type(error).__name__}: {text}"
 
 
@@ -113,7 +117,8 @@ def take_notes(folder: Path) -> dict[str, Any] | None:
     """The note of the rank that failed first, if one left any that is no echo; all are removed."""
     notes: list[dict[str, Any]] = []
     for path in sorted(folder.glob(".rank-*.json")):
-        notes.append(json.loads(path.read_text()))
+        with contextlib.suppress(ValueError):  # cut off: the signal says what is known
+            notes.append(json.loads(path.read_text(encoding="utf-8")))
         path.unlink()
     causes = [note for note in notes if not note["echo"]]
     return causes[0] if causes else None

@@ -3,7 +3,8 @@
 import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from datamodules.files import write_atomic
 from evaluation.records.schema import State
@@ -29,6 +30,7 @@ class Status:
         halvings: How often the micro-batch was halved since memory did not suffice.
         started: Unix time of this attempt's start.
         seconds: Wall time of this attempt so far.
+        predictions_sha: SHA-256 of `predictions.parquet` as written; None until it is done.
         history: How the attempts before this one ended, the oldest first: `attempt, state, reason,
             note, resumed, epoch, started, seconds` of each.
     """
@@ -44,6 +46,7 @@ class Status:
     halvings: int = 0
     started: float | None = None
     seconds: float = 0.0
+    predictions_sha: str | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -88,15 +91,31 @@ def read_status(folder: Path) -> Status:
     """
     path = folder / "status.json"
     try:
-        return Status(**json.loads(path.read_text()))
+        status = Status(**json.loads(path.read_text(encoding="utf-8")))
+        for name, kind in get_type_hints(Status).items():
+            if not _fits(getattr(status, name), kind):
+                raise ValueError(f"{name} {getattr(status, name)!r}")
     except FileNotFoundError:
         return Status()
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ConfigError(
             f"status must be readable, got {error} ({path}). Delete this file to run it again."
         ) from error
+    return status
 
 
 def write_status(folder: Path, status: Status) -> None:
     """Replace the status of a run folder in one step."""
     write_atomic(folder / "status.json", json.dumps(asdict(status), indent=1))
+
+
+def _fits(value: object, kind: Any) -> bool:
+    """Whether a value of a JSON file is of the type of its field."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return value in inner
+    if origin in (Union, UnionType):
+        return any(_fits(value, each) for each in inner)
+    if origin is list:
+        return isinstance(value, list) and all(_fits(each, inner[0]) for each in value)
+    return isinstance(value, (int, float) if kind is float else origin or kind)

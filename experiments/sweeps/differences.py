@@ -6,6 +6,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from evaluation.records.listing import ListedRun
+from experiments.config.files import load_yaml
 from experiments.config.run import Run
 
 
@@ -28,7 +29,7 @@ def setting_difference(run: Run, frozen: ListedRun) -> str:
     config = run.folder.parent / frozen.run_id / "config.yaml"
     if not config.is_file():
         return "its settings"
-    before = dict(_flat(OmegaConf.to_container(OmegaConf.load(config))))
+    before = dict(_flat(OmegaConf.to_container(load_yaml(config))))
     after = dict(_flat(run.config))
     changes = [
         f"{key} {before.get(key)!r} -> {after.get(key)!r}"

@@ -1,6 +1,7 @@
 """The content of a sweep YAML, checked."""
 
 import copy
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,8 +14,23 @@ from datamodules.store.splits import REFERENCE_HOLDOUT
 from evaluation.errors import EvaluationError
 from evaluation.records.analysis import Analysis
 from experiments.config.files import file_of, load_yaml
-from experiments.config.study import explain
+from experiments.config.study import check_name, explain
 from experiments.errors import ConfigError
+
+# Each becomes a part of a line of a script. sbatch splits its lines at blanks and expands nothing.
+_SLURM_RULES = {
+    "partition": ("names of partitions with commas between", r"[\w.,-]+"),
+    "gres": ("a resource, as gpu or gpu:a100", r"[\w.:-]+"),
+    "mem": ("a size as sbatch takes it, as 64G", r"\d+(\.\d+)?[KMGTkmgt]?[Bb]?"),
+    "sbatch": (
+        "options of sbatch, each as --name=value in one line without '$' and '`'",
+        r"-[^\x00-\x1f\x7f-\x9f\u2028\u2029$`]+",
+    ),
+    "setup": (
+        "lines of shell, one each without control characters",
+        r"[^\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]*",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -59,12 +75,14 @@ class SlurmSettings:
                 f"launcher.slurm.hours must be above 0, got {self.hours!r}. Give the time limit of "
                 "one run, or null for the partition's."
             )
-        for option in self.sbatch:
-            if not option.startswith("-"):
-                raise ConfigError(
-                    f"launcher.slurm.sbatch must hold options of sbatch, got {option!r}. "
-                    "Write each as --name=value."
-                )
+        for name, (rule, pattern) in _SLURM_RULES.items():
+            value = getattr(self, name)
+            for text in (value,) if isinstance(value, str) else value or ():
+                if not re.fullmatch(pattern, text):
+                    raise ConfigError(
+                        f"launcher.slurm.{name} must be {rule}, got {text!r}. Correct the sweep's "
+                        "launcher settings."
+                    )
 
 
 _OWN = ("name", "data", "launcher", "analysis")
@@ -169,6 +187,7 @@ def read_sweep(name: str | Path, overrides: Sequence[str] = ()) -> SweepFile:
         raise ConfigError(f"{explain(error)} ({path})") from error
     except EvaluationError as error:  # of the analysis
         raise ConfigError(f"analysis.{error} ({path})") from error
+    check_name("name", file.name)
     axes, common = dict(content["axes"]), dict(content.get("overrides", {}))
     for override in overrides:
         key, _, value = override.partition("=")

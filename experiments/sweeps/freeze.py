@@ -114,7 +114,7 @@ def _make_folders(sweep: Sweep) -> None:
         config = run.folder / "config.yaml"
         run.folder.mkdir(parents=True, exist_ok=True)
         text = OmegaConf.to_yaml(OmegaConf.create(run.config))
-        before = config.read_text() if config.is_file() else None
+        before = config.read_text(encoding="utf-8", errors="replace") if config.is_file() else None
         if before not in (None, text):
             _check_unedited(run, config)
         # Rewritten for a run not yet done: what is not in the id (store path, threads) may change.
@@ -132,7 +132,7 @@ def _check_unedited(run: Run, path: Path) -> None:
         raise ConfigError(
             f"config.yaml must be the one its run was named for, got an edited one ({path}). "
             "Undo the edit, or set your change on the command line or in the sweep and give it "
-            "another name=."
+            "another name=. Cut off or damaged: delete it, it is written anew."
         )
 
 

@@ -69,7 +69,7 @@ def make_dashboard(
     where = Place(entity, project_name())
     workspace, report = make_workspace(sweep, where), make_report(sweep, where)
     path = folder / FILE
-    before = json.loads(path.read_text()).get("online", {}) if path.is_file() else {}
+    before = _online_before(path)
     content = {"workspace": _definition(workspace), "report": _definition(report), "online": before}
     write_atomic(path, json.dumps(content, indent=1))
     if not online:
@@ -79,6 +79,19 @@ def make_dashboard(
     finally:
         write_atomic(path, json.dumps(content, indent=1))
     return Dashboard(path, (workspace.url, report.url))
+
+
+def _online_before(path: Path) -> dict[str, Any]:
+    """What an earlier call created at W&B, by place."""
+    if not path.is_file():
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))["online"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{FILE} must be as `ceus dashboard` wrote it, got {error!r} ({path}). Delete it: it "
+            "is made anew, and what lies at W&B stays there."
+        ) from error
 
 
 def sweep_figures(evaluation: Evaluation) -> Figures:

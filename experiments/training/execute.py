@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,14 +21,15 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import Logger
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from backbones.errors import EncoderError
 from datamodules.errors import DataError
 from datamodules.files import sweep_up, write_atomic
-from datamodules.store.pseudonyms import Pseudonyms, conceal
+from datamodules.store.pseudonyms import Pseudonyms, concealer
 from evaluation.errors import EvaluationError
 from evaluation.records.schema import PREDICTION_COLUMNS
-from experiments.config.files import load_yaml
+from experiments.config.files import ROOMS, load_yaml
 from experiments.config.pretraining import WEIGHTS, is_pretraining, seen_record
 from experiments.config.run import Run, make_run
 from experiments.errors import ConfigError
@@ -80,7 +81,15 @@ def load_run(folder: Path) -> Run:
         raise ConfigError(
             f"run folder must hold config.yaml, got none ({folder}). Start the sweep."
         )
-    run = make_run(OmegaConf.to_container(OmegaConf.load(path)))  # type: ignore[arg-type]
+    config: Any = OmegaConf.to_container(load_yaml(path))
+    if not all(
+        isinstance(config.get(room), dict) for room in ("study", "model", "data", "trainer")
+    ):
+        raise ConfigError(
+            f"config.yaml must hold {', '.join(ROOMS)}, got one without some ({path}). Delete it "
+            "and start the sweep again, which writes it anew."
+        )
+    run = make_run(config)
     if run.run_id != folder.name:
         raise ConfigError(
             f"config.yaml must be the one its run was named for, got {run.run_id!r} ({folder}). "
@@ -119,11 +128,11 @@ def execute(folder: Path, watch: Watch | None = None) -> None:
             run = load_run(folder)
             if watch and run.study.stall_minutes:
                 watch.stall_seconds = run.study.stall_minutes * 60
-            _work(run, pulse, watch)
+            predictions_sha = _work(run, pulse, watch)
         except BaseException as error:
             _record(folder, pulse, watch, error)
             raise
-        pulse.update(state="done")
+        pulse.update(state="done", predictions_sha=predictions_sha)
         _tidy(folder, is_done=True)
 
 
@@ -140,7 +149,7 @@ def _tidy(folder: Path, *, is_done: bool = False) -> None:
 def _record(folder: Path, pulse: Pulse, watch: Watch | None, error: BaseException) -> None:
     """Write down how an attempt ended; a further rank leaves that to the first."""
     rank = own_rank()
-    reason = concealed(one_line(error, USER_ERRORS), folder)
+    reason = concealer_of(folder)(one_line(error, USER_ERRORS))
     if rank:
         with contextlib.suppress(OSError):
             leave_note(folder, rank, error, reason)
@@ -167,7 +176,8 @@ def own_rank() -> int:
     return int(getattr(rank_zero_only, "rank", 0) or 0)
 
 
-def _work(run: Run, pulse: Pulse, watch: Watch | None) -> None:
+def _work(run: Run, pulse: Pulse, watch: Watch | None) -> str | None:
+    """Train and score; the hash of the predictions, on the first rank of a run that makes some."""
     config: Mapping[str, Any] = halved(run.config, pulse.status.halvings)
     if run.study.selection == "refit":
         config = _refitting(run, config, pulse, watch)
@@ -176,14 +186,14 @@ def _work(run: Run, pulse: Pulse, watch: Watch | None) -> None:
     trainer, model, data, features = _train(run, config, pulse, watch, wandb)
     if is_pretraining(run.config):
         _write_weights(run, trainer, model, data)
-        return
+        return None
     if run.study.finetune == "probe":
         table = table_of(model, data, scored_rows(model, data, features))
     else:
         with _short_of_memory(config, model):
             table = predict(trainer, model, data, checkpoint)
     if not trainer.is_global_zero:
-        return
+        return None
     study = run.study
     table = table.assign(
         run_id=run.run_id,
@@ -195,10 +205,12 @@ def _work(run: Run, pulse: Pulse, watch: Watch | None) -> None:
         **run.shas,
     )
     table = table[list(PREDICTION_COLUMNS)]
-    write_atomic(run.folder / "predictions.parquet", table.to_parquet(index=False))
+    content = table.to_parquet(index=False)
+    write_atomic(run.folder / "predictions.parquet", content)
     if wandb:
         wandb.show(lambda: run_figures(table, Pseudonyms(study.store)))
         wandb.close()
+    return hashlib.sha256(content).hexdigest()
 
 
 def _train(
@@ -340,10 +352,10 @@ def _write_on_zero(path: Path, content: str) -> None:
     write_atomic(path, content)
 
 
-def concealed(text: str, folder: Path) -> str:
-    """A text in which patients go by their hashes, as the store of the run knows them."""
+def concealer_of(folder: Path) -> Callable[[str], str]:
+    """What puts hashes in the place of patients, as the store of the run knows them."""
     try:
         store = Path(load_yaml(folder / "config.yaml")["study"]["store"])
-    except (ConfigError, KeyError):
-        return text  # no store was read that could name a patient
-    return conceal(text, store)
+    except (ConfigError, KeyError, TypeError, OmegaConfBaseException):
+        return str  # no store was read that could name a patient
+    return concealer(store)

@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from experiments.run_folder.failures import (
     HeldError,
     storage_complaint,
 )
-from experiments.training.execute import USER_ERRORS, concealed, execute, own_rank
+from experiments.training.execute import USER_ERRORS, concealer_of, execute, own_rank
+from experiments.training.log import print_to
 from experiments.training.ranks import fork_ranks
 from experiments.training.watch import INTERRUPTED, StopRequestedError, Watch
 
@@ -28,7 +30,7 @@ from experiments.training.watch import INTERRUPTED, StopRequestedError, Watch
 def _print_traceback(folder: Path) -> None:
     """The traceback for `log.txt`, in which patients go by their hashes."""
     text = traceback.format_exc()
-    shown = concealed(text, folder)
+    shown = concealer_of(folder)(text)
     if shown != text:
         store = load_yaml(folder / "config.yaml")["study"]["store"]
         shown += f"Patients are written as hashes; ceus patient {store} HASH names one."
@@ -55,14 +57,15 @@ def run_and_exit(
     node = os.environ.get("SLURM_NODEID", "0")
     name = "log.txt" if node == "0" else f"log-node{node}.txt"
     log = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(log)
+    finish_log = print_to(log, concealer_of(folder))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     # Before this process has threads of its own, and devices.
-    ranks = fork_ranks(folder, partial(_further_rank, folder, threads))
+    ranks = fork_ranks(folder, partial(_further_rank, folder, threads, finish_log))
     code = _attempt(
-        folder, threads, Watch(has_terminal=has_terminal, is_first=own_rank() == 0, ranks=ranks)
+        folder,
+        threads,
+        Watch(has_terminal=has_terminal, is_first=own_rank() == 0, ranks=ranks),
+        finish_log,
     )
     ranks.end()
     if code == AGAIN and again:
@@ -73,12 +76,15 @@ def run_and_exit(
     os._exit(code)
 
 
-def _further_rank(folder: Path, threads: int | None) -> None:
+def _further_rank(folder: Path, threads: int | None, finish_log: Callable[[], None]) -> None:
     die_with_parent()
-    os._exit(_attempt(folder, threads, Watch(has_terminal=False, is_first=False)))
+    watch = Watch(has_terminal=False, is_first=False)
+    os._exit(_attempt(folder, threads, watch, finish_log))
 
 
-def _attempt(folder: Path, threads: int | None, watch: Watch) -> int:
+def _attempt(
+    folder: Path, threads: int | None, watch: Watch, finish_log: Callable[[], None]
+) -> int:
     """Run once, watched; the exit code."""
     if threads:
         torch.set_num_threads(threads)
@@ -91,8 +97,7 @@ def _attempt(folder: Path, threads: int | None, watch: Watch) -> int:
         with contextlib.suppress(OSError):
             _print_traceback(folder)
     with contextlib.suppress(OSError):
-        sys.stdout.flush()
-        sys.stderr.flush()
+        finish_log()
     return code
 
 

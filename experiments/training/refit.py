@@ -11,6 +11,7 @@ import torch
 from lightning import Trainer
 
 from datamodules.files import write_atomic
+from experiments.errors import ConfigError
 from experiments.training.checkpoints import BEST
 from experiments.training.resume import forget_pair
 
@@ -20,7 +21,15 @@ _NAME = "refit.json"
 def chosen_epochs(folder: Path) -> int | None:
     """Epochs that an earlier attempt, or this one, has found; None if none has."""
     path = folder / _NAME
-    return int(json.loads(path.read_text())["epochs"]) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        return int(json.loads(path.read_text(encoding="utf-8"))["epochs"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{_NAME} must hold the number of epochs, got {error!r} ({path}). Delete the run's "
+            "folder and start the sweep again."
+        ) from error
 
 
 def choose_epochs(folder: Path, trainer: Trainer) -> int:

@@ -1,14 +1,18 @@
 """What a user of the framework might bring: encoders and a LightningModule of their own."""
 
+import logging
 import os
 import signal
+import sys
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import Callback, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from lightning_modules import ImageClassifier
@@ -147,3 +151,18 @@ class Plateau(ImageClassifier):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "monitor": "inner_bce", "interval": "epoch"},
         }
+
+
+class Talker(ImageClassifier):
+    """Says whom it scores in every way that Python has, and then fails on the first of them."""
+
+    def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
+        patient = batch["patient_id"][0]
+        print(f"printed {patient.lower()}_a.avi", end="")
+        print(f" and {patient}", file=sys.stderr)
+        sys.stdout.buffer.write(f"bytes of {patient}\n".encode())
+        warnings.warn(f"warned of {patient}", stacklevel=1)
+        logging.getLogger("own").warning("logged %s ü\ud800", patient)
+        rank_zero_info(f"rank zero {patient}")
+        print("the last line has no end", patient, end="")
+        raise ValueError(f"cannot score {patient.lower()}_clip")

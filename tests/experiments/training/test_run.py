@@ -1,6 +1,7 @@
 """Runs and sweeps as real processes, with a user's own package for networks."""
 
 import contextlib
+import hashlib
 import json
 import os
 import random
@@ -12,6 +13,7 @@ import time
 from dataclasses import fields, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -21,6 +23,7 @@ from evaluation.records.schema import CELL, PARTS, PREDICTION_COLUMNS, RUN_SHAS,
 from experiments.config.compose import compose
 from experiments.config.run import make_run
 from experiments.errors import ConfigError
+from experiments.launchers.slurm import queued
 from experiments.run_folder.status import read_status, write_status
 from experiments.sweeps.expand import Sweep, expand
 from experiments.sweeps.file import read_sweep
@@ -191,6 +194,90 @@ def test_a_list_cut_off_is_one_error_everywhere_and_can_be_written_anew(
     path.unlink()
     assert ceus(*again).returncode == 0
     assert path.read_text() == whole
+
+
+@pytest.mark.parametrize(
+    "name", ["sweep.json", "RUN/status.json", "RUN/config.yaml", "STORE/split"]
+)
+def test_a_damaged_file_is_one_error_that_names_it(
+    finished: tuple[Path, str], store: Path, tmp_path: Path, name: str
+) -> None:
+    folder = Path(shutil.copytree(finished[0], tmp_path / "tiny"))
+    own_store = Path(shutil.copytree(store, tmp_path / "store"))
+    run = read_listing(folder).runs[0]
+    places = {"RUN": folder / run.run_id, "STORE": own_store / "splits"}
+    first, _, last = name.partition("/")
+    path = places[first] / last.replace("split", "default.json") if last else folder / name
+    whole = path.read_bytes()
+    sweep = ("sweep", OWN / "tiny_sweep.yaml", *cell(own_store, tmp_path))
+    reads = {
+        "sweep.json": [("status", folder), ("evaluate", folder), sweep],
+        "RUN/status.json": [("status", folder), ("evaluate", folder), sweep],
+        "RUN/config.yaml": [("evaluate", folder), sweep],
+        "STORE/split": [("split", own_store, "--folds", "2"), sweep],
+    }
+    for damaged in (b"", whole[: len(whole) // 2], b"\x00\xff\x80", b"null", b"[" * 5000):
+        path.write_bytes(damaged)
+        for arguments in reads[name]:
+            told = ceus(*arguments)
+            assert told.returncode == 2, (damaged[:20], arguments, told.stdout, told.stderr)
+            assert told.stderr.startswith("error: "), told.stderr
+            assert str(path) in told.stderr
+            assert "Traceback" not in told.stderr
+    path.write_bytes(whole)
+    assert ceus(*sweep).returncode == 0
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("content", [b"", b"[]"])
+def test_what_was_printed_last_is_made_anew_where_it_is_damaged(
+    finished: tuple[Path, str], store: Path, tmp_path: Path, content: bytes
+) -> None:
+    folder = Path(shutil.copytree(finished[0], tmp_path / "tiny"))
+    path = folder / "evaluation" / "latest.json"
+    whole = path.read_bytes()
+    path.write_bytes(content)
+    again = ceus("sweep", OWN / "tiny_sweep.yaml", *cell(store, tmp_path), "--evaluate")
+    assert again.returncode == 0, again.stderr
+    assert path.read_bytes() != content
+    assert len(path.read_bytes()) == len(whole) + len(str(tmp_path)) - len(str(finished[0].parent))
+
+
+@pytest.mark.parametrize("content", [b"", b'{"runs"', b"[{}]", b"7"])
+def test_a_damaged_list_of_jobs_is_one_error(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "slurm" / "jobs.json"
+    path.parent.mkdir()
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"jobs\.json must be as the sweep wrote it"):
+        queued(tmp_path)
+
+
+def test_a_run_keeps_the_hash_of_its_predictions_and_evaluate_compares(
+    finished: tuple[Path, str], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(finished[0], tmp_path / "tiny"))
+    first, second = (folder / run.run_id for run in read_listing(folder).runs[:2])
+    path = first / "predictions.parquet"
+    assert read_status(first).predictions_sha == hashlib.sha256(path.read_bytes()).hexdigest()
+    table = pd.read_parquet(path)  # moved by one constant, logit and probability alike
+    table["logit"] += 0.5
+    table["probability"] = 1 / (1 + np.exp(-table["logit"]))
+    table.to_parquet(path, index=False)
+    told = ceus("evaluate", folder)
+    assert told.returncode == 3, told.stderr
+    assert f"Predictions changed since their run ended: {first.name}." in unwrapped(told.stdout)
+    assert first.name in (folder / "evaluation" / "report.html").read_text()
+    shutil.copy(finished[0] / first.name / path.name, path)
+    status = json.loads((second / "status.json").read_text())
+    del status["predictions_sha"]  # a run of before
+    (second / "status.json").write_text(json.dumps(status))
+    told = ceus("evaluate", folder)
+    assert told.returncode == 0
+    assert "1 run kept no hash of the predictions" in unwrapped(told.stdout)
+
+
+def unwrapped(text: str) -> str:
+    return " ".join(text.split()).replace("- ", "-")
 
 
 def test_predictions_have_each_patient_once_and_sealed_labels_empty(
