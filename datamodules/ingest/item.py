@@ -90,7 +90,7 @@ def _reason(error: MediaError | OSError) -> str:
 
 
 def _ingest_image(task: Task, stem: Path) -> dict[str, Any]:
-    picture, regions = read_still(task.path)
+    picture, regions, warnings = read_still(task.path)
     if task.as_is:
         view = View(as_given(picture, task.crop))
     else:
@@ -110,7 +110,7 @@ def _ingest_image(task: Task, stem: Path) -> dict[str, Any]:
         "psnr": None,  # kept without loss
         "ssim": None,
         "exact": True,
-        "warnings": [],
+        "warnings": [*warnings],
         "arrival": asdict(NO_ARRIVAL),
         **view.facts(),
     }
