@@ -132,8 +132,9 @@ def opened_picture(path: Path) -> Iterator[Image.Image]:
             f"picture must be of at most {MAX_SIDE} pixels a side, got more"
         ) from error
     except UnidentifiedImageError as error:
+        known = ", ".join(_FORMATS)
         raise MediaError(
-            f"file must be one of {', '.join(_FORMATS)}, got something else"
+            f"file must be a whole picture, one of {known}, got another ({type(error).__name__})"
         ) from error
     except Exception as error:  # Pillow's readers let struct, zlib, Syntax... errors through
         raise MediaError(
