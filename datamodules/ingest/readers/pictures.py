@@ -15,7 +15,7 @@ from datamodules.errors import DataError
 
 Picture = npt.NDArray[np.uint8]
 MIN_SIDE, MAX_SIDE = 8, 8192  # pixels; less or more is a slip or a bomb
-_MAX_FRAMES = 20_000  # of a clip: a quarter of an hour at 20 a second
+MAX_FRAMES = 20_000  # of a clip: a quarter of an hour at 20 a second
 _MAX_CLIP_SIDES = 4096 * 2304  # pixels of a clip's frame: some dozens of them are in memory at once
 _MAX_CLIP_BYTES = 2**36
 _LITTLE_USED = 3  # bits that no pixel sets: the picture has fewer than its file says
@@ -46,9 +46,9 @@ def check_clip(count: int, shape: tuple[int, ...]) -> None:
             f"{width}×{height}"
         )
     size = 3 * count * height * width
-    if count > _MAX_FRAMES or size > _MAX_CLIP_BYTES:
+    if count > MAX_FRAMES or size > _MAX_CLIP_BYTES:
         raise MediaError(
-            f"clip must unfold to at most {_MAX_FRAMES} frames and {_MAX_CLIP_BYTES >> 30} GiB, "
+            f"clip must unfold to at most {MAX_FRAMES} frames and {_MAX_CLIP_BYTES >> 30} GiB, "
             f"got {count} of {width}×{height} ({size / 2**30:.1f} GiB); cut it"
         )
 
@@ -173,6 +173,8 @@ def as_rgb(opened: Image.Image, notes: Notes) -> Picture:
     if picture.mode in {"I", "F"}:
         raise MediaError(f"picture must be of 8 or 16 bits, got Pillow mode {picture.mode!r}")
     if picture.has_transparency_data:
+        if "RGBa" in raw_mode and picture.getchannel("A").getextrema() == (0, 0):
+            raise MediaError("alpha must not be 0 everywhere, got colours multiplied by it")
         picture = picture.convert("RGBA")
         if picture.getchannel("A").getextrema() == (0, 0):
             notes.add("alpha 0 everywhere, taken as unused")

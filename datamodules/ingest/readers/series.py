@@ -2,12 +2,15 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from datamodules.ingest.readers.clip import ClipSource
 from datamodules.ingest.readers.pictures import (
+    MAX_FRAMES,
     MAX_SIDE,
     MIN_SIDE,
     MediaError,
@@ -45,7 +48,7 @@ class PictureSeries(ClipSource):
         self._notes = Notes()
         self._files = numbered_pictures(path) if path.is_dir() else ()
         with opened_picture(self._files[0] if self._files else path) as first:
-            self._promised = len(self._files) or getattr(first, "n_frames", 1)
+            self._promised = len(self._files) or _count_pages(first)
             check_clip(self._promised, first.size[::-1])
 
     @property
@@ -132,6 +135,21 @@ def _stated(count: int, fps: float | None) -> Timing:
             "table"
         )
     return Timing(np.arange(count), fps, False, ())
+
+
+def _count_pages(image: Image.Image) -> int:
+    """Pages, up to one more than is allowed: Pillow takes the longer for each, the more there are.
+
+    The picture is left at its last page.
+    """
+    if image.format != "TIFF":
+        return int(getattr(image, "n_frames", 1))
+    count = 1
+    with suppress(EOFError):
+        while count <= MAX_FRAMES:
+            image.seek(count)
+            count += 1
+    return count
 
 
 def numbered_pictures(folder: Path) -> tuple[Path, ...]:
