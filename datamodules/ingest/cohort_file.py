@@ -216,7 +216,7 @@ def _find_file(root: Path, name: str, *, folder: bool) -> Path:
         if not path.exists():
             raise _BadRowError("file must exist, got none")
         if folder and path.is_dir():
-            _check_links(root, path)
+            _check_folder(root, path)
             return path
         if not path.is_file():
             raise _BadRowError("path must name a file, got a folder, pipe or device")
@@ -228,15 +228,19 @@ def _find_file(root: Path, name: str, *, folder: bool) -> Path:
     return path
 
 
-def _check_links(root: Path, folder: Path) -> None:
+def _check_folder(root: Path, folder: Path) -> None:
+    """That what is in a folder can be opened without a wait, and lies in the cohort's folder."""
     with os.scandir(folder) as entries:
-        links = [entry.path for entry in entries if entry.is_symlink()]
-    for link in links:
-        if not Path(link).resolve().is_relative_to(root):
-            raise _BadRowError(
-                "links in a folder of frames must lead to files in the cohort's folder, got one "
-                "that leads outside"
-            )
+        for entry in entries:
+            if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(root):
+                raise _BadRowError(
+                    "links in a folder of frames must lead to files in the cohort's folder, got "
+                    "one that leads outside"
+                )
+            if not (entry.is_file() or entry.is_dir()):
+                raise _BadRowError(
+                    "folder must hold files, got a pipe, a device or a link that leads nowhere"
+                )
 
 
 def _parse_crop(text: str) -> tuple[int, int, int, int] | None:
