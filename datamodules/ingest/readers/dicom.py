@@ -4,6 +4,8 @@ Only what decoding needs is read: rows, photometric interpretation, palette, tim
 of the patient, study or equipment modules is looked at, and nothing but pixels is handed on.
 """
 
+import os
+import re
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -33,6 +35,8 @@ _SAMPLES = {
 }  # fmt: skip
 _ONLY_COMPRESSED = {"YBR_ICT", "YBR_RCT", "YBR_PARTIAL_420"}
 
+_BLOCK = 2**24  # bytes
+_BARE_STREAM = re.compile(rb"\0\0\0\1|\0\0\1[^\xba]")  # of H.264, HEVC or MPEG-2: no container
 _TIMES = ("FrameTime", "FrameTimeVector", "CineRate")
 
 
@@ -59,6 +63,7 @@ class DicomVideo(ClipSource):
         self._decoder: Decoder | None = None
         try:
             with _as_media_error("tags of the pixels must be readable, got others", self._warnings):
+                self._check_syntax()
                 self._check_tags()
                 self._promised = self._find_frames()
                 self._mapping = None if self._stream else Colours(self._header)
@@ -110,6 +115,17 @@ class DicomVideo(ClipSource):
             self._times.append(None)
             yield picture
 
+    def _check_syntax(self) -> None:
+        syntax = self._pixels.syntax
+        with suppress(NotImplementedError):
+            self._decoder = get_decoder(syntax)
+        known = self._decoder is not None and self._decoder.is_available
+        if not known and syntax not in MPEGTransferSyntaxes:
+            raise MediaError(
+                "transfer syntax must be one that can be decoded here, got "
+                f"{syntax.name} ({syntax}); save the file uncompressed, e.g. by `gdcmconv --raw`"
+            )
+
     def _check_tags(self) -> None:
         header = self._header
         for keyword in (
@@ -160,13 +176,6 @@ class DicomVideo(ClipSource):
                 raise MediaError(f"{named('NumberOfFrames')} must be given of {syntax.name}")
             self._stream = self._open_stream()
             return int(declared)
-        with suppress(NotImplementedError):
-            self._decoder = get_decoder(syntax)
-        if self._decoder is None or not self._decoder.is_available:
-            raise MediaError(
-                "transfer syntax must be one that can be decoded here, got "
-                f"{syntax.name} ({syntax}); save the file uncompressed, e.g. by `gdcmconv --raw`"
-            )
         self._frames = find_frames(self._header, self._pixels)
         found = len(self._frames)
         if declared is None and found > 1:
@@ -186,7 +195,7 @@ class DicomVideo(ClipSource):
         assert self._mapping
         if pixels.encapsulated:
             frame = pixels.read(pieces)
-            check_compressed(header, frame)
+            check_compressed(header, pixels.syntax, frame)
             frame = encapsulate([frame], has_bot=False)
         else:
             frame = self._read_native(*pieces[0])
@@ -233,8 +242,16 @@ class DicomVideo(ClipSource):
         """The video that is inside, by way of a file without a name: gone when this process is."""
         pixels = self._pixels
         self._inside = tempfile.TemporaryFile()  # noqa: SIM115  __exit__ closes it
-        for piece in pixels.pieces:
-            self._inside.write(pixels.read([piece]))
+        for offset, length in pixels.pieces:
+            for start in range(offset, offset + length, _BLOCK):
+                size = min(_BLOCK, offset + length - start)
+                self._inside.write(pixels.read([(start, size)]))
+        self._inside.seek(-1, os.SEEK_END)
+        # A byte that makes the length even is no part of a bare stream, and damage to FFmpeg.
+        is_padded = self._inside.read(1) == b"\0"
+        self._inside.seek(0)
+        if is_padded and _BARE_STREAM.match(self._inside.read(4)):
+            self._inside.truncate(self._inside.seek(-1, os.SEEK_END))
         self._inside.flush()
         return Video(Path(f"/dev/fd/{self._inside.fileno()}"))
 

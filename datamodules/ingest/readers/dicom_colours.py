@@ -84,9 +84,10 @@ class Colours:
         """By rescale and window, or their tables (PS3.3, C.11.1 and C.11.2)."""
         header = self._header
         values = stored.astype(np.float64)
+        said = (header.get("RescaleSlope"), header.get("RescaleIntercept"))
         slope, intercept = (
-            float(header.get(f"Rescale{part}") or default)
-            for part, default in (("Slope", 1), ("Intercept", 0))
+            float(value) if value not in (None, "") else default
+            for value, default in zip(said, (1.0, 0.0), strict=True)
         )
         if not (np.isfinite(slope) and np.isfinite(intercept) and slope):
             raise MediaError(

@@ -18,6 +18,8 @@ from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEG2000TransferSyntaxes,
+    JPEGLSTransferSyntaxes,
     RLELossless,
 )
 
@@ -28,6 +30,7 @@ _PIXEL_DATA = 0x7FE00010
 _UNDEFINED = 0xFFFFFFFF
 _MAX_INFLATED = 2**29  # bytes: a deflated data set is unfolded in memory
 _JPEG_2000 = b"\xff\x4f\xff\x51"  # start of codestream, and of its sizes
+_OPEN_BITS = {*JPEG2000TransferSyntaxes, *JPEGLSTransferSyntaxes}
 _STARTS = (b"\xff\xd8\xff", _JPEG_2000, b"\0\0\0\x0cjP  ")  # JPEG and JPEG-LS, JPEG 2000, JP2
 
 # Nothing of the patient, study or equipment modules is read.
@@ -236,7 +239,7 @@ def _native_frames(header: Dataset, pixels: Pixels) -> list[list[tuple[int, int]
     return [[(start + number * size, size)] for number in range(count)]
 
 
-def check_compressed(header: Dataset, frame: bytes) -> None:
+def check_compressed(header: Dataset, syntax: UID, frame: bytes) -> None:
     """Compares what a compressed frame says of itself with the tags, before it is decoded.
 
     Raises:
@@ -257,8 +260,9 @@ def check_compressed(header: Dataset, frame: bytes) -> None:
         "BitsStored": header.BitsStored,
     }
     for (keyword, said), found in zip(tags.items(), inside, strict=True):
-        # Encoders without loss may code all bits allocated; their values are checked later.
-        if said != found and not (keyword == "BitsStored" and found == header.BitsAllocated):
+        # JPEG 2000 and JPEG-LS may code all bits allocated: their values are checked later.
+        is_open = keyword == "BitsStored" and found == header.BitsAllocated and syntax in _OPEN_BITS
+        if said != found and not is_open:
             raise MediaError(
                 f"{named(keyword)} must be as in the compressed frame, got {said} where that has "
                 f"{found}"
