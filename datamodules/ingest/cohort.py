@@ -1,11 +1,15 @@
 """The rows of the table a user brings, and what is wrong with them."""
 
+import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from datamodules.errors import DataError
+
+_KEPT_DIGITS = 15  # of a number in a spreadsheet
 
 
 @dataclass(frozen=True)
@@ -78,8 +82,11 @@ class Cohort:
 
     def describe_problems(self) -> str:
         """Every problem in a line of its own, then the patients with nothing left."""
-        lines = [f"  line {p.line}: {p.name or '(no path)'}: {p.reason}" for p in self.problems]
-        lost = self.lost
+        lines = [
+            f"  line {p.line}: {_printable(p.name) or '(no path)'}: {p.reason}"
+            for p in self.problems
+        ]
+        lost = [_printable(patient_id) for patient_id in self.lost]
         if lost:
             lines.append(f"  patients with no item left: {', '.join(lost)}")
         return "\n".join(lines)
@@ -94,6 +101,65 @@ class Cohort:
             f"({self.path}):\n{self.describe_problems()}\n"
             "Nothing was written. Correct these rows, or leave them out with --skip-bad."
         )
+
+
+def find_twins(rows: Sequence[Row]) -> list[Problem]:
+    """Every row of ids that differ by no more than a slip of the keyboard, or of a spreadsheet.
+
+    One patient under two ids would be in training and in hold-out at once.
+    """
+    lines_of: dict[str, dict[str, int]] = defaultdict(dict)
+    for row in rows:
+        lines_of[_without_slips(row.patient_id)].setdefault(row.patient_id, row.line)
+    problems = []
+    for row in rows:
+        lines = lines_of[_without_slips(row.patient_id)].values()
+        if len(lines) > 1:
+            reason = (
+                "patient_id must be written in one way only, got others that differ by case, "
+                f"leading zeros, spaces, dashes or width (lines {' and '.join(map(str, lines))})"
+            )
+            problems.append(row.problem(reason))
+    return problems
+
+
+def find_rounded(rows: Sequence[Row]) -> list[Problem]:
+    """Every row of ids of over 15 digits, if all of them have zeros there: a spreadsheet's doing.
+
+    It keeps 15 digits of a number: several patients may have one id.
+    """
+    tails = {
+        row.patient_id: row.patient_id[_KEPT_DIGITS:]
+        for row in rows
+        if row.patient_id.isdecimal() and len(row.patient_id) > _KEPT_DIGITS
+    }
+    zeros = "".join(tails.values())
+    if len(zeros) < 2 or set(zeros) != {"0"}:
+        return []
+    reason = (
+        f"patient_id must be as it was given, got zeros after {_KEPT_DIGITS} digits in all that "
+        "are longer: a spreadsheet rounds such numbers; format its column as text"
+    )
+    return [row.problem(reason) for row in rows if row.patient_id in tails]
+
+
+def _without_slips(patient_id: str) -> str:
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", patient_id).casefold())
+    letters = (
+        "-" if unicodedata.category(letter) == "Pd" else str(unicodedata.decimal(letter, letter))
+        for letter in text
+        if not letter.isspace()
+    )
+    text = re.sub(r"^(\d+)\.0+$", r"\1", "".join(letters))  # a number with the decimals of one
+    return re.sub(r"(?<!\d)0+(?=\d)", "", text)
+
+
+def _printable(text: str) -> str:
+    """Text that does nothing to a terminal."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
 
 
 def find_conflicts(rows: Sequence[Row], field: str) -> list[Problem]:

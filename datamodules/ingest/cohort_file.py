@@ -2,17 +2,39 @@
 
 import csv
 import math
+import os
+import re
+import sys
+import unicodedata
 from collections.abc import Collection, Sequence
+from itertools import islice
 from pathlib import Path
 
 from datamodules.errors import DataError
-from datamodules.ingest.cohort import Cohort, Problem, Row, find_conflicts, find_repeats
+from datamodules.ingest.cohort import (
+    Cohort,
+    Problem,
+    Row,
+    find_conflicts,
+    find_repeats,
+    find_rounded,
+    find_twins,
+)
+from datamodules.ingest.readers.clip import FASTEST, SLOWEST
 from datamodules.store.columns import ITEM_COLUMNS
 
 MODALITIES = ("image", "ceus")
 PANELS = ("left", "right", "top", "bottom")
 _REQUIRED = ("patient_id", "label", "modality", "path")
 _OPTIONAL = ("split", "crop", "panel", "fps", "arrival_s")
+
+_MAX_ROWS, _MAX_BYTES = 200_000, 2**28  # of a table: more is another file
+
+# Letters that show nothing, besides those of the category Cf.
+_INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u3164\ufe00-\ufe0f\uffa0]")
+# What spreadsheets make of long numbers, and of values that they do not understand.
+_SPOILT = re.compile(r"\d([.,]\d+)?E\+\d+|#\S*[!?]|#N/?[AV]|#+", re.IGNORECASE)
+_NOTHING = {"nan", "nat", "<na>", "null", "none", "n/a"}
 
 # A covariate must not replace one of the store's own columns.
 _RESERVED = {*_REQUIRED, *_OPTIONAL, *ITEM_COLUMNS}
@@ -45,7 +67,9 @@ def read_cohort(path: Path, *, covariates: Sequence[str] = ()) -> Cohort:
             patient, name = record.get("patient_id") or "", record.get("path") or ""
             modality = (record.get("modality") or "").strip()
             known_modality = modality if modality in MODALITIES else ""
-            problems.append(Problem(line, patient.strip(), name.strip(), str(bad), known_modality))
+            patient = _visible(patient)
+            problems.append(Problem(line, patient, name.strip(), str(bad), known_modality))
+    problems += find_twins(rows) + find_rounded(rows)
     problems += find_conflicts(rows, "label") + find_conflicts(rows, "split")
     # By name here; the contents are compared once they are hashed.
     problems += find_repeats({row.line: str(row.path) for row in rows}, rows)
@@ -61,18 +85,35 @@ def _read_table(
     path: Path, covariates: Sequence[str]
 ) -> tuple[Collection[str], list[tuple[int, dict[str, str]]]]:
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise OSError(0, "a pipe or device")
+        size = path.stat().st_size
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, strict=True)
-            columns = [name.strip() for name in next(reader, [])]
-            table = [(reader.line_num, fields) for fields in reader if any(map(str.strip, fields))]
-    except OSError as error:
+            columns = [_visible(name) for name in next(reader, [])] if size <= _MAX_BYTES else []
+            filled = ((reader.line_num, fields) for fields in reader if any(map(str.strip, fields)))
+            table = list(islice(filled, _MAX_ROWS + 1)) if columns else []
+    except (OSError, RuntimeError) as error:
+        text = getattr(error, "strerror", "a loop of links")
         raise DataError(
-            f"cohort must be a readable file, got {error.strerror} ({path}). Name a cohort.csv."
+            f"cohort must be a readable file, got {text} ({path}). Name a cohort.csv."
         ) from error
-    except (UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        wide = error.object[:2] in {b"\xff\xfe", b"\xfe\xff"}
+        guess = "UTF-16" if wide else "Windows-1252 or Latin-1"
+        raise DataError(
+            f"cohort must be a CSV in UTF-8, got {error}: it looks like {guess} ({path}). Save it "
+            "as CSV UTF-8."
+        ) from error
+    except csv.Error as error:
         raise DataError(
             f"cohort must be a CSV in UTF-8, got {error} ({path}). Save it as CSV UTF-8."
         ) from error
+    if size > _MAX_BYTES or len(table) > _MAX_ROWS:
+        raise DataError(
+            f"cohort must have at most {_MAX_ROWS} rows and {_MAX_BYTES >> 20} MiB, got more "
+            f"({path}). Is it the right file?"
+        )
     reserved = sorted(set(covariates) & _RESERVED)
     if reserved:
         raise DataError(
@@ -104,8 +145,6 @@ def _read_row(line: int, record: dict[str, str], root: Path, covariates: Sequenc
     if "_fields" in record:
         raise _BadRowError(record["_fields"] + "; a crop needs quotes")
     value = {name: text.strip() for name, text in record.items()}
-    if not value["patient_id"]:
-        raise _BadRowError("patient_id must be given, got nothing")
     _check_one_of("label", value["label"], ("0", "1", ""))
     _check_one_of("modality", value["modality"], MODALITIES)
     split = value.get("split", "")
@@ -115,18 +154,47 @@ def _read_row(line: int, record: dict[str, str], root: Path, covariates: Sequenc
     _check_one_of("panel", value.get("panel", ""), (*PANELS, ""))
     return Row(
         line=line,
-        patient_id=value["patient_id"],
+        patient_id=_read_id(value["patient_id"]),
         label=int(value["label"]) if value["label"] else None,
         modality=value["modality"],
         name=value["path"],
         path=_find_file(root, value["path"], folder=value["modality"] == "ceus"),
         crop=_parse_crop(value.get("crop", "")),
         panel=value.get("panel", ""),
-        fps=_parse_number(value.get("fps", ""), "fps must be frames per second > 0", above=0),
+        fps=_parse_number(
+            value.get("fps", ""),
+            f"fps must be {SLOWEST} to {FASTEST:g} frames per second, not the time of one",
+            least=SLOWEST,
+            most=FASTEST,
+        ),
         split=split,
         arrival_s=_parse_number(value.get("arrival_s", ""), "arrival_s must be seconds >= 0"),
         covariates={name: value[name] for name in covariates},
     )
+
+
+def _visible(text: str) -> str:
+    """Text without what nobody sees in it: one form of each letter, single spaces, no marks."""
+    text = _INVISIBLE.sub("", unicodedata.normalize("NFC", text))
+    text = "".join(letter for letter in text if unicodedata.category(letter) != "Cf").strip()
+    return re.sub(r"[^\S\x00-\x1f\x7f-\x9f]+", " ", text)
+
+
+def _read_id(text: str) -> str:
+    patient_id = _visible(text)
+    if not patient_id:
+        raise _BadRowError("patient_id must be given, got nothing")
+    if patient_id.casefold() in _NOTHING:
+        raise _BadRowError("patient_id must be given, got a word for nothing, as nan or null")
+    if not patient_id.isprintable():
+        code = next(ord(letter) for letter in patient_id if not letter.isprintable())
+        raise _BadRowError(f"patient_id must be of printable letters, got U+{code:04X} in it")
+    if _SPOILT.fullmatch(patient_id):
+        raise _BadRowError(
+            "patient_id must be as it was given, got what a spreadsheet makes of a long number or "
+            "of an error; format its column as text"
+        )
+    return patient_id
 
 
 def _check_one_of(name: str, value: str, allowed: Sequence[str]) -> None:
@@ -138,18 +206,41 @@ def _find_file(root: Path, name: str, *, folder: bool) -> Path:
     """The file, or where it may be one the folder of numbered frames."""
     if not name or "\0" in name:
         raise _BadRowError("path must name a file, got nothing")
-    path = (root / name).resolve()
-    if not path.is_relative_to(root.resolve()):
-        raise _BadRowError("path must lie in the cohort's folder, links followed, got one outside")
-    if not path.exists():
-        raise _BadRowError("file must exist, got none")
-    if folder and path.is_dir():
-        return path
-    if not path.is_file():
-        raise _BadRowError("path must name a file, got a folder or device")
-    if not path.stat().st_size:
-        raise _BadRowError("file must hold data, got an empty one")
+    root = root.resolve()
+    try:
+        path = (root / name).resolve()
+        if not path.is_relative_to(root):
+            raise _BadRowError(
+                "path must lie in the cohort's folder, links followed, got one outside"
+            )
+        if not path.exists():
+            raise _BadRowError("file must exist, got none")
+        if folder and path.is_dir():
+            _check_folder(root, path)
+            return path
+        if not path.is_file():
+            raise _BadRowError("path must name a file, got a folder, pipe or device")
+        if not path.stat().st_size:
+            raise _BadRowError("file must hold data, got an empty one")
+    except (OSError, RuntimeError) as error:
+        text = getattr(error, "strerror", "a loop of links")
+        raise _BadRowError(f"path must lead to a file, got {text}") from error
     return path
+
+
+def _check_folder(root: Path, folder: Path) -> None:
+    """That what is in a folder can be opened without a wait, and lies in the cohort's folder."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(root):
+                raise _BadRowError(
+                    "links in a folder of frames must lead to files in the cohort's folder, got "
+                    "one that leads outside"
+                )
+            if not (entry.is_file() or entry.is_dir()):
+                raise _BadRowError(
+                    "folder must hold files, got a pipe, a device or a link that leads nowhere"
+                )
 
 
 def _parse_crop(text: str) -> tuple[int, int, int, int] | None:
@@ -165,14 +256,16 @@ def _parse_crop(text: str) -> tuple[int, int, int, int] | None:
     return x, y, w, h
 
 
-def _parse_number(text: str, rule: str, *, above: float | None = None) -> float | None:
-    """A finite number >= 0, or > `above`; None where nothing is given."""
+def _parse_number(
+    text: str, rule: str, *, least: float = 0, most: float = sys.float_info.max
+) -> float | None:
+    """A finite number in a range; None where nothing is given."""
     if not text:
         return None
     try:
         number = float(text)
     except ValueError:
         number = math.nan
-    if not 0 <= number < math.inf or (above is not None and number <= above):
+    if not least <= number <= most:
         raise _BadRowError(f"{rule}, got {text!r}")
     return number

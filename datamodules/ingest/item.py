@@ -21,6 +21,7 @@ from datamodules.ingest.crop.view import View, as_given, view_of_clip, view_of_s
 from datamodules.ingest.likeness import psnr, ssim
 from datamodules.ingest.readers.open import hash_source, open_clip, read_still
 from datamodules.ingest.readers.pictures import (
+    MAX_FRAMES,
     Letterbox,
     MediaError,
     Picture,
@@ -41,7 +42,6 @@ from datamodules.store.clip_file import read_index, read_packets, write_clip
 from datamodules.store.codec import ClipWriter, decode_packets, decode_with_pyav
 
 _READ_BACK = 16  # frames of each clip compared after writing
-MAX_FRAMES = 100_000  # nearly an hour at 30 a second
 _TOLERANCE = 2  # of 255: what two decoders' colour conversions may differ by
 
 
@@ -128,7 +128,7 @@ def _storing(task: Task) -> AbstractContextManager[None]:
 
 
 def _ingest_image(task: Task, stem: Path) -> dict[str, Any]:
-    picture, regions = read_still(task.path)
+    picture, regions, warnings = read_still(task.path)
     if task.as_is:
         view = View(as_given(picture, task.crop))
     else:
@@ -149,7 +149,7 @@ def _ingest_image(task: Task, stem: Path) -> dict[str, Any]:
         "psnr": None,  # kept without loss
         "ssim": None,
         "exact": True,
-        "warnings": [],
+        "warnings": [*warnings],
         "arrival": asdict(NO_ARRIVAL),
         **view.facts(),
     }

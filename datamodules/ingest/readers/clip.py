@@ -10,6 +10,7 @@ from datamodules.ingest.readers.timing import Timing, stated_rate
 
 Box = tuple[int, int, int, int]
 """x, y, width, height in pixels."""
+SLOWEST, FASTEST = 0.1, 1000.0  # frames per second: beyond, a time was taken for a rate, or alike
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,11 @@ class ClipSource(ABC):
         """Boxes where the file says that ultrasound is, largest first: only DICOM does."""
         return ()
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Oddities found so far, in words."""
+        return tuple(dict.fromkeys(self._warnings))
+
     @abstractmethod
     def frames(self, *, step: int = 1) -> Iterator[Picture]:
         """Every step-th frame, RGB uint8 (H, W, 3), in order of presentation.
@@ -87,8 +93,13 @@ class ClipSource(ABC):
             MediaError: If frames are missing or too many are damaged, or nothing gives a rate.
         """
         timing = stated_rate(self._timing(fps), count=self._count, fps=fps)
+        if not SLOWEST <= timing.fps <= FASTEST:
+            raise MediaError(
+                f"clip must have {SLOWEST} to {FASTEST:g} frames per second, got {timing.fps:g}; "
+                "give the rate in a column fps of the cohort table"
+            )
         concealed = (f"{self._concealed} damaged frames, concealed",) if self._concealed else ()
-        warnings = (*self._warnings, *concealed, *timing.warnings)
+        warnings = (*self.warnings, *concealed, *timing.warnings)
         height, width = self._shape[:2]
         return VideoFacts(
             width=width,

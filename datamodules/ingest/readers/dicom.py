@@ -4,86 +4,268 @@ Only what decoding needs is read: rows, photometric interpretation, palette, tim
 of the patient, study or equipment modules is looked at, and nothing but pixels is handed on.
 """
 
-import math
+import os
+import re
+import tempfile
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
-import numpy.typing as npt
-from pydicom import Dataset, dcmread
-from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi_lut
-from pydicom.pixels.utils import iter_pixels
+from pydicom.datadict import tag_for_keyword
+from pydicom.encaps import encapsulate
+from pydicom.multival import MultiValue
+from pydicom.pixels.decoders.base import Decoder, get_decoder
+from pydicom.uid import MPEGTransferSyntaxes
 
-from datamodules.ingest.readers.clip import Box, ClipSource
-from datamodules.ingest.readers.pictures import MAX_SIDE, MediaError, Picture
+from datamodules.ingest.readers.clip import FASTEST, SLOWEST, Box, ClipSource
+from datamodules.ingest.readers.dicom_colours import Colours
+from datamodules.ingest.readers.dicom_file import check_compressed, find_frames, named, open_pixels
+from datamodules.ingest.readers.pictures import MAX_SIDE, MIN_SIDE, MediaError, Picture, check_clip
 from datamodules.ingest.readers.timing import Timing, constant_rate
+from datamodules.ingest.readers.video import Video
 
 _IMAGE_2D = 1  # Region Spatial Format (0018,6012), PS3.3 C.8.5.5.1.1
-_PREFIX = 132  # bytes up to and with "DICM"
+_SAMPLES = {
+    "MONOCHROME1": 1, "MONOCHROME2": 1, "PALETTE COLOR": 1, "RGB": 3, "YBR_FULL": 3,
+    "YBR_FULL_422": 3, "YBR_ICT": 3, "YBR_RCT": 3, "YBR_PARTIAL_420": 3,
+}  # fmt: skip
+_ONLY_COMPRESSED = {"YBR_ICT", "YBR_RCT", "YBR_PARTIAL_420"}
 
-
-def is_dicom(path: Path) -> bool:
-    """Whether a file begins as DICOM files do (PS3.10, 7.1)."""
-    with path.open("rb") as file:
-        return file.read(_PREFIX)[-4:] == b"DICM"
+_BLOCK = 2**24  # bytes
+_BARE_STREAM = re.compile(rb"\x00\x00\x00\x01|\x00\x00\x01[^\xba]")  # of H.264, HEVC or MPEG-2: no container
+_TIMES = ("FrameTime", "FrameTimeVector", "CineRate")
 
 
 class DicomVideo(ClipSource):
     """One DICOM file.
 
-    Times come from Frame Time, Frame Time Vector or Cine Rate, in this order. A still has none.
+    Times come from what Frame Increment Pointer names; else from Frame Time, Frame Time Vector or
+    Cine Rate, in this order. A still has none.
 
     Args:
         path: The file.
 
     Raises:
-        MediaError: If the file is not a whole DICOM image that can be decoded.
+        MediaError: If the file is not a whole DICOM image that can be decoded, or its tags are not
+            what its pixel data says.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        self._path = path
-        with _as_media_error("file must be a whole DICOM image, got one that does not open"):
-            self._header: Dataset = dcmread(path, stop_before_pixels=True)
-            rows, columns = int(self._header.Rows), int(self._header.Columns)
-            self._promised = int(self._header.get("NumberOfFrames") or 1)
-            self._colours = str(self._header.PhotometricInterpretation)
-            self._codec = f"DICOM {self._header.file_meta.TransferSyntaxUID.name}"
-            _order_palette(self._header)
-        if not (0 < rows <= MAX_SIDE and 0 < columns <= MAX_SIDE and self.promised > 0):
-            raise MediaError(
-                f"frames must be of 1 to {MAX_SIDE} pixels a side, and at least one, got "
-                f"{self.promised} of {columns}×{rows}"
-            )
-        self._shape = rows, columns
-        self.aspect = self._aspect()
+        with _as_media_error("file must be a whole DICOM image, got one that does not open", []):
+            self._header, self._pixels = open_pixels(path)
+        self._inside: IO[bytes] | None = None
+        self._stream: Video | None = None
+        self._decoder: Decoder | None = None
+        try:
+            with _as_media_error("tags of the pixels must be readable, got others", self._warnings):
+                self._check_syntax()
+                self._check_tags()
+                self._promised = self._find_frames()
+                self._mapping = None if self._stream else Colours(self._header)
+            self._shape = self._header.Rows, self._header.Columns
+            check_clip(self._promised, self._shape)
+            self.aspect = self._aspect()
+            self._regions = self._find_regions()
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        if self._stream:
+            self._stream.__exit__()
+        if self._inside:
+            self._inside.close()
+        self._pixels.file.close()
 
     @property
     def promised(self) -> int:
-        """Number of frames by the header, 1 of a still."""
+        """Number of frames, 1 of a still."""
         return self._promised
 
-    def frames(self, *, step: int = 1) -> Iterator[Picture]:
+    @property
+    def warnings(self) -> tuple[str, ...]:
         """See the base class."""
-        pixels = iter_pixels(self._path, indices=range(0, self.promised, step))
-        while True:
-            with _as_media_error(f"frame {self._count} must decode, got an error of the decoder"):
-                frame = next(pixels, None)
-                picture = None if frame is None else self._to_rgb(frame)
-            if picture is None:
-                return
-            self._times.append(None)
-            yield picture
+        return (*super().warnings, *(self._mapping.warnings if self._mapping else ()))
 
-    @cached_property
+    @property
     def regions(self) -> tuple[Box, ...]:
         """Boxes of 2D ultrasound (PS3.3 C.8.5.5), largest first; none if they do not fit the frame.
 
         A file that was scaled after the scanner wrote it still bears the regions of the original.
         """
+        return self._regions
+
+    def frames(self, *, step: int = 1) -> Iterator[Picture]:
+        """See the base class."""
+        if self._stream:
+            yield from self._streamed(self._stream, step)
+            return
+        for pieces in self._frames[::step]:
+            with _as_media_error(
+                f"frame {self._count} must decode, got an error of the decoder "
+                f"({self._pixels.syntax.name})",
+                self._warnings,
+            ):
+                picture = self._decode(pieces)
+            self._times.append(None)
+            yield picture
+
+    def _check_syntax(self) -> None:
+        syntax = self._pixels.syntax
+        with suppress(NotImplementedError):
+            self._decoder = get_decoder(syntax)
+        known = self._decoder is not None and self._decoder.is_available
+        if not known and syntax not in MPEGTransferSyntaxes:
+            raise MediaError(
+                "transfer syntax must be one that can be decoded here, got "
+                f"{syntax.name} ({syntax}); save the file uncompressed, e.g. by `gdcmconv --raw`"
+            )
+
+    def _check_tags(self) -> None:
+        header = self._header
+        for keyword in (
+            "Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored",
+            "PhotometricInterpretation",
+        ):  # fmt: skip
+            if header.get(keyword) is None:
+                raise MediaError(f"file must be a DICOM image, got one without {named(keyword)}")
+        rows, columns, kind = header.Rows, header.Columns, str(header.PhotometricInterpretation)
+        self._colours, self._codec = kind, f"DICOM {self._pixels.syntax.name}"
+        if not (MIN_SIDE <= rows <= MAX_SIDE and MIN_SIDE <= columns <= MAX_SIDE):
+            raise MediaError(
+                f"frames must be of {MIN_SIDE} to {MAX_SIDE} pixels a side, got {named('Columns')} "
+                f"{columns} and {named('Rows')} {rows}"
+            )
+        if kind not in _SAMPLES or (
+            kind in _ONLY_COMPRESSED and not self._pixels.syntax.is_encapsulated
+        ):
+            known = ", ".join(_SAMPLES)
+            raise MediaError(
+                f"{named('PhotometricInterpretation')} must be one of {known} that fits its "
+                f"transfer syntax, got {kind if kind in _SAMPLES else 'another'} under "
+                f"{self._pixels.syntax.name}"
+            )
+        if header.SamplesPerPixel != _SAMPLES[kind]:
+            raise MediaError(
+                f"{named('SamplesPerPixel')} must be {_SAMPLES[kind]} of {kind}, got "
+                f"{header.SamplesPerPixel}"
+            )
+        allocated, stored = header.BitsAllocated, header.BitsStored
+        if allocated not in {8, 16} or not 1 <= stored <= allocated:
+            raise MediaError(
+                f"{named('BitsAllocated')} must be 8 or 16 and {named('BitsStored')} at most that, "
+                f"got {allocated} and {stored}"
+            )
+        if kind.startswith("YBR") and stored != 8:
+            raise MediaError(f"{named('BitsStored')} must be 8 of {kind}, got {stored}")
+        if header.get("PixelRepresentation") is None:
+            header.PixelRepresentation = 0
+
+    def _find_frames(self) -> int:
+        """Finds the frames, or the stream in which they are; gives their number."""
+        declared, syntax = self._header.get("NumberOfFrames"), self._pixels.syntax
+        if declared in ("", None):
+            declared = None
+        if syntax in MPEGTransferSyntaxes:
+            if declared is None:
+                raise MediaError(f"{named('NumberOfFrames')} must be given of {syntax.name}")
+            self._stream = self._open_stream()
+            return int(declared)
+        self._frames = find_frames(self._header, self._pixels)
+        found = len(self._frames)
+        if declared is None and found > 1:
+            self._warnings.append(
+                f"{named('NumberOfFrames')} not given, all {found} frames of the pixel data taken"
+            )
+        elif declared is not None and int(declared) != found:
+            raise MediaError(
+                f"{named('NumberOfFrames')} must be what {named('PixelData')} holds, got "
+                f"{declared} where that holds {found}"
+            )
+        return found
+
+    def _decode(self, pieces: list[tuple[int, int]]) -> Picture:
+        header, pixels = self._header, self._pixels
+        assert self._decoder
+        assert self._mapping
+        if pixels.encapsulated:
+            frame = pixels.read(pieces)
+            check_compressed(header, pixels.syntax, frame)
+            frame = encapsulate([frame], has_bot=False)
+        else:
+            frame = self._read_native(*pieces[0])
+        values, _ = self._decoder.as_array(frame, index=0, **self._options)
+        picture = self._mapping(values)
+        if header.get("HighBit", header.BitsStored - 1) != header.BitsStored - 1:
+            raise MediaError(
+                f"{named('HighBit')} must be {named('BitsStored')} - 1, got {header.HighBit} of "
+                f"{header.BitsStored}"
+            )
+        return picture
+
+    @cached_property
+    def _options(self) -> Any:
+        """What pydicom's decoders want to know of a single frame."""
+        header = self._header
+        return {
+            "rows": header.Rows,
+            "columns": header.Columns,
+            "number_of_frames": 1,
+            "samples_per_pixel": header.SamplesPerPixel,
+            "bits_allocated": header.BitsAllocated,
+            "bits_stored": header.BitsStored,
+            "photometric_interpretation": self._colours,
+            "pixel_representation": header.PixelRepresentation,
+            "planar_configuration": header.get("PlanarConfiguration", 0),
+            "pixel_keyword": "PixelData",
+            "pixel_vr": "OB" if header.BitsAllocated == 8 else "OW",
+            "correct_unused_bits": False,  # they show that Bits Stored is wrong
+        }
+
+    def _read_native(self, offset: int, length: int) -> bytes:
+        pixels = self._pixels
+        swapped = pixels.vr == "OW" and self._header.BitsAllocated == 8
+        if pixels.syntax.is_little_endian or not swapped:
+            return pixels.read([(offset, length)])
+        # Bytes of big-endian words: pairs that may reach over the frame's ends.
+        start = offset - pixels.pieces[0][0]
+        around = pixels.read([(offset - start % 2, length + start % 2 + 1)])
+        words = np.frombuffer(around[: len(around) // 2 * 2], ">u2").byteswap()
+        return words.tobytes()[start % 2 : start % 2 + length]
+
+    def _open_stream(self) -> Video:
+        """The video that is inside, by way of a file without a name: gone when this process is."""
+        pixels = self._pixels
+        self._inside = tempfile.TemporaryFile()  # noqa: SIM115  __exit__ closes it
+        for offset, length in pixels.pieces:
+            for start in range(offset, offset + length, _BLOCK):
+                size = min(_BLOCK, offset + length - start)
+                self._inside.write(pixels.read([(start, size)]))
+        self._inside.seek(-1, os.SEEK_END)
+        # A byte that makes the length even is no part of a bare stream, and damage to FFmpeg.
+        is_padded = self._inside.read(1) == b"\0"
+        self._inside.seek(0)
+        if is_padded and _BARE_STREAM.match(self._inside.read(4)):
+            self._inside.truncate(self._inside.seek(-1, os.SEEK_END))
+        self._inside.flush()
+        return Video(Path(f"/dev/fd/{self._inside.fileno()}"))
+
+    def _streamed(self, stream: Video, step: int) -> Iterator[Picture]:
+        for picture in stream.frames(step=step):
+            if picture.shape[:2] != self._shape:
+                raise MediaError(
+                    f"{named('Rows')} and {named('Columns')} must be as in the video inside, got "
+                    f"{self._shape} where that has {picture.shape[:2]}"
+                )
+            self._times.append(None)
+            yield picture
+
+    def _find_regions(self) -> tuple[Box, ...]:
         height, width = self._shape
         boxes = []
         for item in self._header.get("SequenceOfUltrasoundRegions") or ():
@@ -95,6 +277,7 @@ class DicomVideo(ClipSource):
                 if int(item.RegionSpatialFormat) != _IMAGE_2D:
                     continue
             except (KeyError, AttributeError, TypeError, ValueError):
+                self._warnings.append("ultrasound region without its corners, not used")
                 continue
             x0, y0, x1, y1 = corners
             # The corners belong to the region; scanners give the width itself as the last column.
@@ -104,23 +287,6 @@ class DicomVideo(ClipSource):
             x1, y1 = min(x1, width - 1), min(y1, height - 1)
             boxes.append((x0, y0, x1 - x0 + 1, y1 - y0 + 1))
         return tuple(sorted(boxes, key=lambda box: box[2] * box[3], reverse=True))
-
-    def _to_rgb(self, frame: npt.NDArray[Any]) -> Picture:
-        """RGB of what pydicom decodes; it has undone YBR already."""
-        if self._colours == "PALETTE COLOR":
-            frame = apply_color_lut(frame, self._header)
-            return _to_8_bits(frame, 16 if frame.dtype.itemsize > 1 else 8)
-        if frame.ndim == 3:
-            return _to_8_bits(frame, int(self._header.BitsStored))
-        values = apply_voi_lut(apply_modality_lut(frame, self._header), self._header)
-        if values is frame:
-            grey = _to_8_bits(frame, int(self._header.BitsStored))
-        else:  # through a window or a table: its own full range is what is shown
-            low, high = float(values.min()), float(values.max())
-            grey = np.round((values - low) * (255 / max(high - low, 1e-9))).astype(np.uint8)
-        if self._colours == "MONOCHROME1":
-            grey = 255 - grey
-        return np.repeat(grey[..., None], 3, axis=-1)
 
     def _aspect(self) -> float:
         """Width of a pixel over its height; Pixel Aspect Ratio is vertical over horizontal."""
@@ -135,69 +301,89 @@ class DicomVideo(ClipSource):
         return aspect
 
     def _timing(self, fps: float | None) -> Timing:
-        count = self._count
-        if count != self.promised:
+        if self._count != self.promised:
             raise MediaError(
-                f"file must be whole, got {count} frames where its header promises {self.promised}"
+                f"file must be whole, got {self._count} frames where its header promises "
+                f"{self.promised}"
             )
-        step = _positive(self._header.get("FrameTime"))
-        if step:
-            return Timing(np.arange(count), 1000 / step, False, ())
-        vector = self._header.get("FrameTimeVector")
-        if vector is not None and count > 1:
-            steps = [float(vector)] if isinstance(vector, float) else [float(v) for v in vector]
-            if len(steps) == count:
+        timing = self._stated_times(fps)
+        if self._stream:
+            inside = self._stream.facts(timing.fps)
+            self._concealed, self._colours = inside.concealed, inside.colours
+            self._warnings += self._stream.warnings
+        return timing
+
+    def _stated_times(self, fps: float | None) -> Timing:
+        """By the first tag that gives times or a rate; `fps` stands in for those that cannot be."""
+        numbers = np.arange(self._count)
+        pointer = self._header.get("FrameIncrementPointer") or ()
+        pointed = list(pointer) if isinstance(pointer, MultiValue) else [pointer]
+        for keyword in sorted(_TIMES, key=lambda name: tag_for_keyword(name) not in pointed):
+            values = self._numbers(keyword)
+            if not values:
+                if tag_for_keyword(keyword) in pointed:
+                    self._warnings.append(f"{named(keyword)} is pointed at, but not there")
+                continue
+            value = values[0]
+            if keyword == "FrameTimeVector":
+                if len(values) != self._count or self._count == 1:
+                    text = f"{len(values)} frame times for {self._count} frames, not used"
+                    self._warnings.append(text)
+                    continue
                 # The first value is the time before the first frame (PS3.3 C.7.6.5.1.2).
-                return constant_rate((np.cumsum([0.0, *steps[1:]]) / 1000).tolist(), header_fps=0)
-            self._warnings.append(f"{len(steps)} frame times for {count} frames, not used")
-        rate = _positive(self._header.get("CineRate")) or fps
-        if not rate:
+                steps = values[1:]
+                value = sum(steps) / len(steps) if min(steps) > 0 else min(steps)
+            if value == 0:
+                self._warnings.append(f"{named(keyword)} is 0, not used")
+                continue
+            rate = value if keyword == "CineRate" else 1000 / value
+            if not SLOWEST <= rate <= FASTEST:
+                reason = self._implausible(keyword, value)
+                if not fps:
+                    raise MediaError(f"{reason}; give the rate in a column fps of the cohort table")
+                self._warnings.append(reason)
+                continue
+            if keyword == "FrameTimeVector":
+                return constant_rate((np.cumsum([0.0, *steps]) / 1000).tolist(), header_fps=0)
+            return Timing(numbers, rate, False, ())
+        if not fps:
             raise MediaError(
                 "frames must have times, got no Frame Time, Frame Time Vector or Cine Rate; give "
                 "the rate in a column fps of the cohort table"
             )
-        return Timing(np.arange(count), rate, False, ())
+        return Timing(numbers, fps, False, ())
+
+    def _implausible(self, keyword: str, value: float) -> str:
+        if keyword == "CineRate":
+            return f"{named(keyword)} must be {SLOWEST} to {FASTEST} frames/s, got {value:g}"
+        in_seconds = ", as if in seconds" if 1 <= 1 / value <= 120 else ""
+        return (
+            f"{named(keyword)} must be {1000 / FASTEST:g} to {1000 / SLOWEST:g} ms, got "
+            f"{value:g}{in_seconds}"
+        )
+
+    def _numbers(self, keyword: str) -> list[float]:
+        with _as_media_error(f"{named(keyword)} must be numbers, got another value", []):
+            value = self._header.get(keyword)
+            if value is None or value == "":
+                return []
+            return [float(v) for v in (value if isinstance(value, MultiValue) else [value])]
 
 
-class _as_media_error:  # noqa: N801  used as a statement
-    """Every error of a decoder becomes one MediaError; its text might quote the header, so no."""
+@contextmanager
+def _as_media_error(rule: str, said: list[str]) -> Iterator[None]:
+    """Every error of a decoder becomes one MediaError; its text might quote the header, so no.
 
-    def __init__(self, rule: str) -> None:
-        self._rule = rule
-        self._warnings = warnings.catch_warnings()
-
-    def __enter__(self) -> None:
-        self._warnings.__enter__()
-        warnings.simplefilter("ignore")  # pydicom's remarks on the values of other elements
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        self._warnings.__exit__(kind, error, trace)
-        if isinstance(error, Exception):
-            raise MediaError(f"{self._rule} ({type(error).__name__})") from error
-
-
-def _order_palette(header: Dataset) -> None:
-    """Bring a big-endian palette into the order in which pydicom (3.0) takes every one."""
-    if header.file_meta.TransferSyntaxUID.is_little_endian:
-        return
-    for colour in ("Red", "Green", "Blue"):
-        keyword = f"{colour}PaletteColorLookupTableData"
-        if keyword in header:
-            words = np.frombuffer(header[keyword].value, ">u2")
-            header[keyword].value = words.astype("<u2").tobytes()
-
-
-def _to_8_bits(values: npt.NDArray[Any], bits: int) -> Picture:
-    if bits == 8:
-        return np.ascontiguousarray(values, dtype=np.uint8)
-    scaled: Picture = np.round(values.astype(np.float32) * (255 / (2**bits - 1))).astype(np.uint8)
-    return scaled
-
-
-def _positive(value: Any) -> float:
-    """A number above 0, else 0."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return 0.0
-    return number if math.isfinite(number) and number > 0 else 0.0
+    Args:
+        rule: What must be.
+        said: Takes the warnings of pydicom and its decoders: they name tags of the pixels alone.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            yield
+        except MediaError:
+            raise
+        except Exception as error:
+            raise MediaError(f"{rule} ({type(error).__name__})") from error
+    said += {f"{warning.message}".partition("\n")[0] for warning in caught} - {*said}

@@ -2,11 +2,19 @@
 
 import hashlib
 from pathlib import Path
+from typing import NamedTuple
 
 from datamodules.ingest.readers.clip import Box, ClipSource
-from datamodules.ingest.readers.dicom import DicomVideo, is_dicom
-from datamodules.ingest.readers.pictures import MediaError, Picture, read_picture
-from datamodules.ingest.readers.series import PictureSeries, is_series, numbered_pictures
+from datamodules.ingest.readers.dicom import DicomVideo
+from datamodules.ingest.readers.dicom_file import is_dicom
+from datamodules.ingest.readers.pictures import MediaError, Notes, Picture, read_picture
+from datamodules.ingest.readers.series import (
+    ArrayClip,
+    PictureSeries,
+    is_array,
+    is_series,
+    numbered_pictures,
+)
 from datamodules.ingest.readers.video import Video
 
 
@@ -16,26 +24,45 @@ def open_clip(path: Path) -> ClipSource:
     Raises:
         MediaError: If it is no clip that can be opened.
     """
-    if is_series(path):
+    if path.is_dir():
         return PictureSeries(path)
-    return DicomVideo(path) if is_dicom(path) else Video(path)
+    if is_dicom(path):  # first: its preamble may make it a TIFF as well, which knows no times
+        return DicomVideo(path)
+    if is_array(path):
+        return ArrayClip(path)
+    return PictureSeries(path) if is_series(path) else Video(path)
 
 
-def read_still(path: Path) -> tuple[Picture, tuple[Box, ...]]:
-    """A single picture, RGB uint8 (H, W, 3), and where the file says that ultrasound is.
+class Still(NamedTuple):
+    """A single picture.
+
+    Attributes:
+        picture: RGB uint8 (H, W, 3).
+        regions: Where the file says that ultrasound is.
+        warnings: Oddities, in words.
+    """
+
+    picture: Picture
+    regions: tuple[Box, ...]
+    warnings: tuple[str, ...]
+
+
+def read_still(path: Path) -> Still:
+    """A single picture and what its file says of it.
 
     Raises:
         MediaError: If it is no whole picture, or several.
     """
     if not is_dicom(path):
-        return read_picture(path), ()
+        notes = Notes()
+        return Still(read_picture(path, notes), (), notes.warnings())
     with DicomVideo(path) as still:
         if still.promised != 1:
             raise MediaError(
                 f"file must be a single picture, got {still.promised} frames; is its modality "
                 "`ceus`?"
             )
-        return next(still.frames()), still.regions
+        return Still(next(still.frames()), still.regions, still.warnings)
 
 
 def hash_source(path: Path) -> str:

@@ -10,15 +10,21 @@ import av
 import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import Interpolation, VideoReformatter
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from datamodules.errors import DataError
 
 T = TypeVar("T")
 Picture = npt.NDArray[np.uint8]
-MAX_SIDE = 8192  # pixels; more is a slip or a bomb
+MIN_SIDE, MAX_SIDE = 8, 8192  # pixels; less or more is a slip or a bomb
 MAX_AREA = 2**23  # pixels of a clip's frame, of which several are held: a little over 3840×2160
+MAX_FRAMES = 20_000  # of a clip: a quarter of an hour at 20 a second
+_MAX_CLIP_BYTES = 2**36
+_LITTLE_USED = 3  # bits that no pixel sets: the picture has fewer than its file says
 _LARGEST_RATIO = 32
+# What is opened at all, by content: Pillow would start Ghostscript for an EPS, whatever its name.
+_FORMATS = ("BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+_WHITE_IS_ZERO = (262, 0)  # TIFF's Photometric Interpretation
 
 
 class Spread(Generic[T]):
@@ -44,20 +50,88 @@ class MediaError(DataError):
     """What is wrong with one file, without its name: who knows the row adds it."""
 
 
-def read_picture(path: Path) -> Picture:
+def check_clip(count: int, shape: tuple[int, ...]) -> None:
+    """Refuses a clip that unfolds to more than any ultrasound, before it is decoded.
+
+    Args:
+        count: Frames.
+        shape: Height and width of each, pixels, then whatever else.
+
+    Raises:
+        MediaError: If it is too large, too long, or both.
+    """
+    height, width = shape[:2]
+    if count > 1 and height * width > MAX_AREA:
+        raise MediaError(
+            f"frames of a clip must be of at most {MAX_AREA / 1e6:.1f} million pixels, got "
+            f"{width}×{height}"
+        )
+    size = 3 * count * height * width
+    if count > MAX_FRAMES or size > _MAX_CLIP_BYTES:
+        raise MediaError(
+            f"clip must unfold to at most {MAX_FRAMES} frames and {_MAX_CLIP_BYTES >> 30} GiB, "
+            f"got {count} of {width}×{height} ({size / 2**30:.1f} GiB); cut it"
+        )
+
+
+class Notes:
+    """What is odd about the picture of a file, or about those of a series together."""
+
+    def __init__(self) -> None:
+        self._texts: list[str] = []
+        self._used = Use()
+
+    def add(self, text: str) -> None:
+        """An oddity, in words; of several pictures it is said once."""
+        self._texts.append(text)
+
+    def add_use(self, brightest: int, *, bits: int) -> None:
+        """The highest value in a picture that may hold so many bits."""
+        self._used.add(brightest, bits=bits)
+
+    def warnings(self) -> tuple[str, ...]:
+        """All of them, in words."""
+        return (*dict.fromkeys(self._texts), *self._used.warnings("16 bits a pixel"))
+
+
+class Use:
+    """How much of their range pixels use: 12 bits in 16 are black to all who know of 16 alone."""
+
+    def __init__(self) -> None:
+        self._unused: int | None = None
+
+    def add(self, brightest: int, *, bits: int) -> None:
+        """The highest value in a picture that may hold so many bits."""
+        unused = bits - brightest.bit_length()
+        self._unused = unused if self._unused is None else min(unused, self._unused)
+
+    def warnings(self, what: str) -> tuple[str, ...]:
+        """That little is used, if so; `what` has the range."""
+        if (self._unused or 0) < _LITTLE_USED:
+            return ()
+        return (f"{what}: only 1/{2 ** (self._unused or 0)} of their range is used",)
+
+
+def read_picture(path: Path, notes: Notes | None = None) -> Picture:
     """A still picture, RGB uint8 (H, W, 3); EXIF rotation applied, transparency over black.
+
+    Args:
+        path: The file.
+        notes: Takes what is odd about it.
 
     Raises:
         MediaError: If the file is not a picture, is cut off, holds several, or is of a depth with
             no known range.
     """
+    notes = notes or Notes()
     with opened_picture(path) as opened:
-        if getattr(opened, "n_frames", 1) > 1:
-            raise MediaError(
-                "file must be a single picture, got several in one; is its modality `ceus`?"
-            )
-        opened.load()
-        return as_rgb(ImageOps.exif_transpose(opened))
+        if getattr(opened, "is_animated", False):
+            if opened.format != "MPO":
+                raise MediaError(
+                    "file must be a single picture, got several in one; is its modality `ceus`?"
+                )
+            notes.add("first of the pictures in a camera's MPO taken")  # the others are previews
+        return as_rgb(opened, notes)
 
 
 @contextmanager
@@ -70,32 +144,67 @@ def opened_picture(path: Path) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # Pillow warns of a decompression bomb
-            with Image.open(path) as opened:
+            with Image.open(path, formats=_FORMATS) as opened:
                 yield opened
     except MediaError:
         raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise MediaError(
+            f"picture must be of at most {MAX_SIDE} pixels a side, got more"
+        ) from error
+    except UnidentifiedImageError as error:
+        known = ", ".join(_FORMATS)
+        raise MediaError(
+            f"file must be a whole picture, one of {known}, got another ({type(error).__name__})"
+        ) from error
     except Exception as error:  # Pillow's readers let struct, zlib, Syntax... errors through
         raise MediaError(
             f"file must be a whole picture, got one that does not open ({type(error).__name__})"
         ) from error
 
 
-def as_rgb(picture: Image.Image) -> Picture:
-    """RGB uint8 (H, W, 3) of any picture, transparency over black.
+def as_rgb(opened: Image.Image, notes: Notes) -> Picture:
+    """RGB uint8 (H, W, 3) of any picture, upright, transparency over black.
+
+    Args:
+        opened: A picture, or a page; it is loaded here, once its size is known to be sane.
+        notes: Takes what is odd about it.
 
     Raises:
-        MediaError: If it is of a depth with no known range.
+        MediaError: If it is too large, or of a depth with no known range.
     """
+    width, height = opened.size
+    if not (MIN_SIDE <= width <= MAX_SIDE and MIN_SIDE <= height <= MAX_SIDE):
+        raise MediaError(
+            f"picture must be of {MIN_SIDE} to {MAX_SIDE} pixels a side, got {width}×{height}"
+        )
+    tiles = getattr(opened, "tile", None)
+    raw_mode = str(tiles[0].args) if tiles else ""
+    tag, white_is_zero = _WHITE_IS_ZERO
+    inverted = getattr(opened, "tag_v2", {}).get(tag) == white_is_zero
+    opened.load()
+    picture = ImageOps.exif_transpose(opened)
     if picture.mode.startswith("I;16"):
-        grey = (np.asarray(picture).astype(np.uint32) * 255 + 32767) // 65535
-        picture = Image.fromarray(grey.astype(np.uint8))
-    elif picture.mode in {"I", "F"}:
+        full = 4095 if "I;12" in raw_mode else 65535
+        values = np.asarray(picture).astype(np.uint32)
+        notes.add_use(int(values.max()), bits=full.bit_length())
+        values = full - values if inverted else values  # Pillow turns those of 8 bits
+        grey = (np.minimum(values, full) * 255 + full // 2) // full
+        return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=-1)
+    if picture.mode in {"I", "F"}:
         raise MediaError(f"picture must be of 8 or 16 bits, got Pillow mode {picture.mode!r}")
     if picture.has_transparency_data:
-        picture = Image.alpha_composite(
-            Image.new("RGBA", picture.size, "black"), picture.convert("RGBA")
-        )
-    return np.array(picture.convert("RGB"))
+        if "RGBa" in raw_mode and picture.getchannel("A").getextrema() == (0, 0):
+            raise MediaError("alpha must not be 0 everywhere, got colours multiplied by it")
+        picture = picture.convert("RGBA")
+        if picture.getchannel("A").getextrema() == (0, 0):
+            notes.add("alpha 0 everywhere, taken as unused")
+        else:
+            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "black"), picture)
+    rgb = np.array(picture.convert("RGB"))
+    if ";16" in raw_mode:
+        notes.add_use(int(rgb.max()), bits=8)
+    return rgb
 
 
 def crop_picture(picture: Picture, crop: tuple[int, int, int, int] | None) -> Picture:

@@ -1,18 +1,23 @@
-"""Clips that come as pictures: a folder of numbered frames, or several pictures in one file."""
+"""Clips that come as pictures: numbered ones in a folder, pages of a file, or an array."""
 
 import re
 from collections.abc import Iterator
-from itertools import islice
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageSequence
+from PIL import Image
 
 from datamodules.ingest.readers.clip import ClipSource
 from datamodules.ingest.readers.pictures import (
+    MAX_FRAMES,
+    MAX_SIDE,
+    MIN_SIDE,
     MediaError,
+    Notes,
     Picture,
     as_rgb,
+    check_clip,
     opened_picture,
     read_picture,
 )
@@ -31,7 +36,8 @@ class PictureSeries(ClipSource):
         path: Folder or file.
 
     Raises:
-        MediaError: If there are no pictures, or their numbers are not of one unbroken series.
+        MediaError: If there are no pictures, they are too many or too large, or their numbers are
+            not of one unbroken series.
     """
 
     _codec = "pictures"
@@ -39,35 +45,111 @@ class PictureSeries(ClipSource):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self._path = path
+        self._notes = Notes()
         self._files = numbered_pictures(path) if path.is_dir() else ()
-        if not self._files:
-            with opened_picture(path):
-                pass
+        with opened_picture(self._files[0] if self._files else path) as first:
+            self._promised = len(self._files) or _count_pages(first)
+            check_clip(self._promised, first.size[::-1])
 
     @property
     def promised(self) -> int:
-        """Number of pictures in a folder, 0 for a file."""
-        return len(self._files)
+        """Number of pictures."""
+        return self._promised
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """See the base class."""
+        return (*super().warnings, *self._notes.warnings())
 
     def frames(self, *, step: int = 1) -> Iterator[Picture]:
         """See the base class."""
-        pictures = map(read_picture, self._files[::step]) if self._files else self._pages(step)
-        for picture in pictures:
+        files = (read_picture(path, self._notes) for path in self._files[::step])
+        for picture in files if self._files else self._pages(step):
             self._times.append(None)
             yield self._of_one_size(picture)
 
     def _timing(self, fps: float | None) -> Timing:
-        if not fps:
-            raise MediaError(
-                "frames must have times, got pictures; give the rate in a column fps of the "
-                "cohort table"
-            )
-        return Timing(np.arange(self._count), fps, False, ())
+        return _stated(self._count, fps)
 
     def _pages(self, step: int) -> Iterator[Picture]:
         with opened_picture(self._path) as image:
-            for page in islice(ImageSequence.Iterator(image), 0, None, step):
-                yield as_rgb(page.copy())
+            for number in range(0, self._promised, step):
+                image.seek(number)
+                yield as_rgb(image, self._notes)
+
+
+class ArrayClip(ClipSource):
+    """Frames in a `.npy` file: uint8, frames × height × width × 3 (RGB), or without the 3 (grey).
+
+    Raises:
+        MediaError: If it is no such array, or not whole.
+    """
+
+    _codec = "npy"
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        try:
+            self._array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, OSError, EOFError) as error:
+            raise MediaError(
+                f"file must be a whole array of numbers, got one that does not open "
+                f"({type(error).__name__})"
+            ) from error
+        shape = self._array.shape
+        if self._array.dtype != np.uint8 or shape[3:] not in {(), (3,)} or len(shape) < 3:
+            raise MediaError(
+                "array must be uint8 of frames × height × width, or × 3, got "
+                f"{self._array.dtype} of {' × '.join(map(str, shape))}"
+            )
+        if path.stat().st_size != self._array.offset + self._array.nbytes:
+            raise MediaError("file must end with its array, got further bytes")
+        if not self.promised or not all(MIN_SIDE <= side <= MAX_SIDE for side in shape[1:3]):
+            raise MediaError(
+                f"frames must be of {MIN_SIDE} to {MAX_SIDE} pixels a side, and at least one, got "
+                f"{self.promised} of {shape[2]}×{shape[1]}"
+            )
+        check_clip(self.promised, shape[1:])
+
+    @property
+    def promised(self) -> int:
+        """Number of frames."""
+        return len(self._array)
+
+    def frames(self, *, step: int = 1) -> Iterator[Picture]:
+        """See the base class."""
+        for frame in self._array[::step]:
+            self._times.append(None)
+            rgb = frame if frame.ndim == 3 else np.repeat(frame[..., None], 3, axis=-1)
+            yield self._of_one_size(np.array(rgb))
+
+    def _timing(self, fps: float | None) -> Timing:
+        return _stated(self._count, fps)
+
+
+def _stated(count: int, fps: float | None) -> Timing:
+    """The times of pictures: by the rate that the cohort table states."""
+    if not fps:
+        raise MediaError(
+            "frames must have times, got pictures; give the rate in a column fps of the cohort "
+            "table"
+        )
+    return Timing(np.arange(count), fps, False, ())
+
+
+def _count_pages(image: Image.Image) -> int:
+    """Pages, up to one more than is allowed: Pillow takes the longer for each, the more there are.
+
+    The picture is left at its last page.
+    """
+    if image.format != "TIFF":
+        return int(getattr(image, "n_frames", 1))
+    count = 1
+    with suppress(EOFError):
+        while count <= MAX_FRAMES:
+            image.seek(count)
+            count += 1
+    return count
 
 
 def numbered_pictures(folder: Path) -> tuple[Path, ...]:
@@ -80,6 +162,15 @@ def numbered_pictures(folder: Path) -> tuple[Path, ...]:
     for path in folder.iterdir():
         if path.suffix.lower() not in _SUFFIXES or path.name.startswith("."):
             continue
+        try:
+            is_file = path.is_file()
+        except OSError:
+            is_file = False
+        if not is_file:
+            raise MediaError(
+                "frames in a folder must be files, got a folder, a pipe, a device or a link that "
+                "leads to no file"
+            )
         numbers = re.findall(r"\d+", path.stem)
         if not numbers or int(numbers[-1]) in path_of:
             raise MediaError("frames in a folder must have different numbers, got one without")
@@ -94,11 +185,15 @@ def numbered_pictures(folder: Path) -> tuple[Path, ...]:
 
 
 def is_series(path: Path) -> bool:
-    """Whether a path is a folder, or a file of Pillow's that FFmpeg does not read as a video."""
-    if path.is_dir():
-        return True
+    """Whether a file is one of Pillow's that FFmpeg does not read as a video."""
     try:
-        with Image.open(path) as image:
+        with opened_picture(path) as image:
             return image.format in {"TIFF", "WEBP"}
-    except Exception:  # noqa: BLE001  not a picture, in whatever way
+    except MediaError:  # not a picture, in whatever way
         return False
+
+
+def is_array(path: Path) -> bool:
+    """Whether a file begins as those of NumPy do."""
+    with path.open("rb") as file:
+        return file.read(6) == b"\x93NUMPY"

@@ -10,7 +10,6 @@ from datamodules.ingest.readers.pictures import MediaError
 
 _MAX_STRETCH = 10  # frames of the constant rate per decoded frame
 _MAX_SHARED = 0.05  # share of frames with the time of the one before
-MIN_FPS, MAX_FPS = 0.1, 1000.0  # from intermittent imaging to ultrafast; beyond lies a slip
 
 
 @dataclass(frozen=True)
@@ -94,16 +93,8 @@ def stated_rate(timing: Timing, *, count: int, fps: float | None) -> Timing:
         timing: What the file's own times give.
         count: Decoded frames.
         fps: Frames per second, None to leave the timing as it is.
-
-    Raises:
-        MediaError: If the rate is none of ultrasound.
     """
     if fps is not None and (timing.resampled or abs(timing.fps - fps) >= 0.005 * fps):
         warning = f"{fps:.3f} fps of the cohort table taken, the file has {timing.fps:.3f}"
         timing = Timing(np.arange(count), fps, False, (warning,))
-    if not MIN_FPS <= timing.fps <= MAX_FPS:
-        raise MediaError(
-            f"frames must come at {MIN_FPS:g} to {MAX_FPS:g} a second, got {timing.fps:.4g}; give "
-            "the rate in a column fps of the cohort table"
-        )
     return timing
