@@ -4,7 +4,6 @@ Only what decoding needs is read: rows, photometric interpretation, palette, tim
 of the patient, study or equipment modules is looked at, and nothing but pixels is handed on.
 """
 
-import os
 import re
 import tempfile
 import warnings
@@ -36,7 +35,7 @@ _SAMPLES = {
 _ONLY_COMPRESSED = {"YBR_ICT", "YBR_RCT", "YBR_PARTIAL_420"}
 
 _BLOCK = 2**24  # bytes
-_BARE_STREAM = re.compile(rb"\x00\x00\x00\x01|\x00\x00\x01[^\xba]")  # of H.264, HEVC or MPEG-2: no container
+_BARE_STREAM = re.compile(rb"\x00{3}\x01|\x00\x00\x01[^\xba]")  # H.264, HEVC, MPEG-2
 _TIMES = ("FrameTime", "FrameTimeVector", "CineRate")
 
 
@@ -246,12 +245,13 @@ class DicomVideo(ClipSource):
             for start in range(offset, offset + length, _BLOCK):
                 size = min(_BLOCK, offset + length - start)
                 self._inside.write(pixels.read([(start, size)]))
-        self._inside.seek(-1, os.SEEK_END)
-        # A byte that makes the length even is no part of a bare stream, and damage to FFmpeg.
-        is_padded = self._inside.read(1) == b"\0"
+        # Zeros that make the length even are no part of a bare stream, and damage to FFmpeg.
+        size = self._inside.tell()
         self._inside.seek(0)
-        if is_padded and _BARE_STREAM.match(self._inside.read(4)):
-            self._inside.truncate(self._inside.seek(-1, os.SEEK_END))
+        if _BARE_STREAM.match(self._inside.read(4)):
+            self._inside.seek(max(0, size - 64))
+            tail = self._inside.read()
+            self._inside.truncate(size - len(tail) + len(tail.rstrip(b"\0")))
         self._inside.flush()
         return Video(Path(f"/dev/fd/{self._inside.fileno()}"))
 

@@ -1,5 +1,6 @@
 """The cohort table: what is accepted, and that every fault is listed by line and file."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,26 @@ def test_byte_order_mark_and_blank_lines(cohort: Write) -> None:
         ({"arrival_s": "soon"}, "arrival_s must be seconds >= 0"),
         ({"arrival_s": "-1"}, "arrival_s must be seconds >= 0"),
         ({"arrival_s": "inf"}, "arrival_s must be seconds >= 0"),
+        (
+            {"fps": "0.04"},
+            "fps must be 0.5 to 1000 frames per second, not the time of one, got '0.",
+        ),
+        ({"fps": "25000"}, "fps must be 0.5 to 1000 frames per second"),
+        ({"fps": "nan"}, "fps must be 0.5 to 1000 frames per second"),
+        ({"path": "x" * 300}, "path must lead to a file, got File name too long"),
+        ({"path": "loop.png"}, "path must lead to a file, got a loop of links"),
+        ({"path": "pipe.png"}, "path must name a file, got a folder, pipe or device"),
+        ({"path": "nowhere.png"}, "file must exist"),
+        ({"patient_id": "1.67683E+15"}, "patient_id must be as it was given, got what a spread"),
+        ({"patient_id": "1,67683e+15"}, "patient_id must be as it was given, got what a spread"),
+        ({"patient_id": "#NAME?"}, "patient_id must be as it was given, got what a spreadsheet"),
+        ({"patient_id": "#####"}, "patient_id must be as it was given, got what a spreadsheet"),
+        ({"patient_id": "NaN"}, "patient_id must be given, got a word for nothing"),
+        ({"patient_id": "\u200b"}, "patient_id must be given, got nothing"),
+        ({"patient_id": "p\x001"}, "patient_id must be of printable letters, got U+0000 in it"),
+        ({"patient_id": "p\t1"}, "patient_id must be of printable letters, got U+0009 in it"),
+        ({"patient_id": "p\x1b[2J"}, "patient_id must be of printable letters, got U+001B in it"),
+        ({"patient_id": "p\x9b2J"}, "patient_id must be of printable letters, got U+009B in it"),
         ({"split": "val"}, "split must be 'train' or 'test' or '', got 'val'"),
     ],
 )
@@ -75,6 +96,9 @@ def test_bad_rows(cohort: Write, tmp_path: Path, change: dict[str, str], reason:
     (tmp_path / "outside.png").write_bytes(b"x")
     (path.parent / "link.png").symlink_to(tmp_path / "outside.png")
     (path.parent / "empty.png").touch()
+    (path.parent / "loop.png").symlink_to("loop.png")
+    (path.parent / "nowhere.png").symlink_to("gone.png")
+    os.mkfifo(path.parent / "pipe.png")
     checked = read_cohort(path)
     assert [row.line for row in checked.rows] == [3]
     (problem,) = checked.problems
@@ -132,7 +156,8 @@ def test_one_error_lists_all(cohort: Write) -> None:
         ("", r"missing \("),
         ("patient_id,label,modality,path,path\np,1,image,a,a\n", r"different names"),
         ('patient_id,label,modality,path\n"p,1\n', r"cohort must be a CSV in UTF-8"),
-        ("patient_id,label,modality,path\nM\xfcller,1,image,a\n", r"cohort must be a CSV in UTF-8"),
+        ("patient_id,label,modality,path\nM\xfcller,1,image,a\n", r"UTF-8, .* Windows-1252 or La"),
+        ("\xff\xfep\0a\0", r"cohort must be a CSV in UTF-8, .* it looks like UTF-16"),
     ],
 )
 def test_unusable_table(tmp_path: Path, text: str, match: str) -> None:
@@ -152,3 +177,105 @@ def test_covariates_are_there_and_not_the_stores_own(cohort: Write) -> None:
         read_cohort(cohort(GOOD), covariates=["age"])
     with pytest.raises(DataError, match=r"covariates must be other columns .*'label'"):
         read_cohort(cohort(GOOD), covariates=["label"])
+
+
+SAME = [
+    ("P001", "p001"),
+    ("001", "1"),
+    ("P01", "P1"),
+    ("A-007-2", "A-7-2"),
+    ("\uff30\uff11", "P1"),
+    ("\u0661", "1"),
+    ("P 1", "P1"),
+    ("P\u20131", "P-1"),
+    ("17", "17.0"),
+    ("STRASSE", "stra\u00dfe"),
+]
+DIFFERENT = [("P10", "P1"), ("100", "10"), ("P1", "P-1"), ("M\u00fcller", "Muller"), ("0", "00a")]
+
+
+@pytest.mark.parametrize(("one", "other"), [*SAME, *DIFFERENT])
+def test_one_patient_under_two_ids(cohort: Write, one: str, other: str) -> None:
+    names = ("a.png", "b.png", "c.png")
+    rows = [
+        {**GOOD, "patient_id": patient_id, "path": name}
+        for patient_id, name in zip((one, other, "another"), names, strict=True)
+    ]
+    checked = read_cohort(cohort(*rows))
+    if (one, other) in SAME:
+        assert [problem.line for problem in checked.problems] == [2, 3]
+        assert "in one way only, got others that differ by case" in checked.problems[0].reason
+        assert "(lines 2 and 3)" in checked.problems[0].reason
+        assert [row.patient_id for row in checked.rows] == ["another"]
+    else:
+        assert checked.problems == ()
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "p 1\u200b", "\ufeffp 1", "p\u00a01", "p  1", "p\u2003 1", " p 1\t", "p\u00ad 1",
+        "p\u2060 1", "\u202ap 1\u202c", "p 1\ufe0f",
+    ],
+)  # fmt: skip
+def test_what_nobody_sees_makes_no_other_patient(cohort: Write, written: str) -> None:
+    rows = [{**GOOD, "patient_id": "p 1"}, {**GOOD, "patient_id": written, "path": "b.png"}]
+    checked = read_cohort(cohort(*rows))
+    assert [row.patient_id for row in checked.rows] == ["p 1", "p 1"]
+
+
+def test_two_forms_of_a_letter_are_one_patient(cohort: Write) -> None:
+    rows = [
+        {**GOOD, "patient_id": "M\u00fcller"},
+        {**GOOD, "patient_id": "Mu\u0308ller", "path": "b.png"},
+    ]
+    assert {row.patient_id for row in read_cohort(cohort(*rows)).rows} == {"M\u00fcller"}
+
+
+@pytest.mark.parametrize(
+    ("ids", "bad"),
+    [
+        (("1676830000000000", "1676840000000000"), [2, 3]),
+        (("1676834567891230", "1676845678912341"), []),
+        (("16768300000000000", "7"), [2]),
+        (("167683000000000", "167684000000000"), []),
+    ],
+)
+def test_numbers_that_a_spreadsheet_rounded(
+    cohort: Write, ids: tuple[str, str], bad: list[int]
+) -> None:
+    rows = [
+        {**GOOD, "patient_id": patient_id, "path": name}
+        for patient_id, name in zip(ids, ("a.png", "b.png"), strict=True)
+    ]
+    problems = read_cohort(cohort(*rows)).problems
+    assert [problem.line for problem in problems] == bad
+    assert all("got zeros after 15 digits" in problem.reason for problem in problems)
+
+
+def test_an_id_of_two_lines(cohort: Write) -> None:
+    (problem,) = read_cohort(cohort({**GOOD, "patient_id": "p\n1"})).problems
+    assert problem.reason.endswith("got U+000A in it")
+
+
+def test_what_is_shown_does_nothing_to_a_terminal(cohort: Write) -> None:
+    rows = [{**GOOD, "patient_id": "p\x1b[2J", "path": "a\x1b]0;.png"}]
+    text = read_cohort(cohort(*rows)).describe_problems()
+    assert "\x1b" not in text
+    assert r"a\x1b]0;.png" in text
+    assert r"no item left: p\x1b[2J" in text
+
+
+def test_a_table_is_read_up_to_a_limit(tmp_path: Path) -> None:
+    path = tmp_path / "cohort.csv"
+    path.write_text("patient_id,label,modality,path\n" + "p,1,image,a.png\n" * 200_001)
+    with pytest.raises(DataError, match=r"at most 200000 rows and 256 MiB, got more"):
+        read_cohort(path)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(DataError, match=r"must be a readable file, got a pipe or device"):
+        read_cohort(path)
+    path.unlink()
+    path.symlink_to(path)
+    with pytest.raises(DataError, match=r"must be a readable file, got Too many levels|a loop"):
+        read_cohort(path)
