@@ -70,10 +70,10 @@ def test_byte_order_mark_and_blank_lines(cohort: Write) -> None:
         ({"arrival_s": "inf"}, "arrival_s must be seconds >= 0"),
         (
             {"fps": "0.04"},
-            "fps must be 0.5 to 1000 frames per second, not the time of one, got '0.",
+            "fps must be 0.1 to 1000 frames per second, not the time of one, got '0.",
         ),
-        ({"fps": "25000"}, "fps must be 0.5 to 1000 frames per second"),
-        ({"fps": "nan"}, "fps must be 0.5 to 1000 frames per second"),
+        ({"fps": "25000"}, "fps must be 0.1 to 1000 frames per second"),
+        ({"fps": "nan"}, "fps must be 0.1 to 1000 frames per second"),
         ({"path": "x" * 300}, "path must lead to a file, got File name too long"),
         ({"path": "loop.png"}, "path must lead to a file, got a loop of links"),
         ({"path": "pipe.png"}, "path must name a file, got a folder, pipe or device"),

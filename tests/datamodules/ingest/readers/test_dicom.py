@@ -561,16 +561,16 @@ VECTOR = [0, *[50] * 3]
     [
         (
             {"FrameTime": "0.04"},
-            r"FrameTime \(0018,1063\) must be 1 to 2000 ms, got 0.04, as if in",
+            r"FrameTime \(0018,1063\) must be 1 to 10000 ms, got 0.04, as if in",
         ),
-        ({"FrameTime": "1e-300"}, r"must be 1 to 2000 ms, got 1e-300; give the rate"),
-        ({"FrameTime": "1e300"}, r"must be 1 to 2000 ms, got 1e\+300; give the rate"),
-        ({"FrameTime": "-40"}, r"must be 1 to 2000 ms, got -40; give the rate"),
-        ({"FrameTime": "40000"}, r"must be 1 to 2000 ms, got 40000; give the rate"),
+        ({"FrameTime": "1e-300"}, r"must be 1 to 10000 ms, got 1e-300; give the rate"),
+        ({"FrameTime": "1e300"}, r"must be 1 to 10000 ms, got 1e\+300; give the rate"),
+        ({"FrameTime": "-40"}, r"must be 1 to 10000 ms, got -40; give the rate"),
+        ({"FrameTime": "40000"}, r"must be 1 to 10000 ms, got 40000; give the rate"),
         ({"FrameTime": "0"}, r"frames must have times"),
         ({"FrameTimeVector": [0, 0.05, 0.05, 0.05]}, r"FrameTimeVector .* got 0.05, as if in sec"),
         ({"FrameTimeVector": [0, 50, -50, 50]}, r"FrameTimeVector \(0018,1065\) .* got -50"),
-        ({"CineRate": 25000}, r"CineRate \(0018,0040\) must be 0.5 to 1000.0 frames/s, got 25000"),
+        ({"CineRate": 25000}, r"CineRate \(0018,0040\) must be 0.1 to 1000.0 frames/s, got 25000"),
     ],
 )
 def test_times_that_cannot_be_are_named_and_the_table_may_help(

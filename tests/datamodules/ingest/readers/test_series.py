@@ -220,7 +220,7 @@ CLIP = np.zeros((3, 16, 16, 3), np.uint8)
         (CLIP[0, ..., 0], "got uint8 of 16 × 16"),
         (CLIP[:0], "and at least one, got 0 of 16×16"),
         (CLIP[:, :1], "of 8 to 8192 pixels a side, and at least one, got 3 of 16×1"),
-        (np.zeros((2, 4000, 4000), np.uint8), "at most 9.4 million pixels, got 4000×4000"),
+        (np.zeros((2, 4000, 4000), np.uint8), "at most 8.4 million pixels, got 4000×4000"),
         (np.array([{}], object), "must be a whole array of numbers, got one that does not open"),
     ],
 )

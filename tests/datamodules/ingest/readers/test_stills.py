@@ -171,7 +171,7 @@ def test_no_other_program_is_started_for_a_picture(
     [
         (20_001, (8, 8), "at most 20000 frames and 64 GiB, got 20001 of 8×8"),
         (20_000, (1080, 1920), r"at most 20000 frames and 64 GiB, got 20000 of 1920×1080 \(115.9"),
-        (2, (8000, 8000), "at most 9.4 million pixels, got 8000×8000"),
+        (2, (8000, 8000), "at most 8.4 million pixels, got 8000×8000"),
     ],
 )
 def test_what_a_clip_may_unfold_to(count: int, shape: tuple[int, int], message: str) -> None:
