@@ -66,10 +66,10 @@ class DicomVideo(ClipSource):
                 self._check_tags()
                 self._promised = self._find_frames()
                 self._mapping = None if self._stream else Colours(self._header)
-            self._shape = self._header.Rows, self._header.Columns
-            check_clip(self._promised, self._shape)
-            self.aspect = self._aspect()
-            self._regions = self._find_regions()
+                self._shape = self._header.Rows, self._header.Columns
+                check_clip(self._promised, self._shape)
+                self.aspect = self._aspect()
+                self._regions = self._find_regions()
         except BaseException:
             self.__exit__()
             raise
@@ -306,7 +306,8 @@ class DicomVideo(ClipSource):
                 f"file must be whole, got {self._count} frames where its header promises "
                 f"{self.promised}"
             )
-        timing = self._stated_times(fps)
+        with _as_media_error("times of the frames must be readable, got others", self._warnings):
+            timing = self._stated_times(fps)
         if self._stream:
             inside = self._stream.facts(timing.fps)
             self._concealed, self._colours = inside.concealed, inside.colours
@@ -363,11 +364,10 @@ class DicomVideo(ClipSource):
         )
 
     def _numbers(self, keyword: str) -> list[float]:
-        with _as_media_error(f"{named(keyword)} must be numbers, got another value", []):
-            value = self._header.get(keyword)
-            if value is None or value == "":
-                return []
-            return [float(v) for v in (value if isinstance(value, MultiValue) else [value])]
+        value = self._header.get(keyword)
+        if value is None or value == "":
+            return []
+        return [float(v) for v in (value if isinstance(value, MultiValue) else [value])]
 
 
 @contextmanager

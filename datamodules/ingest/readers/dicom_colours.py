@@ -66,7 +66,7 @@ class Colours:
                 f"to {self._high}) where they are {low} to {high}"
             )
         if self._is_scaled_only and self._bits > 8:
-            self._use.add(high - self._low, bits=self._bits)
+            self._use.add(high - low if self._signed else high, bits=self._bits)
         mapped: Picture = self._table[values - self._low]
         return mapped
 

@@ -141,6 +141,7 @@ def _open_pixels(file: BinaryIO, size: int) -> tuple[Dataset, Pixels]:
     tag = struct.unpack(f"{order}HH", start[:4]) if len(start) == 8 else (0, 0)
     if tag != (_PIXEL_DATA >> 16, _PIXEL_DATA & 0xFFFF):
         raise MediaError(f"file must hold pictures, got a DICOM without {named('PixelData')}")
+    implicit = implicit or not start[4:6].isalpha()  # some say explicit, and are not
     vr = "OW" if implicit else start[4:6].decode("ascii", "replace")
     (length,) = struct.unpack(f"{order}I", start[4:] if implicit else file.read(4))
     pieces = list(_fragments(file, size)) if length == _UNDEFINED else [(file.tell(), length)]
