@@ -8,6 +8,7 @@ from multiprocessing import get_context
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from datamodules.errors import DataError
 from datamodules.ingest.task import Outcome, Task, running_marker, start_worker
 
 
@@ -31,13 +32,21 @@ class Workers:
 
         Raises:
             BrokenProcessPool: If a process ended.
+            DataError: If the machine has no shared memory for them.
         """
         if self._pool is None:
             # Not fork: it might inherit threads mid-lock. Not forkserver: a process has one, and
             # the sweep that prepares first needs it to have imported torch.
-            self._pool = ProcessPoolExecutor(
-                self._count, mp_context=get_context("spawn"), initializer=start_worker
-            )
+            try:
+                self._pool = ProcessPoolExecutor(
+                    self._count, mp_context=get_context("spawn"), initializer=start_worker
+                )
+            except OSError as error:  # of its semaphores
+                raise DataError(
+                    "shared memory (/dev/shm) must be writable, for processes that prepare meet there, "
+                    f"got {error.strerror!r}. Mount it for writing and with room, in a "
+                    "container by --shm-size or --ipc=host, and call the same command again."
+                ) from error
         try:
             for future in as_completed([self._pool.submit(work, task) for task in tasks]):
                 yield future.result()
