@@ -43,7 +43,7 @@ class Workers:
                 )
             except OSError as error:  # of its semaphores
                 raise DataError(
-                    "shared memory (/dev/shm) must be writable, for processes that prepare meet there, "
+                    "shared memory (/dev/shm) must be writable for the processes that prepare, "
                     f"got {error.strerror!r}. Mount it for writing and with room, in a "
                     "container by --shm-size or --ipc=host, and call the same command again."
                 ) from error
