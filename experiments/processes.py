@@ -1,15 +1,21 @@
 """How processes of runs come to be, and end. Nothing here imports torch."""
 
+import contextlib
 import ctypes
+import fcntl
 import multiprocessing
 import os
 import re
 import resource
+import shutil
 import signal
 import sys
-from multiprocessing import forkserver
+import tempfile
+from functools import cache
+from multiprocessing import forkserver, util
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 
 from experiments.errors import ConfigError
 
@@ -20,6 +26,8 @@ MORE_MEMORY = (
 )
 """What to do where processes end that should not."""
 
+_TEMPORARY, _LOCK = "ceus-", ".ceus-lock"
+_own_temporary: dict[int, Path] = {}  # by process
 _OF_MEMORY = re.compile(
     "failed to map segment|(cannot|can't|unable to) allocate|can't start new thread|bad_alloc|"
     "failed to launch worker thread",
@@ -46,6 +54,7 @@ def warm_server() -> ForkServerContext:
         ConfigError: If a memory limit leaves no room for torch.
     """
     require_address_space(4.0)
+    use_own_temporary_folder()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["experiments.warm"])
     for name in _OF_A_LAUNCHER:
@@ -54,6 +63,38 @@ def warm_server() -> ForkServerContext:
     os.environ["PYTHONSAFEPATH"] = "1"
     forkserver.ensure_running()
     return context
+
+
+@cache
+def use_own_temporary_folder() -> None:
+    """Have this process and those it starts make their temporary files in a folder of their own.
+
+    W&B leaves empty folders for every run, and a killed process its sockets. The folder is removed
+    when this process ends; those of killed ones are removed here, by the next that starts. Each
+    holds a file that its process has locked: who else has a `ceus-…` there need not fear.
+    """
+    root = Path(tempfile.gettempdir())
+    try:
+        for lock in root.glob(f"{_TEMPORARY}*/{_LOCK}"):
+            with contextlib.suppress(OSError), lock.open() as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(lock.parent, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(prefix=_TEMPORARY))
+        lock_file = os.open(folder / ".new", os.O_CREAT | os.O_RDONLY, 0o600)
+        fcntl.flock(lock_file, fcntl.LOCK_EX)
+        (folder / ".new").rename(folder / _LOCK)  # held before anyone can find it
+    except OSError:  # a temporary folder that is full or without locks: no reason not to train
+        return
+    os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+    _own_temporary[os.getpid()] = folder
+    # After what multiprocessing has in it, which goes at -100.
+    util.Finalize(None, remove_own_temporary_folder, exitpriority=-200)
+
+
+def remove_own_temporary_folder() -> None:
+    """Remove it, if this process and no fork of it made it; for who ends without finalizers."""
+    if folder := _own_temporary.pop(os.getpid(), None):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def start(process: BaseProcess) -> None:

@@ -9,8 +9,10 @@ import torch
 from datamodules.ingest.prepare import prepare
 from datamodules.phantom.make import PhantomPreset, make_phantom
 from datamodules.store.splits import make_split
+from tests.orphans import end_with_this_process
 
 ROOT = Path(__file__).parents[1]
+end_with_this_process()
 # Two test processes share two cores.
 torch.set_num_threads(1)
 # A run's children must be as quiet and as single as a laptop without an account.

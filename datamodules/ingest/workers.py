@@ -55,8 +55,9 @@ class Workers:
             )
         except OSError as error:
             raise StorageError(
-                f"/dev/shm must be there and writable, for processes to work together, got "
-                f"{error.strerror!r}. Mount it (a container: --shm-size=1g), then call again."
+                "shared memory (/dev/shm) must be writable for the processes that prepare, got "
+                f"{error.strerror!r}. Mount it for writing and with room, in a container by "
+                "--shm-size or --ipc=host, and call the same command again."
             ) from error
 
 

@@ -29,7 +29,10 @@ def go(sweep: Sweep, *, extend: bool, wait: bool = True) -> int:
     from experiments.run_folder.status import read_status
     from experiments.sweeps.expand import pending
     from experiments.sweeps.freeze import freeze
+    from experiments.tracking.wandb_run import check_environment
 
+    if any(run.study.wandb for run in sweep.runs):
+        check_environment()
     in_queue = queued(sweep.folder)
     queue = [run for run in pending(sweep) if run.run_id not in in_queue]
     before = partial(freeze, sweep, extend=extend)

@@ -10,6 +10,8 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
+from experiments.errors import ConfigError
+
 if TYPE_CHECKING:
     import wandb
 
@@ -29,6 +31,8 @@ GRACE_SECONDS = 10.0
 OFFLINE_SECONDS = 60.0
 """Most that the start of W&B's own service may take."""
 
+_PROJECT = "ceus"
+_MODES = ("online", "offline", "disabled", "shared", "dryrun", "run")  # the last are W&B's own
 _log = logging.getLogger(__name__)
 
 
@@ -46,7 +50,36 @@ def identity(sweep: str, job_type: str, run_id: str) -> dict[str, Any]:
 
 def project_name() -> str:
     """The W&B project, by environment (WANDB_PROJECT)."""
-    return os.environ.get("WANDB_PROJECT", "ceus")
+    return os.environ.get("WANDB_PROJECT", _PROJECT)
+
+
+def check_environment() -> None:
+    """Refuse variables that W&B would refuse in every run, which would then be tracked nowhere.
+
+    Raises:
+        ConfigError: Naming the variable.
+    """
+    mode, project = os.environ.get("WANDB_MODE", "offline"), project_name()
+    if mode not in _MODES:
+        raise ConfigError(
+            f"WANDB_MODE must be {', '.join(_MODES[:2])} or {_MODES[2]}, got {mode!r} "
+            "(environment). Correct it, or set wandb=false."
+        )
+    if not 0 < len(project) <= 128 or set("/\\#?%:") & set(project) or not project.isprintable():
+        raise ConfigError(
+            "WANDB_PROJECT must be of 1 to 128 characters without / \\ # ? % and :, got "
+            f"{project[:140]!r} (environment). Correct it, or unset it for {_PROJECT}."
+        )
+    for name in ("WANDB_INIT_TIMEOUT", "WANDB_FINISH_TIMEOUT"):
+        try:
+            is_time = 0 < _seconds(name, 1.0) < float("inf")
+        except ValueError:
+            is_time = False
+        if not is_time:
+            raise ConfigError(
+                f"{name} must be a number of seconds above 0, got {os.environ[name]!r} "
+                "(environment). Correct it, or unset it."
+            )
 
 
 def begin(**arguments: Any) -> Any:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.training.process import run_and_exit
+from experiments.processes import use_own_temporary_folder
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -14,6 +14,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--threads", type=int, default=None)
     options = parser.parse_args(arguments)
+    use_own_temporary_folder()
+    from experiments.training.process import run_and_exit  # W&B makes folders when it is imported
+
     # Ranks that SLURM started are started again by it, all together, when the sweep is called.
     again = os.environ.get("SLURM_NTASKS", "1") == "1"
     run_and_exit(options.folder, options.threads, has_terminal=True, again=again)

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from experiments.config.files import load_yaml
-from experiments.processes import die_with_parent
+from experiments.processes import die_with_parent, remove_own_temporary_folder
 from experiments.run_folder.failures import (
     AGAIN,
     HELD,
@@ -70,8 +70,10 @@ def run_and_exit(
     ranks.end()
     if code == AGAIN and again:
         # The same process, so that who waits for it goes on waiting; without what was set here.
+        remove_own_temporary_folder()
         command = [sys.executable, "-P", "-m", "experiments.training", *sys.argv[1:]]
         os.execve(sys.executable, command, before)
+    remove_own_temporary_folder()
     # Not sys.exit: threads of decoders and of W&B may outlive the work and would be waited for.
     os._exit(code)
 
