@@ -164,6 +164,18 @@ class DicomVideo(ClipSource):
             raise MediaError(f"{named('BitsStored')} must be 8 of {kind}, got {stored}")
         if header.get("PixelRepresentation") is None:
             header.PixelRepresentation = 0
+        if header.PixelRepresentation and not kind.startswith("MONOCHROME"):
+            raise MediaError(
+                f"{named('PixelRepresentation')} must be 0 of {kind}, got "
+                f"{header.PixelRepresentation}: there are no negative colours"
+            )
+        planar = header.get("PlanarConfiguration")
+        raw_colours = header.SamplesPerPixel > 1 and not self._pixels.syntax.is_encapsulated
+        if raw_colours and planar not in {0, 1}:
+            raise MediaError(
+                f"{named('PlanarConfiguration')} must be 0 or 1 of {kind}, got "
+                f"{'nothing' if planar is None else planar}"
+            )
 
     def _find_frames(self) -> int:
         """Finds the frames, or the stream in which they are; gives their number."""

@@ -145,6 +145,9 @@ def opened_picture(path: Path) -> Iterator[Image.Image]:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # Pillow warns of a decompression bomb
             with Image.open(path, formats=_FORMATS) as opened:
+                if opened.format == "PNG":  # of its checksums decoding leaves out those of pixels
+                    with Image.open(path, formats=["PNG"]) as checked:
+                        checked.verify()
                 yield opened
     except MediaError:
         raise
