@@ -18,12 +18,20 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.encaps import encapsulate
 from pydicom.multival import MultiValue
 from pydicom.pixels.decoders.base import Decoder, get_decoder
-from pydicom.uid import MPEGTransferSyntaxes
+from pydicom.uid import JPEGBaseline8Bit, JPEGExtended12Bit, MPEGTransferSyntaxes
 
 from datamodules.ingest.readers.clip import FASTEST, SLOWEST, Box, ClipSource
 from datamodules.ingest.readers.dicom_colours import Colours
 from datamodules.ingest.readers.dicom_file import check_compressed, find_frames, named, open_pixels
-from datamodules.ingest.readers.pictures import MAX_SIDE, MIN_SIDE, MediaError, Picture, check_clip
+from datamodules.ingest.readers.pictures import (
+    MAX_SIDE,
+    MIN_SIDE,
+    REFUSED,
+    MediaError,
+    Picture,
+    check_clip,
+    is_sound_jpeg,
+)
 from datamodules.ingest.readers.timing import Timing, constant_rate
 from datamodules.ingest.readers.video import Video
 
@@ -34,6 +42,8 @@ _SAMPLES = {
 }  # fmt: skip
 _ONLY_COMPRESSED = {"YBR_ICT", "YBR_RCT", "YBR_PARTIAL_420"}
 
+_JPEG = {JPEGBaseline8Bit, JPEGExtended12Bit}  # FFmpeg knows these better than the others
+_MAX_DAMAGED = 0.05  # share of frames; a clip with more is refused
 _BLOCK = 2**24  # bytes
 _BARE_STREAM = re.compile(
     rb"\x00{3}\x01|\x00\x00\x01[^\xba]"
@@ -62,6 +72,7 @@ class DicomVideo(ClipSource):
         self._inside: IO[bytes] | None = None
         self._stream: Video | None = None
         self._decoder: Decoder | None = None
+        self._refused = 0
         try:
             with _as_media_error("tags of the pixels must be readable, got others", self._warnings):
                 self._check_syntax()
@@ -91,7 +102,9 @@ class DicomVideo(ClipSource):
     @property
     def warnings(self) -> tuple[str, ...]:
         """See the base class."""
-        return (*super().warnings, *(self._mapping.warnings if self._mapping else ()))
+        refused = (REFUSED,) if self._refused and self._refused == self._count else ()
+        mapping = self._mapping.warnings if self._mapping else ()
+        return (*super().warnings, *refused, *mapping)
 
     @property
     def regions(self) -> tuple[Box, ...]:
@@ -197,6 +210,8 @@ class DicomVideo(ClipSource):
         if pixels.encapsulated:
             frame = pixels.read(pieces)
             check_compressed(header, pixels.syntax, frame)
+            if pixels.syntax in _JPEG:
+                self._refused += not is_sound_jpeg(frame)
             frame = encapsulate([frame], has_bot=False)
         else:
             frame = self._read_native(*pieces[0])
@@ -310,6 +325,13 @@ class DicomVideo(ClipSource):
             )
         with _as_media_error("times of the frames must be readable, got others", self._warnings):
             timing = self._stated_times(fps)
+        if 0 < self._refused < self._count:  # all of them: it may be their encoder's way
+            self._concealed = self._refused
+            if self._concealed > _MAX_DAMAGED * self._count:
+                raise MediaError(
+                    f"frames must decode without errors, got {self._concealed} damaged of "
+                    f"{self._count}"
+                )
         if self._stream:
             inside = self._stream.facts(timing.fps)
             self._concealed, self._colours = inside.concealed, inside.colours

@@ -20,6 +20,7 @@ _MAX_CLIP_SIDES = 4096 * 2304  # pixels of a clip's frame: some dozens of them a
 _MAX_CLIP_BYTES = 2**36
 _LITTLE_USED = 3  # bits that no pixel sets: the picture has fewer than its file says
 _LARGEST_RATIO = 32
+REFUSED = "JPEG data that a strict decoder refuses, may be damaged"
 # What is opened at all, by content: Pillow would start Ghostscript for an EPS, whatever its name.
 _FORMATS = ("BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 _WHITE_IS_ZERO = (262, 0)  # TIFF's Photometric Interpretation
@@ -91,6 +92,18 @@ class Use:
         return (f"{what}: only 1/{2 ** (self._unused or 0)} of their range is used",)
 
 
+def is_sound_jpeg(data: bytes) -> bool:
+    """Whether FFmpeg at its strictest decodes a JPEG: libjpeg fills damage without a word."""
+    context = av.CodecContext.create("mjpeg", "r")
+    context.options = {"err_detect": "crccheck+bitstream+buffer+explode"}
+    context.thread_count = 1
+    try:
+        frames = [*context.decode(av.Packet(data)), *context.decode(None)]
+    except av.FFmpegError:
+        return False
+    return len(frames) == 1 and not frames[0].is_corrupt
+
+
 def read_picture(path: Path, notes: Notes | None = None) -> Picture:
     """A still picture, RGB uint8 (H, W, 3); EXIF rotation applied, transparency over black.
 
@@ -110,6 +123,8 @@ def read_picture(path: Path, notes: Notes | None = None) -> Picture:
                     "file must be a single picture, got several in one; is its modality `ceus`?"
                 )
             notes.add("first of the pictures in a camera's MPO taken")  # the others are previews
+        if opened.format in {"JPEG", "MPO"} and not is_sound_jpeg(path.read_bytes()):
+            notes.add(REFUSED)
         return as_rgb(opened, notes)
 
 
