@@ -180,11 +180,11 @@ def as_rgb(opened: Image.Image, notes: Notes) -> Picture:
     picture = ImageOps.exif_transpose(opened)
     if picture.mode.startswith("I;16"):
         full = 4095 if "I;12" in raw_mode else 65535
-        values = np.asarray(picture).astype(np.uint32)
+        values = np.asarray(picture).astype(np.uint16, copy=False)
         notes.add_use(int(values.max()), bits=full.bit_length())
-        values = full - values if inverted else values  # Pillow turns those of 8 bits
-        grey = (np.minimum(values, full) * 255 + full // 2) // full
-        return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=-1)
+        table = np.round(np.arange(full + 1) * (255 / full)).astype(np.uint8)
+        table = table[::-1] if inverted else table  # Pillow turns those of 8 bits
+        return np.repeat(table[np.minimum(values, full)][..., None], 3, axis=-1)
     if picture.mode in {"I", "F"}:
         raise MediaError(f"picture must be of 8 or 16 bits, got Pillow mode {picture.mode!r}")
     if picture.has_transparency_data:
