@@ -78,11 +78,13 @@ class DicomVideo(ClipSource):
                 self._check_syntax()
                 self._check_tags()
                 self._promised = self._find_frames()
-                self._mapping = None if self._stream else Colours(self._header)
+                is_video = self._pixels.syntax in MPEGTransferSyntaxes
+                self._mapping = None if is_video else Colours(self._header)
                 self._shape = self._header.Rows, self._header.Columns
                 check_clip(self._promised, self._shape)
                 self.aspect = self._aspect()
                 self._regions = self._find_regions()
+            self._stream = self._open_stream() if is_video else None
         except BaseException:
             self.__exit__()
             raise
@@ -175,20 +177,19 @@ class DicomVideo(ClipSource):
                 f"{named('BitsAllocated')} must be 8 or 16 and {named('BitsStored')} at most that, "
                 f"got {allocated} and {stored}"
             )
-        if kind.startswith("YBR") and stored != 8:
+        is_video = self._pixels.syntax in MPEGTransferSyntaxes  # some have 10 bits
+        if kind.startswith("YBR") and stored != 8 and not is_video:
             raise MediaError(f"{named('BitsStored')} must be 8 of {kind}, got {stored}")
         if header.get("PixelRepresentation") is None:
             header.PixelRepresentation = 0
 
     def _find_frames(self) -> int:
-        """Finds the frames, or the stream in which they are; gives their number."""
+        """Finds the frames, if they are not in a video; gives their number."""
         declared, syntax = self._header.get("NumberOfFrames"), self._pixels.syntax
-        if declared in ("", None):
-            declared = None
+        declared = None if declared == "" else declared
         if syntax in MPEGTransferSyntaxes:
             if declared is None:
                 raise MediaError(f"{named('NumberOfFrames')} must be given of {syntax.name}")
-            self._stream = self._open_stream()
             return int(declared)
         self._frames = find_frames(self._header, self._pixels)
         found = len(self._frames)
@@ -270,7 +271,10 @@ class DicomVideo(ClipSource):
             tail = self._inside.read()
             self._inside.truncate(size - len(tail) + len(tail.rstrip(b"\0")))
         self._inside.flush()
-        return Video(Path(f"/dev/fd/{self._inside.fileno()}"))
+        try:
+            return Video(Path(f"/dev/fd/{self._inside.fileno()}"))
+        except MediaError as error:
+            raise MediaError(f"video inside ({pixels.syntax.name}): {error}") from error
 
     def _streamed(self, stream: Video, step: int) -> Iterator[Picture]:
         for picture in stream.frames(step=step):

@@ -712,3 +712,5 @@ def test_a_video_inside(
         facts_of(write(syntax=syntax, fragments=[data], **{**elements, "NumberOfFrames": 12}))
     with pytest.raises(MediaError, match=r"Rows .* as in the video inside, got \(64, 48\)"):
         facts_of(write(syntax=syntax, fragments=[data], **{**elements, "Rows": 64, "Columns": 48}))
+    with pytest.raises(MediaError, match=r"video inside \(.*\): file must be a whole video"):
+        frames_of(write(syntax=syntax, fragments=[b"no video" * 99], **elements))
