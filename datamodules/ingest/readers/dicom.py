@@ -22,7 +22,7 @@ from pydicom.uid import JPEGBaseline8Bit, JPEGExtended12Bit, MPEGTransferSyntaxe
 
 from datamodules.ingest.readers.clip import FASTEST, SLOWEST, Box, ClipSource
 from datamodules.ingest.readers.dicom_colours import Colours
-from datamodules.ingest.readers.dicom_file import check_compressed, find_frames, named, open_pixels
+from datamodules.ingest.readers.dicom_file import find_frames, named, open_pixels, read_compressed
 from datamodules.ingest.readers.pictures import (
     MAX_SIDE,
     MIN_SIDE,
@@ -209,8 +209,7 @@ class DicomVideo(ClipSource):
         assert self._decoder
         assert self._mapping
         if pixels.encapsulated:
-            frame = pixels.read(pieces)
-            check_compressed(header, pixels.syntax, frame)
+            frame = read_compressed(header, pixels, pieces)
             if pixels.syntax in _JPEG:
                 self._refused += not is_sound_jpeg(frame)
             frame = encapsulate([frame], has_bot=False)
