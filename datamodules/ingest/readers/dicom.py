@@ -18,12 +18,20 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.encaps import encapsulate
 from pydicom.multival import MultiValue
 from pydicom.pixels.decoders.base import Decoder, get_decoder
-from pydicom.uid import MPEGTransferSyntaxes
+from pydicom.uid import JPEGBaseline8Bit, JPEGExtended12Bit, MPEGTransferSyntaxes
 
 from datamodules.ingest.readers.clip import FASTEST, SLOWEST, Box, ClipSource
 from datamodules.ingest.readers.dicom_colours import Colours
-from datamodules.ingest.readers.dicom_file import check_compressed, find_frames, named, open_pixels
-from datamodules.ingest.readers.pictures import MAX_SIDE, MIN_SIDE, MediaError, Picture, check_clip
+from datamodules.ingest.readers.dicom_file import find_frames, named, open_pixels, read_compressed
+from datamodules.ingest.readers.pictures import (
+    MAX_SIDE,
+    MIN_SIDE,
+    REFUSED,
+    MediaError,
+    Picture,
+    check_clip,
+    is_sound_jpeg,
+)
 from datamodules.ingest.readers.timing import Timing, constant_rate
 from datamodules.ingest.readers.video import Video
 
@@ -34,6 +42,8 @@ _SAMPLES = {
 }  # fmt: skip
 _ONLY_COMPRESSED = {"YBR_ICT", "YBR_RCT", "YBR_PARTIAL_420"}
 
+_JPEG = {JPEGBaseline8Bit, JPEGExtended12Bit}  # FFmpeg knows these better than the others
+_MAX_DAMAGED = 0.05  # share of frames; a clip with more is refused
 _BLOCK = 2**24  # bytes
 _BARE_STREAM = re.compile(rb"\x00{3}\x01|\x00\x00\x01[^\xba]")  # H.264, HEVC, MPEG-2
 _TIMES = ("FrameTime", "FrameTimeVector", "CineRate")
@@ -60,16 +70,19 @@ class DicomVideo(ClipSource):
         self._inside: IO[bytes] | None = None
         self._stream: Video | None = None
         self._decoder: Decoder | None = None
+        self._refused = 0
         try:
             with _as_media_error("tags of the pixels must be readable, got others", self._warnings):
                 self._check_syntax()
                 self._check_tags()
                 self._promised = self._find_frames()
-                self._mapping = None if self._stream else Colours(self._header)
+                is_video = self._pixels.syntax in MPEGTransferSyntaxes
+                self._mapping = None if is_video else Colours(self._header)
                 self._shape = self._header.Rows, self._header.Columns
                 check_clip(self._promised, self._shape)
                 self.aspect = self._aspect()
                 self._regions = self._find_regions()
+            self._stream = self._open_stream() if is_video else None
         except BaseException:
             self.__exit__()
             raise
@@ -89,7 +102,9 @@ class DicomVideo(ClipSource):
     @property
     def warnings(self) -> tuple[str, ...]:
         """See the base class."""
-        return (*super().warnings, *(self._mapping.warnings if self._mapping else ()))
+        refused = (REFUSED,) if self._refused and self._refused == self._count else ()
+        mapping = self._mapping.warnings if self._mapping else ()
+        return (*super().warnings, *refused, *mapping)
 
     @property
     def regions(self) -> tuple[Box, ...]:
@@ -160,7 +175,8 @@ class DicomVideo(ClipSource):
                 f"{named('BitsAllocated')} must be 8 or 16 and {named('BitsStored')} at most that, "
                 f"got {allocated} and {stored}"
             )
-        if kind.startswith("YBR") and stored != 8:
+        is_video = self._pixels.syntax in MPEGTransferSyntaxes  # some have 10 bits
+        if kind.startswith("YBR") and stored != 8 and not is_video:
             raise MediaError(f"{named('BitsStored')} must be 8 of {kind}, got {stored}")
         if header.get("PixelRepresentation") is None:
             header.PixelRepresentation = 0
@@ -178,14 +194,12 @@ class DicomVideo(ClipSource):
             )
 
     def _find_frames(self) -> int:
-        """Finds the frames, or the stream in which they are; gives their number."""
+        """Finds the frames, if they are not in a video; gives their number."""
         declared, syntax = self._header.get("NumberOfFrames"), self._pixels.syntax
-        if declared in ("", None):
-            declared = None
+        declared = None if declared == "" else declared
         if syntax in MPEGTransferSyntaxes:
             if declared is None:
                 raise MediaError(f"{named('NumberOfFrames')} must be given of {syntax.name}")
-            self._stream = self._open_stream()
             return int(declared)
         self._frames = find_frames(self._header, self._pixels)
         found = len(self._frames)
@@ -205,8 +219,9 @@ class DicomVideo(ClipSource):
         assert self._decoder
         assert self._mapping
         if pixels.encapsulated:
-            frame = pixels.read(pieces)
-            check_compressed(header, pixels.syntax, frame)
+            frame = read_compressed(header, pixels, pieces)
+            if pixels.syntax in _JPEG:
+                self._refused += not is_sound_jpeg(frame)
             frame = encapsulate([frame], has_bot=False)
         else:
             frame = self._read_native(*pieces[0])
@@ -265,7 +280,10 @@ class DicomVideo(ClipSource):
             tail = self._inside.read()
             self._inside.truncate(size - len(tail) + len(tail.rstrip(b"\0")))
         self._inside.flush()
-        return Video(Path(f"/dev/fd/{self._inside.fileno()}"))
+        try:
+            return Video(Path(f"/dev/fd/{self._inside.fileno()}"))
+        except MediaError as error:
+            raise MediaError(f"video inside ({pixels.syntax.name}): {error}") from error
 
     def _streamed(self, stream: Video, step: int) -> Iterator[Picture]:
         for picture in stream.frames(step=step):
@@ -320,6 +338,13 @@ class DicomVideo(ClipSource):
             )
         with _as_media_error("times of the frames must be readable, got others", self._warnings):
             timing = self._stated_times(fps)
+        if 0 < self._refused < self._count:  # all of them: it may be their encoder's way
+            self._concealed = self._refused
+            if self._concealed > _MAX_DAMAGED * self._count:
+                raise MediaError(
+                    f"frames must decode without errors, got {self._concealed} damaged of "
+                    f"{self._count}"
+                )
         if self._stream:
             inside = self._stream.facts(timing.fps)
             self._concealed, self._colours = inside.concealed, inside.colours

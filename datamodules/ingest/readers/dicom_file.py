@@ -240,20 +240,22 @@ def _native_frames(header: Dataset, pixels: Pixels) -> list[list[tuple[int, int]
     return [[(start + number * size, size)] for number in range(count)]
 
 
-def check_compressed(header: Dataset, syntax: UID, frame: bytes) -> None:
-    """Compares what a compressed frame says of itself with the tags, before it is decoded.
+def read_compressed(header: Dataset, pixels: Pixels, pieces: list[tuple[int, int]]) -> bytes:
+    """A compressed frame, once what it says of itself is held against the tags: not decoded yet.
 
     Raises:
-        MediaError: If its size, samples or bits are others, or it holds no picture.
+        MediaError: If its size, samples or bits are others, or it is longer than its pixels.
     """
     raw = header.Rows * header.Columns * header.SamplesPerPixel * header.BitsAllocated // 8
-    if len(frame) > 2 * raw + 2**16:
+    length = sum(length for _, length in pieces)
+    if length > 2 * raw + 2**16:
         raise MediaError(
-            f"frames must be compressed, got one of {len(frame)} bytes for {raw} bytes of pixels"
+            f"frames must be compressed, got one of {length} bytes for {raw} bytes of pixels"
         )
+    frame = pixels.read(pieces)
     inside = _inside(frame)
     if inside is None:  # RLE has no header of its own, and fails if it gives other than Rows says
-        return
+        return frame
     tags = {
         "Rows": header.Rows,
         "Columns": header.Columns,
@@ -262,12 +264,17 @@ def check_compressed(header: Dataset, syntax: UID, frame: bytes) -> None:
     }
     for (keyword, said), found in zip(tags.items(), inside, strict=True):
         # JPEG 2000 and JPEG-LS may code all bits allocated: their values are checked later.
-        is_open = keyword == "BitsStored" and found == header.BitsAllocated and syntax in _OPEN_BITS
+        is_open = (
+            keyword == "BitsStored"
+            and found == header.BitsAllocated
+            and pixels.syntax in _OPEN_BITS
+        )
         if said != found and not is_open:
             raise MediaError(
                 f"{named(keyword)} must be as in the compressed frame, got {said} where that has "
                 f"{found}"
             )
+    return frame
 
 
 def _inside(frame: bytes) -> tuple[int, int, int, int] | None:

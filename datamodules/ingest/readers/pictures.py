@@ -22,6 +22,7 @@ MAX_FRAMES = 20_000  # of a clip: a quarter of an hour at 20 a second
 _MAX_CLIP_BYTES = 2**36
 _LITTLE_USED = 3  # bits that no pixel sets: the picture has fewer than its file says
 _LARGEST_RATIO = 32
+REFUSED = "JPEG data that a strict decoder refuses, may be damaged"
 # What is opened at all, by content: Pillow would start Ghostscript for an EPS, whatever its name.
 _FORMATS = ("BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 _WHITE_IS_ZERO = (262, 0)  # TIFF's Photometric Interpretation
@@ -112,6 +113,18 @@ class Use:
         return (f"{what}: only 1/{2 ** (self._unused or 0)} of their range is used",)
 
 
+def is_sound_jpeg(data: bytes) -> bool:
+    """Whether FFmpeg at its strictest decodes a JPEG: libjpeg fills damage without a word."""
+    context = av.CodecContext.create("mjpeg", "r")
+    context.options = {"err_detect": "crccheck+bitstream+buffer+explode"}
+    context.thread_count = 1
+    try:
+        frames = [*context.decode(av.Packet(data)), *context.decode(None)]
+    except av.FFmpegError:
+        return False
+    return len(frames) == 1 and not frames[0].is_corrupt
+
+
 def read_picture(path: Path, notes: Notes | None = None) -> Picture:
     """A still picture, RGB uint8 (H, W, 3); EXIF rotation applied, transparency over black.
 
@@ -131,6 +144,8 @@ def read_picture(path: Path, notes: Notes | None = None) -> Picture:
                     "file must be a single picture, got several in one; is its modality `ceus`?"
                 )
             notes.add("first of the pictures in a camera's MPO taken")  # the others are previews
+        if opened.format in {"JPEG", "MPO"} and not is_sound_jpeg(path.read_bytes()):
+            notes.add(REFUSED)
         return as_rgb(opened, notes)
 
 
@@ -189,11 +204,11 @@ def as_rgb(opened: Image.Image, notes: Notes) -> Picture:
     picture = ImageOps.exif_transpose(opened)
     if picture.mode.startswith("I;16"):
         full = 4095 if "I;12" in raw_mode else 65535
-        values = np.asarray(picture).astype(np.uint32)
+        values = np.asarray(picture).astype(np.uint16, copy=False)
         notes.add_use(int(values.max()), bits=full.bit_length())
-        values = full - values if inverted else values  # Pillow turns those of 8 bits
-        grey = (np.minimum(values, full) * 255 + full // 2) // full
-        return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=-1)
+        table = np.round(np.arange(full + 1) * (255 / full)).astype(np.uint8)
+        table = table[::-1] if inverted else table  # Pillow turns those of 8 bits
+        return np.repeat(table[np.minimum(values, full)][..., None], 3, axis=-1)
     if picture.mode in {"I", "F"}:
         raise MediaError(f"picture must be of 8 or 16 bits, got Pillow mode {picture.mode!r}")
     if picture.has_transparency_data:

@@ -91,7 +91,7 @@ class ArrayClip(ClipSource):
         super().__init__()
         try:
             self._array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
+        except Exception as error:  # its header is parsed as Python, with all errors of that
             raise MediaError(
                 f"file must be a whole array of numbers, got one that does not open "
                 f"({type(error).__name__})"

@@ -31,7 +31,7 @@ from datamodules.ingest.readers.clip import Box, VideoFacts
 from datamodules.ingest.readers.dicom import DicomVideo
 from datamodules.ingest.readers.dicom_file import is_dicom
 from datamodules.ingest.readers.open import open_clip, read_still
-from datamodules.ingest.readers.pictures import MediaError
+from datamodules.ingest.readers.pictures import REFUSED, MediaError
 from datamodules.store.folder import Store
 
 REAL = Path(__file__).parents[5] / "shared" / "data" / "dicom"
@@ -416,6 +416,33 @@ def test_a_transfer_syntax_without_a_decoder_is_named(
         frames_of(path)
 
 
+@pytest.mark.parametrize("count", [1, 2, 40])
+def test_damaged_jpegs_are_counted(write: Callable[..., Path], count: int) -> None:
+    rng = np.random.default_rng(0)
+    file = io.BytesIO()
+    Image.fromarray(rng.integers(0, 256, (48, 64), np.uint8)).save(file, "JPEG")
+    good = file.getvalue()
+    half = len(good) // 2
+    bad = good[:half] + bytes(200) + good[half + 200 :]
+    size = {"Rows": 48, "Columns": 64, "NumberOfFrames": count, "CineRate": 10}
+    path = write(
+        pixels=GREY, syntax=JPEGBaseline8Bit, fragments=[bad] + [good] * (count - 1), **size
+    )
+    if count == 1:  # it may be the way of its encoder
+        assert read_still(path).warnings == (REFUSED,)
+    elif count == 2:
+        with pytest.raises(MediaError, match="decode without errors, got 1 damaged of 2"):
+            facts_of(path)
+    else:
+        facts = facts_of(path)
+        assert facts.concealed == 1
+        assert "1 damaged frames, concealed" in facts.timing.warnings
+    still = path.with_name("still.jpg")
+    for data, said in ((good, ()), (bad, (REFUSED,))):
+        still.write_bytes(data)
+        assert read_still(still).warnings == said
+
+
 # One mapping for the whole clip.
 
 
@@ -685,3 +712,5 @@ def test_a_video_inside(
         facts_of(write(syntax=syntax, fragments=[data], **{**elements, "NumberOfFrames": 12}))
     with pytest.raises(MediaError, match=r"Rows .* as in the video inside, got \(64, 48\)"):
         facts_of(write(syntax=syntax, fragments=[data], **{**elements, "Rows": 64, "Columns": 48}))
+    with pytest.raises(MediaError, match=r"video inside \(.*\): file must be a whole video"):
+        frames_of(write(syntax=syntax, fragments=[b"no video" * 99], **elements))
