@@ -31,7 +31,8 @@ FLOORS: dict[str, list[set[str]]] = {
         {"video"},
     ],
     "datamodules": [
-        {"errors", "files", "names"},
+        {"errors", "names"},
+        {"files"},
         {"store", "phantom"},
         {"ingest.readers", "batches"},
         {"ingest.crop"},
