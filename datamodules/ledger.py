@@ -46,6 +46,10 @@ class Ledger:
         """What the hashes of patients are made with, and what tells this ledger from others."""
         return str(self.entries[0].get("key", "")) if self.entries else ""
 
+    def of(self, kind: Kind) -> list[dict[str, Any]]:
+        """Entries of a kind, oldest first."""
+        return [entry for entry in self.entries if entry["kind"] == kind]
+
     def hashes(self, patients: Iterable[str]) -> frozenset[str]:
         """How patients go here."""
         return frozenset(_patient(self.key, patient) for patient in patients)

@@ -71,7 +71,7 @@ COMMANDS = {
     "split": Command(
         "freeze hold-out and folds by patient",
         "datamodules.store.splits:make_split",
-        "store --name --num_folds:folds --seed --holdout_fraction:holdout",
+        "store --name --num_folds:folds --seed --holdout_fraction:holdout --overlap_reason",
         _shown_as("split"),
     ),
     "weights": Command(
