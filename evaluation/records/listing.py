@@ -1,5 +1,6 @@
 """`sweep.json`: the frozen list of a sweep's runs, and what was declared before training."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -52,6 +53,19 @@ class ListedRun(NamedRun):
     needs: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Registered:
+    """Where a sweep was entered when it began.
+
+    Attributes:
+        store: Folder of its store, absolute.
+        entry: Hash of its entry in the store's ledger; a copy of the sweep has the same.
+    """
+
+    store: str
+    entry: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Listing:
     """The content of `sweep.json`.
@@ -60,13 +74,23 @@ class Listing:
         name: Name of the sweep.
         runs: In the order in which they start.
         analysis: What was declared before training.
+        declared: The same as it stands in the file; None for one that is yet to be written.
+        registered: None where nobody is scored, and of sweeps older than the stores' ledgers.
         format: Of the run ids.
     """
 
     name: str
     runs: tuple[ListedRun, ...]
     analysis: Analysis = field(default_factory=Analysis)
+    declared: Mapping[str, Any] | None = None
+    registered: Registered | None = None
     format: int = FORMAT
+
+    @property
+    def analysis_sha(self) -> str:
+        """Hash of what was declared, as written: settings of later versions do not change it."""
+        declared = asdict(self.analysis) if self.declared is None else self.declared
+        return hashlib.sha256(json.dumps(declared, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> str:
         """The text of the file."""
@@ -76,7 +100,10 @@ class Listing:
             if not run.needs:
                 del entry["needs"]
             runs.append(entry)
-        content = {"format": self.format, "name": self.name, "analysis": asdict(self.analysis)}
+        declared = asdict(self.analysis) if self.declared is None else self.declared
+        content: dict[str, Any] = {"format": self.format, "name": self.name, "analysis": declared}
+        if self.registered:
+            content["registered"] = asdict(self.registered)
         return json.dumps(content | {"runs": runs}, indent=1)
 
 
@@ -97,6 +124,8 @@ def read_listing(sweep_dir: Path) -> Listing:
         runs = tuple(_listed(entry) for entry in content["runs"])
         name, declared = str(content.get("name", path.parent.name)), content.get("analysis", {})
         version = int(content.get("format", 1))
+        entered = content.get("registered")
+        registered = entered and Registered(str(entered["store"]), str(entered["entry"]))
         _require_harmless(name)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise EvaluationError(
@@ -106,7 +135,14 @@ def read_listing(sweep_dir: Path) -> Listing:
         ) from error
     if not runs:
         raise EvaluationError(f"{FILE} must list runs, got none ({path}). Call the sweep again.")
-    return Listing(name=name, runs=runs, analysis=read_analysis(declared), format=version)
+    return Listing(
+        name=name,
+        runs=runs,
+        analysis=read_analysis(declared),
+        declared=declared,
+        registered=registered,
+        format=version,
+    )
 
 
 def _listed(entry: Mapping[str, Any]) -> ListedRun:

@@ -48,6 +48,8 @@ def render(evaluation: Evaluation, width: int = 80) -> str:
             console.print(f"– {note}")
     for sentence in [*contrast_sentences(evaluation), *caution_sentences(evaluation)]:
         console.print(sentence)
+    if evaluation.seal.holdout and evaluation.seal.holdout.ledger.head:
+        console.print(f"Ledger head: {evaluation.seal.holdout.ledger.head}", soft_wrap=True)
     console.print(f"Report: {evaluation.report}", soft_wrap=True)
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
 
