@@ -7,6 +7,7 @@ import pandas as pd
 
 from evaluation.records.schema import STATES
 from evaluation.result import Evaluation
+from evaluation.tables.cohort import LACKING_SHARE, lacking_table
 from evaluation.tables.comparisons import PAIRED, PRIMARY
 from evaluation.tables.planning import OPTIMISM
 from evaluation.tables.scores import DEPLOYED, SEALED
@@ -55,7 +56,7 @@ def findings(evaluation: Evaluation) -> list[dict[str, str]]:
 def preface(evaluation: Evaluation) -> list[str]:
     """What else a reader must know before any figure."""
     sentences = [f"Runs: {states(evaluation)}.", *prediction_sentences(evaluation)]
-    sentences += seal_sentences(evaluation)
+    sentences += seal_sentences(evaluation) + lacking_sentences(evaluation)
     sentences += contrast_sentences(evaluation) + caution_sentences(evaluation)
     if not evaluation.tables.cells["complete"].all():
         sentences.append("Cells with runs that are not done are marked, and left out of the means.")
@@ -133,6 +134,28 @@ def notes(table: pd.DataFrame) -> list[str]:
         f"{reason} ({'all cells' if len(names) == len(table) else ', '.join(names)})"
         for reason, names in cells.items()
     ]
+
+
+def lacking_sentences(evaluation: Evaluation) -> list[str]:
+    """How many patients of combined figures lack a modality, part by part; a warning if many."""
+    sentences = []
+    table = lacking_table(evaluation.study, evaluation.tables.patients)
+    for row in table.to_dict("records"):
+        of = f"of the {row['patients']} patients, {PARTS[row['part']]},"
+        if not row["lacking"]:
+            sentences.append(f"Combined: none {of} lacks a modality.")
+            continue
+        said = (
+            f"Combined: {row['lacking']} {of} lack a modality ({row['image']} an image, "
+            f"{row['ceus']} a clip) and are scored on the other alone."
+        )
+        if row["share"] >= LACKING_SHARE:
+            said = (
+                f"Warning: {said} From {LACKING_SHARE:.0%} on a combined figure is in good part "
+                "that of one modality."
+            )
+        sentences.append(said)
+    return sentences
 
 
 def seal_sentences(evaluation: Evaluation) -> list[str]:

@@ -12,6 +12,7 @@ from evaluation.text.format import estimate, number
 from evaluation.text.sentences import (
     caution_sentences,
     contrast_sentences,
+    lacking_sentences,
     notes,
     prediction_sentences,
     seal_sentences,
@@ -35,6 +36,8 @@ def render(evaluation: Evaluation, width: int = 80) -> str:
         console.print("* a run of this cell is not done; the cell is left out of the means")
     for note in notes(tables.cells):
         console.print(f"– {note}")
+    for sentence in lacking_sentences(evaluation):
+        console.print(sentence)
     for run in sweep.runs:
         if run.state == "failed":
             console.print(f"Failed: {run.run_id}: {run.reason}")
