@@ -37,16 +37,22 @@ class Holdout:
 def store_of(sweep_dir: Path, listing: Listing) -> Path | None:
     """The store that a sweep was made from, as the sweep names it, if it is still there."""
     if listing.registered:
-        named = Path(listing.registered.store)
-        return named if named.is_dir() else None
+        return _reached(Path(listing.registered.store))
     for run in listing.runs:
         try:
             config = yaml.safe_load((sweep_dir / run.run_id / "config.yaml").read_bytes())
             named = Path(config["study"]["store"])
         except (OSError, KeyError, TypeError, ValueError, RecursionError, yaml.YAMLError):
             continue
-        return named if named.is_dir() else None
+        return _reached(named)
     return None
+
+
+def _reached(store: Path) -> Path | None:
+    try:
+        return store if store.is_dir() else None
+    except OSError:  # in a folder that is not ours to look into
+        return None
 
 
 def read_holdout(sweep: Sweep, store: Path | None, *, head: str = "") -> Holdout | None:
@@ -63,7 +69,7 @@ def read_holdout(sweep: Sweep, store: Path | None, *, head: str = "") -> Holdout
     Raises:
         EvaluationError: If `store` is no folder, or there is a head and no ledger to look for it.
     """
-    if store and not store.is_dir():
+    if store and not _reached(store):
         raise EvaluationError(
             f"store must be a folder, got none ({store}). Give the one that the runs came from."
         )
@@ -89,7 +95,9 @@ def read_holdout(sweep: Sweep, store: Path | None, *, head: str = "") -> Holdout
     entries = {entry["sha"]: entry for entry in ledger.entries}
     problems = [f"{problem} (ledger of the store)" for problem in ledger.problems]
     if registered and registered.entry not in entries:
-        problems.append("the ledger of the store lacks the entry of this sweep: it was put back")
+        problems.append(
+            "the ledger of the store lacks the entry of this sweep: it was put back, or is another"
+        )
     elif registered and (
         entries[registered.entry].get("analysis_sha") != sweep.listing.analysis_sha
     ):
