@@ -50,7 +50,7 @@ def report_html(
     )
     environment.filters["inline"] = _inline
     own = files("evaluation") / "report"
-    lacking = lacking_sentences(evaluation)
+    lacking = lacking_sentences(evaluation, if_none=True)
     return environment.get_template("page.html").render(
         sweep=evaluation.sweep,
         style=Markup((own / "page.css").read_text(encoding="utf-8")),

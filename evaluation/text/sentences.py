@@ -136,14 +136,17 @@ def notes(table: pd.DataFrame) -> list[str]:
     ]
 
 
-def lacking_sentences(evaluation: Evaluation) -> list[str]:
-    """How many patients of combined figures lack a modality, part by part; a warning if many."""
+def lacking_sentences(evaluation: Evaluation, *, if_none: bool = False) -> list[str]:
+    """How many patients of combined figures lack a modality, part by part; a warning if many.
+
+    Where none does, it is said only with `if_none`.
+    """
     sentences = []
     table = lacking_table(evaluation.study, evaluation.tables.patients)
     for row in table.to_dict("records"):
         of = f"of the {row['patients']} patients, {PARTS[row['part']]},"
         if not row["lacking"]:
-            sentences.append(f"Combined: none {of} lacks a modality.")
+            sentences += [f"Combined: none {of} lacks a modality."] if if_none else []
             continue
         said = (
             f"Combined: {row['lacking']} {of} lack a modality ({row['image']} an image, "

@@ -53,7 +53,9 @@ def test_many_are_a_warning(combined, count, warned):
 
 def test_the_report_says_it_under_each_table_of_combined_figures(combined):
     take(combined, "ceus", combined.development[:3])
-    text = evaluate(combined.path).report.read_text()
+    result = evaluate(combined.path)
+    text = result.report.read_text()
+    assert "Combined: none" not in render(result)
     said = "Combined: 3 of the 40 patients, out-of-fold, lack a modality"
     assert text.count(said) >= 6
     assert "Combined: none of the 10 patients, test, lacks a modality." in text
