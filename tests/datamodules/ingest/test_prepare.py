@@ -409,6 +409,29 @@ def test_workers_end_with_their_parent(tmp_path: Path) -> None:
         assert not Path(f"/proc/{worker}").exists()
 
 
+def test_shared_memory_that_cannot_be_written_is_named(
+    cohort: Callable[..., Path], tmp_path: Path
+) -> None:
+    if subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("mounting needs the rights of root")
+    table = cohort(row("p1", "jane-doe.avi"))
+    script = (
+        "mount -t tmpfs -o ro,size=1k tmpfs /dev/shm && "
+        '"$1" -P -m experiments prepare "$2" "$3" --canvas 64'
+    )
+    told = subprocess.run(
+        ["unshare", "-m", "bash", "-c", script, "-", sys.executable, table, tmp_path / "store"],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == 2, told.stderr
+    assert "error: shared memory (/dev/shm) must be writable" in told.stderr
+    assert "Read-only file system" in told.stderr
+    assert not (tmp_path / "store").exists()
+
+
 def test_starts_without_torch() -> None:
     code = "import sys, datamodules.ingest.prepare; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
