@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from evaluation.records.question import Question
 from evaluation.result import Evaluation
 from evaluation.tables.cohort import DEVELOPMENT
 from evaluation.tables.operating import YOUDEN, rules
@@ -23,6 +24,8 @@ def facts(evaluation: Evaluation) -> Facts:
     split = study.design.get("split", {})
     commits = {flat.get("commit", "") for flat in sweep.environments.values()}
     return {
+        "question": sweep.question,
+        "asked": sweep.question != Question(),
         "opened": evaluation.seal.labels is not None,
         "openings": len(evaluation.seal.openings),
         "deployed": is_deployed(evaluation),

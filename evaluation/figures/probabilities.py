@@ -143,6 +143,7 @@ def scales(evaluation: Evaluation) -> Drawing:
 def confusion(evaluation: Evaluation, part: str) -> Drawing:
     """2 × 2 tables at Youden's threshold, architectures beside, modalities below each other."""
     architectures, modalities = architectures_of(evaluation), modalities_of(evaluation)
+    question = evaluation.sweep.question
     size = TWO_COLUMNS / 25.4, (10 + 21 * len(modalities)) / 25.4
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(len(modalities), len(architectures), squeeze=False)
@@ -156,7 +157,7 @@ def confusion(evaluation: Evaluation, part: str) -> Drawing:
             axes.spines[:].set_visible(False)
             axes.tick_params(length=0)
             axes.set_xticks((0, 1), ("called −", "called +") if i == len(modalities) - 1 else ())
-            axes.set_yticks((0, 1), ("no OLNM", "OLNM") if j == 0 else ())
+            axes.set_yticks((0, 1), (question.negative, question.positive) if j == 0 else ())
             if j == 0:
                 axes.set_ylabel(modality, fontweight="bold")
             _count(axes, of_cell(table, architecture, modality))

@@ -8,6 +8,7 @@ from typing import Any
 
 from evaluation.errors import EvaluationError
 from evaluation.records.analysis import Analysis, read_analysis
+from evaluation.records.question import Question, read_question
 from evaluation.records.schema import RUN_COLUMNS
 
 FILE = "sweep.json"
@@ -60,12 +61,14 @@ class Listing:
         name: Name of the sweep.
         runs: In the order in which they start.
         analysis: What was declared before training.
+        question: What it asks, in the words of its field.
         format: Of the run ids.
     """
 
     name: str
     runs: tuple[ListedRun, ...]
     analysis: Analysis = field(default_factory=Analysis)
+    question: Question = field(default_factory=Question)
     format: int = FORMAT
 
     def to_json(self) -> str:
@@ -77,7 +80,8 @@ class Listing:
                 del entry["needs"]
             runs.append(entry)
         content = {"format": self.format, "name": self.name, "analysis": asdict(self.analysis)}
-        return json.dumps(content | {"runs": runs}, indent=1)
+        content |= {"question": asdict(self.question), "runs": runs}
+        return json.dumps(content, indent=1)
 
 
 def read_listing(sweep_dir: Path) -> Listing:
@@ -96,6 +100,7 @@ def read_listing(sweep_dir: Path) -> Listing:
         content = json.loads(path.read_text(encoding="utf-8"))
         runs = tuple(_listed(entry) for entry in content["runs"])
         name, declared = str(content.get("name", path.parent.name)), content.get("analysis", {})
+        asked = dict(content.get("question", {}))
         version = int(content.get("format", 1))
         _require_harmless(name)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -106,7 +111,13 @@ def read_listing(sweep_dir: Path) -> Listing:
         ) from error
     if not runs:
         raise EvaluationError(f"{FILE} must list runs, got none ({path}). Call the sweep again.")
-    return Listing(name=name, runs=runs, analysis=read_analysis(declared), format=version)
+    return Listing(
+        name=name,
+        runs=runs,
+        analysis=read_analysis(declared),
+        question=read_question(asked),
+        format=version,
+    )
 
 
 def _listed(entry: Mapping[str, Any]) -> ListedRun:

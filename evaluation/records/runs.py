@@ -12,6 +12,7 @@ import pandas as pd
 from evaluation.errors import EvaluationError
 from evaluation.files import read_parquet
 from evaluation.records.analysis import Analysis
+from evaluation.records.question import Question
 from evaluation.records.listing import ListedRun, NamedRun, read_listing
 from evaluation.records.schema import PARTS, PREDICTION_COLUMNS, RUN_COLUMNS, STATES, State
 
@@ -45,6 +46,7 @@ class Sweep:
         shas: `split_sha` and `store_sha`, the same in all done runs.
         environments: `environment.json` of each done run that has one, flat, by run_id.
         analysis: What was declared before training.
+        question: What is asked, in the words of its field.
     """
 
     path: Path
@@ -54,6 +56,7 @@ class Sweep:
     shas: dict[str, str]
     environments: dict[str, dict[str, str]]
     analysis: Analysis
+    question: Question
 
 
 def read_sweep(sweep_dir: Path) -> Sweep:
@@ -101,6 +104,7 @@ def read_sweep(sweep_dir: Path) -> Sweep:
             if (path := sweep_dir / run.run_id / "environment.json").exists()
         },
         analysis=listing.analysis,
+        question=listing.question,
     )
 
 

@@ -68,7 +68,7 @@ def _front(evaluation: Evaluation) -> dict[str, Any]:
     return {
         "library_name": "pytorch",
         "pipeline_tag": "video-classification",
-        "tags": ["medical", "ultrasound", "ceus", "thyroid"],
+        "tags": ["medical", "ultrasound"],
         "model-index": [{"name": evaluation.sweep.name, "results": results}],
     }
 

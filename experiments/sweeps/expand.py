@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.records.analysis import Analysis
+from evaluation.records.question import Question
 from evaluation.records.schema import CELL, MODALITIES
 from experiments.config.run import Run, make_run, open_cohort
 from experiments.config.variants import as_text, axes_of, compose_cell
@@ -32,6 +33,7 @@ class Sweep:
     launcher: LauncherSettings
     analysis: Analysis = field(default_factory=Analysis)
     needs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    question: Question = field(default_factory=Question)
 
 
 def expand(file: SweepFile) -> Sweep:
@@ -47,7 +49,7 @@ def expand(file: SweepFile) -> Sweep:
     _check_axes(file, runs)
     _check_primary_name(file, runs)
     folder = runs[0].folder.parent
-    return Sweep(file.name, folder, tuple(runs), file.launcher, file.analysis, needs)
+    return Sweep(file.name, folder, tuple(runs), file.launcher, file.analysis, needs, file.question)
 
 
 def _runs(file: SweepFile) -> tuple[list[Run], dict[str, tuple[str, ...]]]:

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from datamodules.store.splits import REFERENCE_HOLDOUT
 from evaluation.errors import EvaluationError
 from evaluation.records.analysis import Analysis
+from evaluation.records.question import Question
 from experiments.config.files import file_of, load_yaml
 from experiments.config.study import check_name, explain
 from experiments.errors import ConfigError
@@ -85,7 +86,7 @@ class SlurmSettings:
                     )
 
 
-_OWN = ("name", "data", "launcher", "analysis")
+_OWN = ("name", "data", "launcher", "analysis", "question")
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,8 @@ class SweepFile:
         data: How a cohort becomes the sweep's store.
         launcher: How runs are put on the machine.
         analysis: The primary contrast and the operating points, declared before training.
+        question: What is asked, in the words of its field; in the YAML also the name of a shipped
+            question, or the path of a YAML file.
     """
 
     name: str
@@ -161,6 +164,7 @@ class SweepFile:
     data: DataSettings = DataSettings()
     launcher: LauncherSettings = field(default_factory=LauncherSettings)
     analysis: Analysis = field(default_factory=Analysis)
+    question: Question = field(default_factory=Question)
 
 
 def read_sweep(name: str | Path, overrides: Sequence[str] = ()) -> SweepFile:
@@ -169,7 +173,8 @@ def read_sweep(name: str | Path, overrides: Sequence[str] = ()) -> SweepFile:
     Args:
         name: Name of a shipped sweep, or the path of a YAML file with the keys of `SweepFile`.
         overrides: `KEY=VALUE` for every run, as in `compose`; an axis given here is narrowed to
-            this value; `name=`, `data.*=`, `launcher.*=` and `analysis.*=` are the sweep's own.
+            this value; `name=`, `data.*=`, `launcher.*=` and `analysis.*=` and `question=` are
+            the sweep's own.
 
     Raises:
         ConfigError: For the first key or value that does not fit.
@@ -177,6 +182,8 @@ def read_sweep(name: str | Path, overrides: Sequence[str] = ()) -> SweepFile:
     path = file_of("sweep", str(name))
     own = [o for o in overrides if o.split("=")[0].split(".")[0] in _OWN]
     settings: Any = OmegaConf.merge(load_yaml(path), OmegaConf.from_dotlist(own))
+    if isinstance(settings.get("question"), str):
+        settings.question = load_yaml(file_of("question", settings.question))
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(SweepFile, "sweep")
     content: Any = OmegaConf.to_container(settings, resolve=True)
@@ -185,8 +192,9 @@ def read_sweep(name: str | Path, overrides: Sequence[str] = ()) -> SweepFile:
         file: SweepFile = parser.instantiate(parsed).sweep
     except ArgumentError as error:
         raise ConfigError(f"{explain(error)} ({path})") from error
-    except EvaluationError as error:  # of the analysis
-        raise ConfigError(f"analysis.{error} ({path})") from error
+    except EvaluationError as error:  # of the analysis or the question
+        where = "" if str(error).startswith("question.") else "analysis."
+        raise ConfigError(f"{where}{error} ({path})") from error
     check_name("name", file.name)
     axes, common = dict(content["axes"]), dict(content.get("overrides", {}))
     for override in overrides:

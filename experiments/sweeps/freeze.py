@@ -64,7 +64,7 @@ def _freeze(sweep: Sweep, *, extend: bool) -> None:
         runs = (*frozen.runs, *(run for run in runs if run.run_id not in frozen_ids))
     _make_folders(sweep)
     _write_cohort(sweep)
-    listing = Listing(name=sweep.name, runs=runs, analysis=sweep.analysis)
+    listing = Listing(name=sweep.name, runs=runs, analysis=sweep.analysis, question=sweep.question)
     write_atomic(path, listing.to_json())
 
 
@@ -75,10 +75,13 @@ def _check_same_kind(sweep: Sweep, frozen: Listing, path: Path) -> None:
             "another way then. `ceus evaluate` reads them; to train more, give the sweep another "
             "name=."
         )
-    if frozen.analysis != sweep.analysis:
-        difference = analysis_difference(asdict(frozen.analysis), asdict(sweep.analysis))
+    for what in ("analysis", "question"):
+        before, now = asdict(getattr(frozen, what)), asdict(getattr(sweep, what))
+        if before == now:
+            continue
+        difference = analysis_difference(before, now)
         raise ConfigError(
-            f"analysis must be the one frozen in {path} before training, got {difference}. Undo "
+            f"{what} must be the one frozen in {path} before training, got {difference}. Undo "
             "the change, or give the sweep another name=."
         )
 

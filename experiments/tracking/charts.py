@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import wandb
 
 
-CLASSES = ("N0", "OLNM")
+CLASSES = ("negative", "positive")
 """Names of label 0 and 1."""
 
 ROC = "wandb/area-under-curve/v0"
