@@ -154,7 +154,8 @@ def configs_of(file: SweepFile) -> Iterator[dict[str, Any]]:
     """Resolved configurations of all runs, in the order of the axes; no store is opened."""
     common = [f"{key}={as_text(value)}" for key, value in file.overrides.items()]
     profile = [f"profile={file.profile}"] if file.profile else []
-    own = [f"trainer.devices={file.launcher.devices_per_run}", f"sweep={file.name}"]
+    # In quotes, for 2024 is a name, too.
+    own = [f"trainer.devices={file.launcher.devices_per_run}", f'sweep="{file.name}"']
     if file.launcher.kind == "slurm":
         own.append(f"trainer.num_nodes={file.launcher.slurm.nodes}")
     for values in itertools.product(*file.axes.values()):

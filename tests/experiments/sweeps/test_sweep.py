@@ -248,3 +248,11 @@ def test_a_primary_contrast_names_its_cell_in_full(store: Path, tmp_path: Path) 
         further(store, tmp_path, content)
     named = content.replace("  head:", "  #").replace(": resnet}", ": resnet+pos_weight=1}")
     assert len(further(store, tmp_path, named).runs) == 4
+
+
+@pytest.mark.parametrize("name", ["2024", "1e3", "true", "null", "0x1f", "_1"])
+def test_a_name_that_yaml_would_take_for_something_else_is_a_name(
+    store: Path, tmp_path: Path, name: str
+) -> None:
+    made = sweep(store, tmp_path, f'name="{name}"', "modality=image", "fold=0")
+    assert {run.folder.parent for run in made.runs} == {tmp_path / name}
