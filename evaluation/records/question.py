@@ -79,16 +79,13 @@ def read_question(declared: Mapping[str, Any]) -> Question:
     """
     try:
         published = declared.get("published")
-        rows = published and tuple(dict(row) for row in published["rows"])
-        return Question(
-            **{
-                **declared,
-                "published": published and Published(source=str(published["source"]), rows=rows),
-            }
-        )
+        if published:
+            rows = tuple(dict(row) for row in published["rows"])
+            published = Published(source=str(published["source"]), rows=rows)
+        return Question(**{**declared, "published": published or None})
+    except EvaluationError:
+        raise
     except (TypeError, KeyError, AttributeError, ValueError) as error:
-        if isinstance(error, EvaluationError):
-            raise
         raise EvaluationError(
             f"question in sweep.json must be as the sweep froze it, got {error}. Bring back the "
             "file."

@@ -12,8 +12,8 @@ import pandas as pd
 from evaluation.errors import EvaluationError
 from evaluation.files import read_parquet
 from evaluation.records.analysis import Analysis
-from evaluation.records.question import Question
 from evaluation.records.listing import ListedRun, NamedRun, read_listing
+from evaluation.records.question import Question
 from evaluation.records.schema import PARTS, PREDICTION_COLUMNS, RUN_COLUMNS, STATES, State
 
 

@@ -97,6 +97,23 @@ def test_the_analysis_is_frozen_before_training(made: Sweep, store: Path, tmp_pa
             freeze(changed, extend=extend)
 
 
+def test_the_question_is_frozen_with_it(made: Sweep, store: Path, tmp_path: Path) -> None:
+    freeze(made)
+    frozen = json.loads((made.folder / "sweep.json").read_text())["question"]
+    assert frozen["positive"] == "OLNM"
+    assert frozen["published"]["rows"][0]["auc"] == 0.759
+    own = tmp_path / "lung.yaml"
+    own.write_text("title: Which lungs are abnormal?\nnegative: regular\npositive: abnormal\n")
+    with pytest.raises(ConfigError, match=r"question must be the one frozen in .* before training"):
+        freeze(sweep(store, tmp_path, f"question={own}"))
+    own.write_text("title: Which?\ndisease: x\n")
+    with pytest.raises(ConfigError, match="disease"):
+        sweep(store, tmp_path, f"question={own}")
+    own.write_text("title: Which?\npositive: label 0\n")
+    with pytest.raises(ConfigError, match=r"^question\.negative and question\.positive must differ"):
+        sweep(store, tmp_path, f"question={own}")
+
+
 def test_pending_are_those_neither_done_nor_held(made: Sweep) -> None:
     freeze(made)
     write_status(made.runs[0].folder, Status(state="done"))
