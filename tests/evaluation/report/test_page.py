@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import tomllib
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pandas as pd
 import pytest
 from huggingface_hub import ModelCard
 from PIL import Image
+from pypdf import PdfReader
 
 from evaluation import EvaluationError, compute, evaluate, read_sweep, unseal
 from evaluation.figures import comparison_figure, roc
@@ -90,6 +92,25 @@ def page(browser, result):
     assert seen == [result.report.as_uri()], "nothing but the file itself may be asked for"
 
 
+def _headings(result):
+    text = result.report.read_text()
+    return re.findall(r"<(?:h2|caption)>([^<]+)<", text)
+
+
+def _lines(printed):
+    """Text, x and y (points from the page's lower left) of a printed page, as it was drawn."""
+    found = []
+
+    def visit(text, matrix, text_matrix, *_):
+        x = matrix[0] * text_matrix[4] + matrix[4]
+        y = matrix[3] * text_matrix[5] + matrix[5]
+        if text.strip():
+            found.append((text.strip(), x, y))
+
+    printed.extract_text(visitor_text=visit)
+    return found
+
+
 def column(page, table, at):
     return page.eval_on_selector_all(
         f"#{table} tbody tr:not([hidden]) td:nth-child({at})", "all => all.map(td => td.innerText)"
@@ -153,8 +174,20 @@ def test_it_prints_and_reads_without_scripts(browser, result):
     assert page.locator(".filter").count() == 0
     pdf = page.pdf(prefer_css_page_size=True)
     context.close()
-    pages = len(re.findall(rb"/Type ?/Page\b", pdf))
-    assert 8 <= pages <= 40
+    pages = PdfReader(BytesIO(pdf)).pages
+    assert 4 <= len(pages) <= 12
+    headings = {title for title in _headings(result) if title}
+    lowest = {}
+    for number, printed in enumerate(pages):
+        for text, _, y in _lines(printed):
+            lowest.setdefault(number, []).append((y, text))
+    for number, lines in lowest.items():
+        y, text = min(lines)
+        assert text not in headings, f"a heading ends page {number + 1}: {text}"
+        if number + 1 < len(lowest):
+            assert y < 0.6 * float(pages[number].mediabox.height), (
+                f"page {number + 1} is half empty"
+            )
 
 
 def test_no_patient_is_named_anywhere_but_in_the_patients_table(made, result):
