@@ -302,6 +302,7 @@ def test_a_decoder_that_crashes_or_hangs_costs_one_row(
     script = tmp_path / "deed.py"
     script.write_text(deed)
     bad = SimpleNamespace(
+        name="bad",
         is_dir=partial(bool),
         open=partial(runpy.run_path, str(script), None),
         stat=partial(os.stat, "/"),
