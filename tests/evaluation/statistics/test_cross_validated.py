@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation import EvaluationError, auc_interval, cv_auc, cv_auc_test
+from evaluation import EvaluationError, auc_interval, cv_auc, cv_auc_test, delong_test
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
@@ -24,7 +24,7 @@ def oof():
 def test_agrees_with_cvauc(oof, theirs):
     labels, scores = oof["y"], oof[theirs["score"]]
     for clusters, expected in ((None, theirs), (oof["pair_id"], theirs["pooled_ids"])):
-        ours = cv_auc(labels, scores, oof["fold"], clusters=clusters)
+        ours = cv_auc(labels, scores, oof["fold"], clusters=clusters, divisor="m")
         assert ours.auc == pytest.approx(expected["cvAUC"], abs=1e-10)
         assert math.sqrt(ours.variance) == pytest.approx(expected["se"], abs=1e-10)
         assert (ours.low, ours.high) == pytest.approx(expected["ci95"], abs=1e-10)
@@ -59,19 +59,38 @@ def test_difference_mirrors_and_agrees_with_its_interval():
     assert min(abs(at_edge.low), abs(at_edge.high)) < 1e-12
 
 
+def test_a_class_of_m_patients_of_a_fold_has_m_less_1_degrees_of_freedom():
+    """One fold: the influence curve with m - 1 is DeLong's variance."""
+    rng = np.random.default_rng(3)
+    labels = np.repeat([1, 0], [9, 20])
+    a, b = rng.normal(labels), rng.normal(labels)
+    folds = np.zeros(29)
+    assert cv_auc(labels, a, folds).variance == pytest.approx(
+        auc_interval(labels, a).variance, rel=1e-12
+    )
+    ours, delong = cv_auc_test(labels, a, b, folds), delong_test(labels, a, b)
+    assert (ours.z, ours.low) == pytest.approx((delong.z, delong.low), rel=1e-12)
+    narrow = cv_auc_test(labels, a, b, folds, divisor="m")
+    assert abs(narrow.z) > abs(ours.z)
+    # A patient of several rows counts once.
+    twice = cv_auc(*(np.repeat(v, 2) for v in (labels, a, folds)), clusters=np.arange(58) // 2)
+    assert twice.variance == pytest.approx(cv_auc(labels, a, folds).variance, rel=1e-12)
+
+
 def test_interval_covers_and_test_keeps_its_level():
     """Five folds of 11 + 45, as the reference study outside the hold-out, under the null."""
     rng = np.random.default_rng(8)
     labels, folds = np.tile(np.repeat([1, 0], [11, 45]), 5), np.repeat(np.arange(5), 56)
     truth = 0.76024993890652  # Φ(1/√2)
     covered = rejected = 0
-    for _ in range(300):
-        a, b = rng.normal(labels, 1.0), rng.normal(labels, 1.0)
+    for _ in range(2_000):
+        shared = rng.normal(labels, 0.5**0.5)
+        a, b = (shared + rng.normal(scale=0.5**0.5, size=labels.size) for _ in "ab")
         interval = cv_auc(labels, a, folds)
         covered += interval.low <= truth <= interval.high
         rejected += cv_auc_test(labels, a, b, folds).p_value < 0.05
-    assert covered >= 265  # 285 expected
-    assert rejected <= 36  # 15 expected
+    assert 0.935 <= covered / 2_000 <= 0.965
+    assert 0.04 <= rejected / 2_000 <= 0.065
 
 
 def test_ties_count_one_half():
@@ -107,3 +126,5 @@ def test_wrong_lengths_are_refused():
         cv_auc([0, 1], [1, 2], [0])
     with pytest.raises(EvaluationError, match=r"clusters must be as many as labels \(2\), got 1"):
         cv_auc([0, 1], [1, 2], [0, 0], clusters=[0])
+    with pytest.raises(EvaluationError, match="divisor must be 'm-1' or 'm', got 'n'"):
+        cv_auc([0, 1], [1, 2], [0, 0], divisor="n")
