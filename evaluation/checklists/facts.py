@@ -6,10 +6,11 @@ from typing import Any
 
 import pandas as pd
 
+from evaluation.records.analysis import MEAN, SELECTED, Analysis
 from evaluation.result import Evaluation
 from evaluation.tables.cohort import DEVELOPMENT
 from evaluation.tables.operating import YOUDEN, rules
-from evaluation.text.format import brief, number
+from evaluation.text.format import PARTS, brief, number
 from evaluation.text.sentences import findings, headline, is_deployed
 
 Facts = dict[str, Any]
@@ -39,12 +40,26 @@ def facts(evaluation: Evaluation) -> Facts:
         "packages": _packages(evaluation),
         "findings": findings(evaluation),
         "headline": headline(evaluation),
+        "primary": _primary(sweep.analysis),
         **_files(evaluation),
         **_patients(evaluation),
         **_missing(evaluation),
         **_settings(evaluation),
         **_figures(evaluation),
     }
+
+
+def _primary(analysis: Analysis) -> str:
+    """The declared contrast in words; "" if none was."""
+    declared = analysis.primary
+    if declared is None:
+        return ""
+    architecture = {
+        MEAN: "mean over architectures",
+        SELECTED: "of each the architecture with the best out-of-fold AUC",
+    }.get(declared.architecture, declared.architecture)
+    modalities = " less ".join(declared.modalities)
+    return f"{modalities} ({architecture}), confirmatory {PARTS[str(declared.part)]}"
 
 
 def _packages(evaluation: Evaluation) -> str:

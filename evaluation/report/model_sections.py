@@ -17,9 +17,9 @@ from evaluation.report.views import (
     words,
 )
 from evaluation.result import Evaluation
-from evaluation.tables.comparisons import PRIMARY
+from evaluation.tables.comparisons import CONFIRMATORY, PRIMARY
 from evaluation.tables.operating import YOUDEN
-from evaluation.text.format import bare_p, difference, pair
+from evaluation.text.format import PARTS, bare_p, difference, pair
 
 _RISKS = (0.1, 0.2, 0.3)
 
@@ -81,34 +81,46 @@ def contrasts(evaluation: Evaluation) -> Section:
     """The primary contrast, and the families of all other pairs."""
     rows = [{**row, "pair": pair(row)} for row in rows_of(evaluation.tables.comparisons)]
     columns = [
-        words("family", facet=True), words("part", facet=True), words("pair", "first − second"),
+        words("part", facet=True), words("standing"), words("pair", "first − second"),
         words("patients_used", "patients", facet=True), count("patients_a", "n"),
         figure("auc_a", "AUC, first"), figure("auc_b", "AUC, second"),
         Column("difference (95 % CI)", _difference, figure("difference").key),
-        _p("p_value", "p"), _p("p_holm", "p, Holm"),
-        _p("sensitivity_p", "McNemar p, sensitivity"),
-        _p("specificity_p", "McNemar p, specificity"),
+        _p("p_value", "p"),
     ]  # fmt: skip
-    declared = any(row["family"] == PRIMARY for row in rows)
+    adjusted = [
+        _p("p_holm", "p, Holm"),
+        _p("sensitivity_p_holm", "McNemar p, Holm, sensitivity"),
+        _p("specificity_p_holm", "McNemar p, Holm, specificity"),
+    ]
+    confirmatory = [
+        PARTS[row["part"]]
+        for row in rows
+        if row["family"] == PRIMARY and row["standing"] == CONFIRMATORY
+    ]
     return Section(
         name="contrasts",
         title="Differences between models",
         words=(
-            "One contrast was declared as primary before training and is tested without adjustment."
-            if declared
+            "One contrast was declared as primary before training and is tested without "
+            f"adjustment; its test is confirmatory {confirmatory[0]} alone."
+            if confirmatory
             else "No primary contrast could be tested: all pairs are secondary.",
             "All other pairs belong to one of two families, modalities within an architecture and "
             "architectures within a modality, and are adjusted by Holm's method within the family "
-            "and part.",
+            "and part; so are McNemar's tests of sensitivity and of specificity. What is not "
+            "complete, or of unequal numbers of seeds, is not tested.",
+            "The intervals are of the models as they were trained on the folds as they were drawn: "
+            "what training again or another partition would change is not in them.",
         ),
         figures=("forest",),
         views=(
             View(
-                name="primary", caption="Primary contrast", columns=columns[1:],
+                name="primary", caption="Primary contrast", columns=columns,
                 rows=[row for row in rows if row["family"] == PRIMARY], csv="comparisons.csv",
             ),
             View(
-                name="contrasts-table", caption="All differences", columns=columns, rows=rows,
+                name="contrasts-table", caption="All differences",
+                columns=[words("family", facet=True), *columns, *adjusted], rows=rows,
                 csv="comparisons.csv", notes=counted_reasons(rows), folded=True,
             ),
         ),

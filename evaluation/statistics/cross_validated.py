@@ -1,10 +1,13 @@
 """The cross-validated AUC: the mean of the folds' AUCs, with LeDell's influence-curve interval.
 
-LeDell, Petersen & van der Laan 2015 (Electronic Journal of Statistics 9:1583). A tie counts one half
-here, where the influence curve of R's cvAUC counts it 0. Within a fold the squares of a class of m
-patients are divided by m - 1, as in DeLong's variance (DeLong, DeLong & Clarke-Pearson 1988,
+LeDell, Petersen & van der Laan 2015 (Electronic Journal of Statistics 9:1583). A tie counts one
+half here, where the influence curve of R's cvAUC counts it 0. Within a fold the squares of a class
+of m patients are divided by m - 1, as in DeLong's variance (DeLong, DeLong & Clarke-Pearson 1988,
 Biometrics 44:837): their mean has been taken off, and with a few events a fold LeDell's m, which
 cvAUC has, makes intervals too narrow. `divisor="m"` is cvAUC's.
+
+The AUC of several models is the mean of theirs, and its influence curve the mean of their curves,
+for the influence curve is linear.
 
 The interval is that of the models as they were trained, on the folds as they were drawn: it leaves
 out what training again, or another partition of the patients, would change.
@@ -16,12 +19,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from evaluation.statistics.auc import AucInterval, placements
+from evaluation.statistics.auc import AucInterval, mean_placements
 from evaluation.statistics.auc_tests import AucTest, normal_test
 from evaluation.statistics.checks import (
     Bools,
     Floats,
     checked,
+    checked_models,
     normal_quantile,
     one_class,
     one_of,
@@ -71,7 +75,7 @@ def cv_auc(
     reason, weak = fold_reasons(y, fold)
     if reason:
         return undefined(AucInterval, reason, level=level, method=_METHOD)
-    aucs, curve = _influence(y, x, fold, names, divisor)
+    aucs, curve = _influence(y, x[None], fold, names, divisor)
     auc = float(np.mean(list(aucs.values())))
     variance = _variance(curve, fold, names)
     half = z * sqrt(variance)
@@ -94,8 +98,8 @@ def cv_auc_test(
 
     Args:
         labels: (n,) 0 or 1.
-        scores_a: (n,) first out-of-fold scores.
-        scores_b: (n,) second, same patients in the same order.
+        scores_a: (n,) first out-of-fold scores, or (models, n), of which the mean AUC is tested.
+        scores_b: The second, of the same patients in the same order.
         folds: (n,) name of the fold that each patient belongs to.
         level: Coverage of the interval of the difference, in (0, 1).
         divisor: As in `cv_auc`.
@@ -103,7 +107,8 @@ def cv_auc_test(
     Raises:
         EvaluationError: as `cv_auc`.
     """
-    checked(labels, scores_a, scores_b)
+    for scores in (scores_a, scores_b):
+        checked_models(labels, scores)
     names = np.arange(np.size(labels))
     a, b = (names, labels, scores_a, folds), (names, labels, scores_b, folds)
     return cv_overlapping_test(a, b, level=level, divisor=divisor)
@@ -122,8 +127,9 @@ def cv_overlapping_test(
     the patients that its AUC does not have.
 
     Args:
-        a: Patients, labels, scores and folds of the first, (n,) each.
-        b: Those of the second, (m,) each.
+        a: Patients, labels, scores and folds of the first, (n,) each; scores of several models
+            are (models, n), and their mean AUC is tested.
+        b: Those of the second, of m patients.
         level: Coverage of the interval of the difference, in (0, 1).
         divisor: As in `cv_auc`.
 
@@ -133,7 +139,7 @@ def cv_overlapping_test(
     z_level = normal_quantile(level)
     aucs, shares, weak = [], [], ""
     for names, labels, scores, folds in (a, b):
-        y, (x,) = checked(labels, scores, patients=names)
+        y, x = checked_models(labels, scores, patients=names)
         fold = _folds(folds, y)
         reason, weak = fold_reasons(y, fold)
         if reason:
@@ -176,13 +182,16 @@ def _folds(folds: ArrayLike, y: Bools) -> NDArray[Any]:
 def _influence(
     y: Bools, x: Floats, fold: NDArray[Any], names: NDArray[Any], divisor: Divisor
 ) -> tuple[dict[Any, float], Floats]:
-    """AUC by fold, and the (n,) influence curve: a patient's placement less its fold's AUC."""
+    """AUC by fold, and the (n,) influence curve: a patient's placement less its fold's AUC.
+
+    Both are means over the models of `x`, (models, n).
+    """
     one_of("divisor", divisor, ("m-1", "m"))
     curve = np.empty(y.size)
     aucs = {}
     for name in np.unique(fold).tolist():
         positives, negatives = (fold == name) & y, (fold == name) & ~y
-        below, above = placements(x[positives], x[negatives])
+        below, above = mean_placements(x[:, positives], x[:, negatives])
         aucs[name] = float(below.mean())
         # Weighted by the inverse share of the class among all patients, as cvAUC does.
         curve[positives] = (below - aucs[name]) / y.mean()

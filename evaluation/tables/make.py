@@ -21,7 +21,7 @@ from evaluation.tables.cells import (
     modality_means,
 )
 from evaluation.tables.cohort import characteristics_table, flow_table
-from evaluation.tables.comparisons import compare, primary_pair, select_architectures
+from evaluation.tables.comparisons import compare, primary_contrast, select_architectures
 from evaluation.tables.curves import (
     band_rows,
     calibration_rows,
@@ -105,7 +105,7 @@ def make_tables(
     complete = cells[cells["complete"] & cells["fold_mean_auc"].notna()]
     names = zip(complete["architecture"], complete["modality"], strict=True)
     aucs = dict(zip(names, complete["fold_mean_auc"], strict=True))
-    primary = primary_pair(sweep.analysis, selected)
+    primary = primary_contrast(scores, sweep.analysis, selected)
     calibration, curves = calibration_rows(scores)
     parts = ("oof", "test")
     patients = _joined([_patients(each, part, frozen) for each in scores for part in parts])
@@ -118,7 +118,7 @@ def make_tables(
         modalities=modality_means(cells),
         aucs=_table([row for each in scores for row in auc_rows(each)]),
         operating=_table(operating_points(scores, sweep.analysis, frozen)),
-        comparisons=compare(scores, frozen, primary),
+        comparisons=compare(scores, frozen, sweep.analysis, primary),
         test=_table([holdout_row(each, frozen) for each in scores]),
         patients=patients,
         roc=_joined(roc_rows(scores)),

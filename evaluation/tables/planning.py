@@ -20,6 +20,7 @@ from evaluation.statistics.power import (
     simulate_power,
     within_class_correlation,
 )
+from evaluation.tables.comparisons import Contrast
 from evaluation.tables.scores import Cell, CellScores
 
 POWER = 0.8
@@ -34,7 +35,7 @@ _DRAWS = 1_000
 
 
 def planning(
-    cells: list[CellScores], aucs: Mapping[Cell, float], primary: tuple[Cell, Cell] | None
+    cells: list[CellScores], aucs: Mapping[Cell, float], primary: Contrast | None
 ) -> pd.DataFrame:
     """One row a figure, from the fold-mean out-of-fold AUC of each complete cell.
 
@@ -67,10 +68,11 @@ def planning(
 
     detect = partial(minimum_detectable_difference, auc, power=POWER)
     rows = [row(DETECTABLE, part, detect, power=POWER) for part in ("oof", "test")]
-    if primary and set(primary) <= aucs.keys():
-        a, b = (aucs[cell] for cell in primary)
-        power = partial(simulate_power, a, b)
-        rows.append(row(PRIMARY_POWER, "test", power, auc=a, auc_b=b))
+    if primary and {cell for side in primary for cell in side.cells} <= aucs.keys():
+        a, b = (float(np.mean([aucs[cell] for cell in side.cells])) for side in primary)
+        models = max(len(side.cells) for side in primary)
+        power = partial(simulate_power, a, b, models=models)
+        rows.append(row(PRIMARY_POWER, "test", power, auc=a, auc_b=b, models=models))
     choose = partial(optimism_of_best, auc, models=len(usable), folds=folds)
     rows.append(row(OPTIMISM, "oof", choose, models=len(usable), folds=folds))
     return pd.DataFrame(rows).astype({"models": "Int64", "folds": "Int64"})

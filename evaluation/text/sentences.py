@@ -1,34 +1,45 @@
 """What an evaluation found, in sentences."""
 
 from collections import Counter
+from collections.abc import Mapping
 from math import isnan
+from typing import Any
 
 import pandas as pd
 
 from evaluation.records.schema import STATES
 from evaluation.result import Evaluation
-from evaluation.tables.comparisons import PAIRED, PRIMARY
+from evaluation.tables.comparisons import CONFIRMATORY, PAIRED, PRIMARY
 from evaluation.tables.planning import OPTIMISM
 from evaluation.tables.scores import DEPLOYED, SEALED
-from evaluation.text.format import PARTS, counted, difference, estimate, number, p_value
+from evaluation.text.format import PARTS, counted, difference, estimate, model, number, p_value
 
 
 def headline(evaluation: Evaluation) -> str:
-    """The answer to the primary question in a sentence, on the test set where it is open."""
+    """The answer to the primary question: of the confirmatory part, then of the other, labelled."""
     table = evaluation.tables.comparisons
     primary = table[(table["family"] == PRIMARY) & (table["patients_used"] == PAIRED)]
-    tested = primary[primary["p_value"].notna()].to_dict("records")
-    if not tested:
+    if primary["p_value"].isna().all():
         return contrast_sentences(evaluation)[0] if len(table) else "Nothing could be compared yet."
-    row = tested[-1]
-    a, b = (f"the {row[f'modality_{s}']} model ({row[f'architecture_{s}']})" for s in "ab")
+    rows = sorted(primary.to_dict("records"), key=lambda row: row["standing"] != CONFIRMATORY)
+    shown = [row for row in rows if not isnan(row["p_value"]) or row["standing"] == CONFIRMATORY]
+    return " ".join(map(_answer, shown))
+
+
+def _answer(row: Mapping[Any, Any]) -> str:
     where = "on the test set" if row["part"] == "test" else "out-of-fold"
+    a, b = (model(row, side) for side in "ab")
+    if isnan(row["p_value"]):
+        return f"The confirmatory contrast, {where}, has no answer yet: {row['reason']}."
     if row["low"] > 0:
         answer = f"{a} had a higher AUC than {b}"
     elif row["high"] < 0:
         answer = f"{a} had a lower AUC than {b}"
     else:
         answer = f"no difference of AUC between {a} and {b} was shown"
+    if row["standing"] != CONFIRMATORY:
+        kind, _, why = row["standing"].partition(": ")
+        answer = f"{kind}{f' ({why})' if why else ''}, {answer}"
     ends = f"{number(row['low'])} to {number(row['high'])}"
     answer = f"{answer} {where}: difference {number(row['difference'])} (95 % CI {ends}), "
     return f"{answer[0].upper()}{answer[1:]}{p_value(row['p_value'])}."
@@ -77,13 +88,16 @@ def contrast_sentences(evaluation: Evaluation) -> list[str]:
     primary = paired[paired["family"] == PRIMARY].to_dict("records")
     sentences = []
     for row in primary:
-        a, b = (f"{row[f'architecture_{s}']} {row[f'modality_{s}']}" for s in "ab")
+        a, b = (model(row, side) for side in "ab")
         outcome = f"ΔAUC {difference(row)}, {p_value(row['p_value'])}"
         if isnan(row["p_value"]):
             outcome = row["reason"]
-        elif row["part"] == "oof" and declared and declared.architecture == "selected":
-            outcome += " (architectures chosen on the same patients)"
-        sentences.append(f"Primary contrast, {a} less {b}, {PARTS[row['part']]}: {outcome}.")
+        kind, _, why = row["standing"].partition(": ")
+        if why:
+            outcome += f" ({why})"
+        sentences.append(
+            f"Primary contrast, {a} less {b}, {PARTS[row['part']]} ({kind}): {outcome}."
+        )
     if declared is None:
         sentences.append(
             "No primary contrast was declared before training: all pairs are secondary."

@@ -33,13 +33,18 @@ from evaluation.figures import drawings
 from evaluation.report import report_html
 from evaluation.tables.comparisons import (
     AVAILABLE,
+    CONFIRMATORY,
+    EXPLORATORY,
     OF_ARCHITECTURES,
     OF_MODALITIES,
     PAIRED,
     PRIMARY,
+    SECONDARY,
 )
 from evaluation.tables.planning import DETECTABLE, OPTIMISM, PRIMARY_POWER
 from evaluation.tables.seal import read_seal
+from evaluation.text.model_card import model_card
+from evaluation.text.sentences import headline
 
 ANALYSIS = {
     "primary": {"modalities": ["video", "image"], "architecture": "alpha"},
@@ -232,7 +237,9 @@ def test_contrasts_are_paired_and_adjusted_in_their_families(tables, scores):
             assert (first["architecture_a"], first["modality_a"]) == ("alpha", "video")
             assert (first["architecture_b"], first["modality_b"]) == ("alpha", "image")
         else:
-            assert mine["p_holm"].tolist() == holm(mine["p_value"]).tolist()
+            for name in ("p_value", "sensitivity_p", "specificity_p"):
+                adjusted = mine["p_holm" if name == "p_value" else f"{name}_holm"].to_numpy()
+                np.testing.assert_array_equal(adjusted, holm(mine[name], size=len(mine)))
 
 
 def test_calls_are_compared_by_mcnemar(tables):
@@ -287,7 +294,7 @@ def test_sealed_tables_hold_no_label_of_the_hold_out(sweep_maker, tmp_path):
 
 def test_architecture_is_selected_out_of_fold_whatever_the_test_set_says(sweep_maker, tmp_path):
     made = sweep_maker(tmp_path / "trial", folds=(0, 1, "all")).write()
-    declare(made, {"primary": {"modalities": ["video", "image"]}})
+    declare(made, {"primary": {"modalities": ["video", "image"], "architecture": "selected"}})
     cells = make_tables(read_sweep(made.path)).cells
     selected = {
         m: t.loc[t["fold_mean_auc"].idxmax(), "architecture"] for m, t in cells.groupby("modality")
@@ -367,14 +374,114 @@ def test_a_primary_contrast_without_its_runs_is_told(sweep):
     assert "Primary contrast, combined less image: not all of its runs are done." in render(result)
 
 
-def test_a_contrast_of_selected_architectures_says_where_they_were_chosen(sweep):
-    declare(sweep, {"primary": {"modalities": ["video", "image"]}})
-    text = " ".join(render(compute(sweep.path)).split())
-    assert "Primary contrast," in text
+def test_a_contrast_of_selected_architectures_is_exploratory_out_of_fold(sweep_maker, tmp_path):
+    """And says so wherever its figure stands: headline, report, TRIPOD item 23a, model card."""
+    made = sweep_maker(tmp_path / "trial", folds=(0, 1, "all"), patients=60, holdout=24).write()
+    declare(made, {"primary": {"modalities": ["video", "image"], "architecture": "selected"}})
+    label = "xploratory (architectures chosen on the same patients)"
+    sealed = compute(made.path)
+    table = sealed.tables.comparisons
+    table = table[table["family"] == PRIMARY].set_index("part")
+    assert table["standing"].to_dict() == {"oof": EXPLORATORY, "test": CONFIRMATORY}
+    answers = {item.number: item.answer for item in fill(sealed)["tripod_ai"]}
+    card = model_card(sealed)
+    for text in (
+        headline(sealed),
+        answers["23a"],
+        card,
+        report_html(sealed, drawings(sealed), fill(sealed)),
+    ):
+        assert "The confirmatory contrast, on the test set, has no answer yet: sealed." in text
+        assert label in text
+    text = " ".join(render(sealed).split())
+    assert "(exploratory):" in text
     assert "(architectures chosen on the same patients)" in text
-    assert "No primary contrast was declared" not in text
-    declare(sweep, {})
-    assert "No primary contrast was declared" in render(compute(sweep.path))
+    unseal(made.path, made.store, reason="final analysis")
+    after = compute(made.path)
+    first, second = headline(after).split(" E", 1)
+    assert " on the test set: difference " in first
+    assert second.startswith(label)
+
+
+def test_the_mean_over_architectures_is_compared(made, tables, scores):
+    """By brute force, from the placements of every architecture."""
+    declare(made, {"primary": {"modalities": ["video", "image"]}})
+    try:
+        result = compute(made.path)
+    finally:
+        declare(made, ANALYSIS)
+    table = result.tables.comparisons
+    primary = table[table["family"] == PRIMARY].set_index("part")
+    assert primary["standing"].to_dict() == {"oof": CONFIRMATORY, "test": SECONDARY}
+    assert (primary[["architecture_a", "architecture_b"]] == "mean").all(axis=None)
+    assert (primary["models_a"] == 2).all()
+    # Every pair is in a family: none of them is the primary contrast.
+    assert (table["family"] == OF_MODALITIES).sum() == 4
+    for part, row in primary.to_dict("index").items():
+        keys = ["fold", "patient_id"]
+        sides = []
+        for modality in ("video", "image"):
+            cells = [scores[a, modality][part].sort_values(keys) for a in ("alpha", "beta")]
+            known = cells[0]
+            curve = np.zeros(len(known))
+            aucs = []
+            sick = known["label"].to_numpy() == 1
+            folds = known["fold"].to_numpy()
+            for fold in np.unique(folds):
+                for cell in cells:
+                    x = cell["score"].to_numpy()
+                    up, down = (folds == fold) & sick, (folds == fold) & ~sick
+                    apart = x[up][:, None] - x[down][None]
+                    wins = (apart > 0) + 0.5 * (apart == 0)
+                    aucs.append(wins.mean())
+                    m, n = wins.shape
+                    size, count = len(known), np.unique(folds).size
+                    for mine, placed, k, share in (
+                        (up, wins.mean(axis=1), m, sick.mean()),
+                        (down, wins.mean(axis=0), n, 1 - sick.mean()),
+                    ):
+                        if part == "test":  # DeLong: variance of the placements over their number
+                            curve[mine] += (placed - wins.mean()) / (k * (k - 1)) ** 0.5 / 2
+                        else:
+                            spread = (k / (k - 1)) ** 0.5 / share
+                            weight = (count * (m + n) * size) ** 0.5
+                            curve[mine] += (placed - wins.mean()) * spread / weight / 2
+            sides.append((np.mean(aucs), curve))
+        (auc_a, curve_a), (auc_b, curve_b) = sides
+        se = (((curve_a - curve_b) ** 2).sum()) ** 0.5
+        assert row["difference"] == pytest.approx(auc_a - auc_b, abs=1e-9)
+        assert (row["high"] - row["low"]) / 2 == pytest.approx(1.959964 * se, rel=1e-5)
+    assert headline(result).startswith(("The video models (mean over", "No difference of AUC betw"))
+    assert " Secondary, " in headline(result)
+    assert (made.path / "sweep.json").exists()
+
+
+def test_seeds_that_differ_in_number_are_not_tested(sweep_maker, tmp_path):
+    made = sweep_maker(tmp_path / "trial", seeds=(0, 1)).write()
+    made.entries[:] = [e for e in made.entries if (e["architecture"], e["seed"]) != ("beta", 1)]
+    made.list_runs()
+    declare(made, {"primary": {"modalities": ["video", "image"]}})
+    table = make_tables(read_sweep(made.path)).comparisons.query("part == 'oof'")
+    mixed = table[(table["family"] == PRIMARY) | (table["family"] == OF_ARCHITECTURES)]
+    assert len(mixed) == 3
+    assert (mixed["reason"] == "not tested, for the numbers of seeds differ: 1, 2").all()
+    figures = ["auc_a", "difference", "low", "p_value", "p_holm", "sensitivity_p"]
+    assert mixed[figures].isna().all(axis=None)
+    alike = table[table["family"] == OF_MODALITIES]
+    assert alike["p_holm"].notna().all()
+
+
+def test_incomplete_cells_are_not_tested(sweep_maker, tmp_path):
+    made = sweep_maker(tmp_path / "trial", folds=(0, 1, 2)).write()
+    declare(made, {"primary": {"modalities": ["video", "image"]}})
+    made.status(made.run_ids(architecture="alpha", modality="image", fold=2)[0], "running")
+    table = make_tables(read_sweep(made.path)).comparisons
+    table = table[(table["part"] == "oof") & (table["patients_used"] == PAIRED)]
+    untested = table[table["reason"] != ""]
+    assert untested["family"].tolist() == [PRIMARY, OF_MODALITIES, OF_ARCHITECTURES]
+    assert (untested["reason"] == "not tested before all runs are done: alpha image 2 of 3").all()
+    assert untested[["difference", "p_value", "specificity_p_holm"]].isna().all(axis=None)
+    assert table.loc[table["reason"] == "", "p_value"].notna().all()
 
 
 def test_planning_states_what_the_cohort_can_show(tables):
@@ -413,6 +520,20 @@ def test_an_analysis_of_another_form_is_refused(sweep, analysis):
         (
             {"primary": {"modalities": ["image", "image"]}},
             "primary.modalities must be two that differ",
+        ),
+        (
+            {"primary": {"modalities": ["video", "image"], "part": "train"}},
+            "primary.part must be oof or test, got 'train'",
+        ),
+        (
+            {
+                "primary": {
+                    "modalities": ["video", "image"],
+                    "architecture": "selected",
+                    "part": "oof",
+                }
+            },
+            "primary.part must be test where primary.architecture is selected",
         ),
         ({"sensitivity": 0}, "sensitivity must be above 0"),
         ({"probabilities": [0.2, 1.0]}, "probabilities must be above 0 and below 1"),
