@@ -115,7 +115,7 @@ def make_tables(
         cells=cells,
         # A sweep without folds has the columns of the table all the same.
         folds=_table(folds or [fold_row(scores[0], calls(scores[0], "oof", {}), "")])[: len(folds)],
-        modalities=modality_means(cells),
+        modalities=modality_means(cells, scores),
         aucs=_table([row for each in scores for row in auc_rows(each)]),
         operating=_table(operating_points(scores, sweep.analysis, frozen)),
         comparisons=compare(scores, frozen, sweep.analysis, primary),

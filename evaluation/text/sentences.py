@@ -12,7 +12,16 @@ from evaluation.result import Evaluation
 from evaluation.tables.comparisons import CONFIRMATORY, PAIRED, PRIMARY
 from evaluation.tables.planning import OPTIMISM
 from evaluation.tables.scores import DEPLOYED, SEALED
-from evaluation.text.format import PARTS, counted, difference, estimate, model, number, p_value
+from evaluation.text.format import (
+    PARTS,
+    counted,
+    difference,
+    estimate,
+    interval,
+    model,
+    number,
+    p_value,
+)
 
 
 def headline(evaluation: Evaluation) -> str:
@@ -46,17 +55,25 @@ def _answer(row: Mapping[Any, Any]) -> str:
 
 
 def findings(evaluation: Evaluation) -> list[dict[str, str]]:
-    """The selected cell of each modality: its names, `oof` and `test` AUC ("" while sealed)."""
+    """The selected cell of each modality: its names, `oof` and `test` AUC ("" while sealed).
+
+    `corrected` is its out-of-fold AUC once the choice is allowed for, `of` from how many it was
+    chosen.
+    """
+    means = evaluation.tables.modalities.set_index("modality")
     cells, opened = evaluation.tables.cells, evaluation.seal.labels is not None
     tests = evaluation.tables.test.set_index(["architecture", "modality"])
     selected = []
     for cell in cells[cells["selected"]].to_dict("records"):
         test = tests.loc[(cell["architecture"], cell["modality"])]
+        mean = means.loc[cell["modality"]]
         selected.append(
             {
                 "modality": cell["modality"],
                 "architecture": cell["architecture"],
                 "oof": estimate(cell, "fold_mean_"),
+                "of": str(mean["architectures"]),
+                "corrected": interval(mean["best_corrected"], mean["best_low"], mean["best_high"]),
                 "test": estimate(test) if opened else "",
             }
         )
@@ -130,7 +147,7 @@ def caution_sentences(evaluation: Evaluation) -> list[str]:
     ]
     choice = planning[(planning["quantity"] == OPTIMISM) & planning["value"].notna()]
     sentences += [
-        f"The best of {row['models']} equally good cells is expected to seem "
+        f"The best of {row['models']} equally good {row['modality']} models is expected to seem "
         f"{number(row['value'])} better than it is."
         for row in choice.to_dict("records")
     ]

@@ -11,6 +11,7 @@ from evaluation import (
     EvaluationError,
     Tables,
     auc_interval,
+    best_of,
     calibration,
     clopper_pearson,
     compute,
@@ -486,12 +487,37 @@ def test_incomplete_cells_are_not_tested(sweep_maker, tmp_path):
 
 def test_planning_states_what_the_cohort_can_show(tables):
     planning = tables.planning.set_index(["quantity", "part"])
-    optimism = planning.loc[(OPTIMISM, "oof")]
-    assert (optimism["models"], optimism["folds"], optimism["patients"]) == (4, 3, 60)
-    assert 0 < optimism["value"] < 0.2
+    choices = planning.loc[[(OPTIMISM, "oof")]]
+    assert list(choices["modality"]) == ["image", "video"]
+    for optimism in choices.to_dict("records"):
+        assert (optimism["models"], optimism["folds"], optimism["patients"]) == (2, 3, 60)
+        assert 0 < optimism["value"] < 0.2
     assert 0 < planning.loc[(DETECTABLE, "oof"), "value"] < 0.3
     assert "no AUC up to 0.9999 is told from" in planning.loc[(DETECTABLE, "test"), "reason"]
     assert 0 <= planning.loc[(PRIMARY_POWER, "test"), "value"] <= 1
+
+
+def test_the_best_of_a_modality_is_corrected_for_the_choice(made, scores):
+    result = compute(made.path)
+    text = " ".join(render(result).split())
+    card = " ".join(model_card(result).split())
+    for mean in result.tables.modalities.to_dict("records"):
+        mine = {a: parts["oof"] for (a, m), parts in scores.items() if m == mean["modality"]}
+        tables = [t.sort_values(["fold", "patient_id"]) for t in mine.values()]
+        known = tables[0]
+        expected = best_of(
+            known["label"], np.stack([t["score"] for t in tables]), known["fold"].to_numpy()
+        )
+        assert mean["best"] == list(mine)[expected.model]
+        best = cv_auc(*(tables[expected.model][name] for name in ("label", "score", "fold")))
+        assert mean["best_auc"] == pytest.approx(best.auc)
+        assert mean["best_corrected"] == pytest.approx(expected.auc, abs=0.002)
+        assert mean["optimism"] == pytest.approx(best.auc - mean["best_corrected"])
+        assert mean["best_low"] == pytest.approx(max(0, best.low - mean["optimism"]))
+        shown = f"{mean['best_corrected']:.3f} ({mean['best_low']:.3f}–{mean['best_high']:.3f})"
+        assert f"{shown} corrected for choosing {mean['best']} of 2" in text
+        assert f"best of 2, {best.auc:.3f}" in card
+        assert f"The best of 2 equally good {mean['modality']} models" in text
 
 
 def test_planning_without_enough_patients_says_why(sweep_maker, tmp_path):
