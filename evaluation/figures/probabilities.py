@@ -169,7 +169,7 @@ def confusion(evaluation: Evaluation, part: str) -> Drawing:
         else "None is defined."
     )
     cut = (
-        "each fold at the threshold of the other folds"
+        "each fold at the quantile that the other folds choose"
         if part == "oof"
         else "the threshold over all out-of-fold patients, frozen when the test set was opened"
     )

@@ -34,7 +34,7 @@ def discrimination(evaluation: Evaluation) -> Section:
             View(
                 name="folds-table", caption="Folds", folded=True,
                 columns=[*cells(), words("fold"), people(), figure("auc", "AUC"),
-                         figure("threshold", "threshold of the other folds (log-odds)"),
+                         figure("threshold", "threshold, the other folds' quantile (log-odds)"),
                          figure("sensitivity"), figure("specificity"), figure("accuracy")],
                 rows=rows_of(evaluation.tables.folds), csv="folds.csv",
             ),
@@ -52,6 +52,7 @@ def operating(evaluation: Evaluation) -> Section:
         *(count(name, name.upper()) for name in ("tp", "fn", "tn", "fp")),
         *(estimate(name, title, low=f"{name}_low", high=f"{name}_high", digits=2)
           for name, title in rates.items()),
+        *(_over_folds(rate) for rate in ("sensitivity", "specificity")),
         figure("accuracy_all_negative", "accuracy, all called negative", 2),
     ]  # fmt: skip
     return Section(
@@ -201,11 +202,13 @@ def transfer(evaluation: Evaluation) -> Section:
         name="thresholds",
         title="Thresholds and their transfer",
         words=(
-            "A threshold is chosen on out-of-fold scores and applied to the deployed model. It "
-            "transfers only if both lie on one scale: compare the rows of a cell, whose labels are "
-            "not needed. Out-of-fold each fold is cut at the threshold of the other folds (table "
-            "Folds); the thresholds for the hold-out were frozen to thresholds.json when it was "
-            "first opened.",
+            "Models of different folds may score on different scales, so out-of-fold what is "
+            "carried over is a quantile: the rule finds, on the other folds, the share of patients "
+            "to call positive, and a fold is cut there among its own scores (table Folds). No "
+            "label helps to choose the threshold of its own patient; the scores of its fold do.",
+            "For the deployed model a threshold is a score, chosen on all out-of-fold scores and "
+            "frozen to thresholds.json when the hold-out was first opened. It transfers only if "
+            "both lie on one scale: compare the rows of a cell, whose labels are not needed.",
         ),
         figures=("scales",),
         views=(
@@ -223,6 +226,16 @@ def transfer(evaluation: Evaluation) -> Section:
             ),
         ),
     )  # fmt: skip
+
+
+def _over_folds(rate: str) -> Column:
+    """The range of a rate over folds: `0.62–0.91`."""
+    low, high = (figure(f"{rate}_{end}_fold", digits=2) for end in ("lowest", "highest"))
+
+    def text(row: Row) -> str:
+        return low.text(row) if low.text(row) == "–" else f"{low.text(row)}–{high.text(row)}"
+
+    return Column(f"{rate} over folds", text, low.key)
 
 
 def _p(name: str, title: str) -> Column:

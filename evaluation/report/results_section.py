@@ -134,8 +134,8 @@ def _reference(evaluation: Evaluation) -> View:
         notes=[
             f"Published figures: {SOURCE}; another cohort, so a difference from ours is not one "
             "of models. The study's split (280 train, 116 test) is its own.",
-            "Sensitivity, specificity and accuracy of this sweep at Youden's threshold, which "
-            "never saw the patients that it is applied to (train: it did).",
+            "Sensitivity, specificity and accuracy of this sweep at Youden's threshold, which no "
+            "label of the patients that it is applied to helped to choose (train: it did).",
         ],
     )
 

@@ -23,7 +23,7 @@ def fold_rows(scores: CellScores) -> list[dict[str, Any]]:
 
 
 def fold_row(scores: CellScores, patients: pd.DataFrame, fold: str) -> dict[str, Any]:
-    """A fold's out-of-fold patients (of `calls`), cut at the threshold of the other folds."""
+    """A fold's out-of-fold patients (of `calls`), cut at the quantile of the other folds."""
     inside, others = patients[patients["fold"] == fold], patients[patients["fold"] != fold]
     auc = auc_interval(inside["label"], inside["score"])
     reasons = [auc.reason if np.isnan(auc.auc) else ""]

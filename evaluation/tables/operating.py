@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from evaluation.records.analysis import Analysis
 from evaluation.statistics.checks import one_class
@@ -66,8 +66,10 @@ def operating_points(
 ) -> list[dict[str, Any]]:
     """A row for each cell, part and rule.
 
-    Out-of-fold each fold is cut at the threshold of the other folds; the hold-out at the frozen
-    one, and the deployed model's own training patients at that of all out-of-fold patients.
+    Out-of-fold each fold is cut at the quantile that the other folds choose
+    (`cross_fitted_thresholds`), and how far its rates differ between folds stands beside. The
+    hold-out is cut at the frozen threshold, a score, and the deployed model's own training patients
+    at that of all out-of-fold patients: of one model there is one scale.
     """
     own = oof_thresholds(cells, analysis)
     rows = []
@@ -81,7 +83,7 @@ def operating_points(
                 threshold, reason = (frozen if part == "test" else own).get(key, nan), ""
                 cut = np.full(len(table), threshold)
                 if part == "oof" and callable(rule):
-                    chosen_on, threshold = "the other folds", nan
+                    chosen_on, threshold = "the other folds, by quantile", nan
                     by_fold, why = cross_fitted_thresholds(
                         table["label"], table["score"], table["fold"], rule=rule
                     )
@@ -100,10 +102,23 @@ def operating_points(
                         "patients": len(table),
                         "events": None if reason == SEALED else int(table["label"].sum()),
                         **called(table["label"], table["score"], cut, intervals=True),
+                        **_range_over_folds(table if part == "oof" else table[:0], cut),
                         "reason": reason,
                     }
                 )
     return rows
+
+
+def _range_over_folds(table: pd.DataFrame, cut: NDArray[np.float64]) -> dict[str, float]:
+    """The lowest and highest sensitivity and specificity of a fold; NaN where there are none."""
+    folds = [
+        called(mine["label"], mine["score"], cut[table["fold"] == name])
+        for name, mine in table.groupby("fold")
+    ]
+    names = ("sensitivity", "specificity")
+    rates = pd.DataFrame(folds, columns=list(names), dtype=float)
+    ends = {"lowest": rates.min(), "highest": rates.max()}
+    return {f"{rate}_{end}_fold": ends[end][rate] for rate in names for end in ends}
 
 
 def called(

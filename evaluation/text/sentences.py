@@ -10,6 +10,7 @@ import pandas as pd
 from evaluation.records.schema import STATES
 from evaluation.result import Evaluation
 from evaluation.tables.comparisons import CONFIRMATORY, PAIRED, PRIMARY
+from evaluation.tables.operating import YOUDEN
 from evaluation.tables.planning import OPTIMISM
 from evaluation.tables.scores import DEPLOYED, SEALED
 from evaluation.text.format import (
@@ -145,6 +146,15 @@ def caution_sentences(evaluation: Evaluation) -> list[str]:
         for name, accuracy in accuracies.items()
         if len(accuracy)
     ]
+    points = operating[(operating["part"] == "oof") & (operating["rule"] == YOUDEN)]
+    apart = points["sensitivity_highest_fold"] - points["sensitivity_lowest_fold"]
+    for row in points.loc[apart.nlargest(1).index].to_dict("records"):
+        ends = f"{number(row['sensitivity_lowest_fold'], 2)} and "
+        ends += number(row["sensitivity_highest_fold"], 2)
+        sentences.append(
+            f"Sensitivity at Youden's threshold differs most between the folds of "
+            f"{row['architecture']} {row['modality']}, where it lies between {ends}."
+        )
     choice = planning[(planning["quantity"] == OPTIMISM) & planning["value"].notna()]
     sentences += [
         f"The best of {row['models']} equally good {row['modality']} models is expected to seem "
