@@ -77,8 +77,13 @@ def difference(row: Mapping[Any, Any]) -> str:
 
 
 def ends(values: pd.Series, digits: int = 3) -> str:
-    """`0.701 and 0.912`: the lowest and the highest of several figures."""
-    return f"{number(values.min(), digits)} and {number(values.max(), digits)}"
+    """`0.701 and 0.912`: the lowest and the highest of several figures.
+
+    Where some are undefined, how many of all: `0.701 and 0.912 (undefined for 2 of 15)`.
+    """
+    lacking = int(values.isna().sum())
+    known = f"{number(values.min(), digits)} and {number(values.max(), digits)}"
+    return known + (f" (undefined for {lacking} of {len(values)})" if lacking else "")
 
 
 def counted(count: int, noun: str) -> str:

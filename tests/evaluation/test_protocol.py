@@ -47,11 +47,17 @@ from evaluation.tables.seal import read_seal
 from evaluation.text.model_card import model_card
 from evaluation.text.sentences import headline
 
+SHIFT = 0.75
+
 ANALYSIS = {
     "primary": {"modalities": ["video", "image"], "architecture": "alpha"},
     "sensitivity": 0.8,
     "probabilities": [0.3],
 }
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-np.clip(x, -700, 700)))
 
 
 def declare(sweep, analysis):
@@ -274,7 +280,7 @@ def test_calibration_net_benefit_and_scales(tables, scores):
         for part in ("oof", "test"):
             labels, p = parts[part]["label"], 1 / (1 + np.exp(-parts[part]["score"]))
             row = one(tables.calibration, **names, part=part)
-            expected = calibration(labels, p)
+            expected = calibration(labels, p, log_odds=parts[part]["score"])
             for name in ("intercept", "slope", "brier_scaled", "ici"):
                 assert row[name] == pytest.approx(getattr(expected, name), abs=1e-9)
             curve = tables.net_benefit[
@@ -286,6 +292,24 @@ def test_calibration_net_benefit_and_scales(tables, scores):
             assert scale["q50"] == pytest.approx(parts[part]["score"].median())
             calls = parts[part]["score"] >= scale["threshold"] - 1e-9
             assert scale["called_positive"] == pytest.approx(calls.mean())
+
+
+def test_a_certain_network_keeps_its_slope_and_no_cell_is_dropped(sweep_maker, tmp_path):
+    made = sweep_maker(tmp_path / "trial").write()
+    for run_id in made.run_ids(architecture="alpha", modality="image"):
+        # A finite score, whose probability is 0 or 1 in float64 for most patients.
+        made.change(
+            run_id, lambda t: t.assign(logit=(x := 60 * t["logit"]), probability=sigmoid(x - SHIFT))
+        )
+    for run_id in made.run_ids(architecture="beta", modality="image"):
+        made.change(run_id, lambda t: t.assign(logit=0.4, probability=float(sigmoid(0.4 - SHIFT))))
+    before = compute(made.path)
+    rows = before.tables.calibration.set_index(["architecture", "modality"])
+    row = rows.loc[("alpha", "image")]
+    assert 0 < row["slope"] < 0.1
+    assert row["slope_low"] < row["slope"] < row["slope_high"]
+    assert "for all patients has no slope" in rows.loc[("beta", "image"), "reason"]
+    assert "(undefined for 1 of 4)" in drawings(before)["calibration"].alt
 
 
 def test_sealed_tables_hold_no_label_of_the_hold_out(sweep_maker, tmp_path):
