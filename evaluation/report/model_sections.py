@@ -26,6 +26,7 @@ _RISKS = (0.1, 0.2, 0.3)
 
 def discrimination(evaluation: Evaluation) -> Section:
     """ROC curves, and the folds one by one."""
+    folds = rows_of(evaluation.tables.folds)
     return Section(
         name="discrimination",
         title="ROC curves and spread over folds",
@@ -36,7 +37,7 @@ def discrimination(evaluation: Evaluation) -> Section:
                 columns=[*cells(), words("fold"), people(), figure("auc", "AUC"),
                          figure("threshold", "threshold, the other folds' quantile (log-odds)"),
                          figure("sensitivity"), figure("specificity"), figure("accuracy")],
-                rows=rows_of(evaluation.tables.folds), csv="folds.csv",
+                rows=folds, csv="folds.csv", notes=counted_reasons(folds),
             ),
         ),
     )  # fmt: skip
@@ -53,7 +54,7 @@ def operating(evaluation: Evaluation) -> Section:
         *(estimate(name, title, low=f"{name}_low", high=f"{name}_high", digits=2)
           for name, title in rates.items()),
         *(_over_folds(rate) for rate in ("sensitivity", "specificity")),
-        figure("accuracy_all_negative", "accuracy, all called negative", 2),
+        figure("accuracy_commoner_class", "accuracy, all called the commoner class", 2),
     ]  # fmt: skip
     return Section(
         name="operating",
@@ -61,7 +62,7 @@ def operating(evaluation: Evaluation) -> Section:
         words=(
             "Sensitivity, specificity, accuracy and predictive values with Clopper and Pearson's "
             "exact 95 % intervals. Accuracy must be held against the last column: that of calling "
-            "everyone negative.",
+            "everyone the commoner class.",
         ),
         figures=("confusion_oof", "confusion_test"),
         views=(
@@ -93,11 +94,8 @@ def contrasts(evaluation: Evaluation) -> Section:
         _p("sensitivity_p_holm", "McNemar p, Holm, sensitivity"),
         _p("specificity_p_holm", "McNemar p, Holm, specificity"),
     ]
-    confirmatory = [
-        PARTS[row["part"]]
-        for row in rows
-        if row["family"] == PRIMARY and row["standing"] == CONFIRMATORY
-    ]
+    primary = [row for row in rows if row["family"] == PRIMARY]
+    confirmatory = [PARTS[row["part"]] for row in primary if row["standing"] == CONFIRMATORY]
     return Section(
         name="contrasts",
         title="Differences between models",
@@ -117,7 +115,7 @@ def contrasts(evaluation: Evaluation) -> Section:
         views=(
             View(
                 name="primary", caption="Primary contrast", columns=columns,
-                rows=[row for row in rows if row["family"] == PRIMARY], csv="comparisons.csv",
+                rows=primary, csv="comparisons.csv", notes=counted_reasons(primary),
             ),
             View(
                 name="contrasts-table", caption="All differences",

@@ -83,9 +83,10 @@ class Confusion:
         return _share(*self.share("npv"))
 
     @property
-    def accuracy_all_negative(self) -> float:
-        """What calling everyone negative would get right: the accuracy to beat."""
-        return _share(self.tn + self.fp, self.tp + self.fn + self.tn + self.fp)
+    def accuracy_commoner_class(self) -> float:
+        """What calling everyone the commoner class would get right: the accuracy to beat."""
+        negatives, positives = self.tn + self.fp, self.tp + self.fn
+        return _share(max(negatives, positives), negatives + positives)
 
 
 def roc_curve(labels: ArrayLike, scores: ArrayLike) -> RocCurve:

@@ -26,7 +26,8 @@ def fold_row(scores: CellScores, patients: pd.DataFrame, fold: str) -> dict[str,
     """A fold's out-of-fold patients (of `calls`), cut at the quantile of the other folds."""
     inside, others = patients[patients["fold"] == fold], patients[patients["fold"] != fold]
     auc = auc_interval(inside["label"], inside["score"])
-    reasons = [auc.reason if np.isnan(auc.auc) else ""]
+    # Without a variance: one class, or a single patient of one.
+    reasons = [auc.reason if np.isnan(auc.variance) else ""]
     if len(inside) and (reason := one_class(others["label"].to_numpy() == 1)):
         reasons.append(f"no threshold from the other folds: {reason}")
     return {
@@ -133,7 +134,9 @@ def modality_means(cells: pd.DataFrame, scores: list[CellScores]) -> pd.DataFram
         complete = listed[listed["complete"]]
         counts = {"architectures": len(complete), "architectures_expected": len(listed)}
         means = {name: complete[name].mean(skipna=False) for name in figures}
-        rows.append({"modality": modality} | counts | means | _best(complete, scores))
+        reason = "; ".join(filter(None, dict.fromkeys(complete["reason"])))
+        best = _best(complete, scores)
+        rows.append({"modality": modality} | counts | means | best | {"reason": reason})
     return pd.DataFrame(rows)
 
 

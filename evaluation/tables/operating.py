@@ -89,6 +89,8 @@ def operating_points(
                     )
                     cut = table["fold"].map(by_fold).to_numpy(np.float64)
                     reason = "; ".join(f"fold {fold}: {text}" for fold, text in why.items())
+                if part == "oof" and (single := _single(table)):
+                    reason = "; ".join(filter(None, [reason, single]))
                 if part == "test" and scores.sealed:
                     reason, cut = SEALED, cut[:0]
                 rows.append(
@@ -121,6 +123,13 @@ def _range_over_folds(table: pd.DataFrame, cut: NDArray[np.float64]) -> dict[str
     return {f"{rate}_{end}_fold": ends[end][rate] for rate in names for end in ends}
 
 
+def _single(table: pd.DataFrame) -> str:
+    """Which folds hold one patient of a class; "" if none does."""
+    counts = pd.crosstab(table["fold"], table["label"])
+    names = ", ".join(str(name) for name in counts.index[(counts == 1).any(axis=1)])
+    return f"fold {names}: a rate of a single patient is 0 or 1" if names else ""
+
+
 def called(
     labels: ArrayLike, scores: ArrayLike, thresholds: ArrayLike, *, intervals: bool = False
 ) -> dict[str, Any]:
@@ -130,7 +139,8 @@ def called(
         labels: (n,) 0 or 1.
         scores: (n,) log-odds.
         thresholds: (n,) log-odds; none, or with a NaN, is undefined.
-        intervals: Whether to give exact intervals and the accuracy of calling everyone negative.
+        intervals: Whether to give exact intervals and the accuracy of calling everyone
+            the commoner class.
     """
     cut = np.asarray(thresholds, dtype=np.float64)
     counts: Confusion | None = None
@@ -143,7 +153,7 @@ def called(
             ends = clopper_pearson(*counts.share(rate)) if counts else (nan, nan)
             row |= dict(zip((f"{rate}_low", f"{rate}_high"), ends, strict=True))
     if intervals:
-        row["accuracy_all_negative"] = counts.accuracy_all_negative if counts else nan
+        row["accuracy_commoner_class"] = counts.accuracy_commoner_class if counts else nan
     return row
 
 

@@ -135,14 +135,14 @@ def contrast_sentences(evaluation: Evaluation) -> list[str]:
 
 
 def caution_sentences(evaluation: Evaluation) -> list[str]:
-    """What the figures must be held against: calling everyone negative, and choosing the best."""
+    """What the figures must be held against: calling everyone one class, and choosing the best."""
     operating, planning = evaluation.tables.operating, evaluation.tables.planning
     accuracies = {
-        name: operating.loc[operating["part"] == part, "accuracy_all_negative"].dropna()
+        name: operating.loc[operating["part"] == part, "accuracy_commoner_class"].dropna()
         for part, name in PARTS.items()
     }
     sentences = [
-        f"Accuracy of calling everyone negative, {name}: {number(accuracy.max())}."
+        f"Accuracy of calling everyone the commoner class, {name}: {number(accuracy.max())}."
         for name, accuracy in accuracies.items()
         if len(accuracy)
     ]

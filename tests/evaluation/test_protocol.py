@@ -202,7 +202,9 @@ def test_operating_points_are_found_out_of_fold(made, tables, scores):
                     )
                     if total:
                         assert row[rate] == pytest.approx(k / total)
-                assert row["accuracy_all_negative"] == pytest.approx(1 - sick.mean())
+                assert row["accuracy_commoner_class"] == pytest.approx(
+                    max(sick.mean(), 1 - sick.mean())
+                )
                 assert row["patients"] == n
                 if part == "oof":
                     by_fold = [call[sick & (oof["fold"] == f)].mean() for f in oof["fold"].unique()]
@@ -292,6 +294,31 @@ def test_calibration_net_benefit_and_scales(tables, scores):
             assert scale["q50"] == pytest.approx(parts[part]["score"].median())
             calls = parts[part]["score"] >= scale["threshold"] - 1e-9
             assert scale["called_positive"] == pytest.approx(calls.mean())
+
+
+def test_a_fold_with_one_event_is_marked_in_every_table_that_uses_it(sweep_maker, tmp_path):
+    made = sweep_maker(tmp_path / "trial", folds=(0, 1, "all"))
+    mine = [name for name in made.development if made.home[name] == 1]
+    for name in mine:
+        made.labels[name] = int(name == mine[3])
+    made.write()
+    result = compute(made.path)
+    tables = result.tables
+    oof = [
+        tables.folds[tables.folds["fold"] == "1"],
+        tables.cells,
+        tables.modalities,
+        *(t[t["part"] == "oof"] for t in (tables.operating, tables.comparisons)),
+        tables.aucs[(tables.aucs["part"] == "oof") & (tables.aucs["estimator"] == "fold mean")],
+    ]
+    for table in oof:
+        assert len(table)
+        assert table["reason"].str.contains("single").all(), table
+    assert (tables.folds.loc[tables.folds["fold"] == "0", "reason"] == "").all()
+    html = report_html(result, drawings(result), fill(result))
+    for name in ("cells", "modalities", "folds-table", "youden", "contrasts-table"):
+        section = html[html.index(f'id="{name}"') :]
+        assert "single" in section[: section.index("</ul>")], name
 
 
 def test_a_certain_network_keeps_its_slope_and_no_cell_is_dropped(sweep_maker, tmp_path):

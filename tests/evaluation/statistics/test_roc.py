@@ -153,6 +153,12 @@ def test_a_fold_whose_others_lack_a_class_has_no_threshold():
     assert thresholds["b"] == 3.5  # the quantile of 1.5 between 1 and 2
 
 
+@pytest.mark.parametrize(("positives", "accuracy"), [(2, 0.8), (8, 0.8), (5, 0.5), (10, 1.0)])
+def test_the_accuracy_to_beat_is_that_of_the_commoner_class(positives, accuracy):
+    labels = np.repeat([1, 0], [positives, 10 - positives])
+    assert confusion(labels, np.arange(10), 3.5).accuracy_commoner_class == accuracy
+
+
 def test_wrong_input_is_refused():
     with pytest.raises(EvaluationError, match=r"labels must hold both classes, got 2 patients"):
         roc_curve([1, 1], [1, 2])
