@@ -42,9 +42,11 @@ class Tables:
         runs: One row a listed run, and how it stands.
         cells: One row an architecture × modality, from out-of-fold scores.
         folds: One row a fold of a cell.
-        modalities: Means over the architectures whose cell is complete.
+        modalities: Means over the architectures whose cell is complete, and the best of them, naive
+            and corrected for the choice.
         aucs: Each AUC with its interval: train (apparent), out-of-fold and test side by side.
-        operating: Sensitivity and the like at each operating point, with exact intervals.
+        operating: Sensitivity and the like at each operating point, with exact intervals and the
+            range over folds.
         comparisons: Differences between cells: primary contrast and families after Holm.
         test: One row a cell on the hold-out; without labels only the number of patients.
         patients: One row a patient of a cell and part: score, threshold and call.

@@ -65,7 +65,8 @@ def findings(evaluation: Evaluation) -> list[dict[str, str]]:
     cells, opened = evaluation.tables.cells, evaluation.seal.labels is not None
     tests = evaluation.tables.test.set_index(["architecture", "modality"])
     selected = []
-    for cell in cells[cells["selected"]].to_dict("records"):
+    chosen = cells[cells["selected"]].set_index("modality", drop=False)
+    for cell in chosen.reindex(means.index.intersection(chosen.index)).to_dict("records"):
         test = tests.loc[(cell["architecture"], cell["modality"])]
         mean = means.loc[cell["modality"]]
         selected.append(
