@@ -172,7 +172,10 @@ def _untested(sides: Contrast, tables: list[pd.DataFrame], part: str) -> str:
         if done < expected:
             unfinished.append(f"{' '.join(member.cell)} {done} of {expected}")
     if unfinished:
-        return f"not tested before all runs are done: {', '.join(unfinished)}"
+        more = f" and {len(unfinished) - 3} more" if len(unfinished) > 3 else ""
+        return f"not tested before all runs are done: {', '.join(unfinished[:3])}{more}"
+    if part == "test" and len(sources := sorted({member.source for member in members})) > 1:
+        return f"not tested, for the hold-out was scored by different means: {', '.join(sources)}"
     seeds = {str(n) for table in tables for n in table["seeds"].unique()}
     if len(seeds) > 1:
         return f"not tested, for the numbers of seeds differ: {', '.join(sorted(seeds))}"

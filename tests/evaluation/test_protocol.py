@@ -537,6 +537,19 @@ def test_seeds_that_differ_in_number_are_not_tested(sweep_maker, tmp_path):
     assert alike["p_holm"].notna().all()
 
 
+def test_a_deployed_model_is_not_tested_against_an_ensemble(sweep_maker, tmp_path):
+    made = sweep_maker(tmp_path / "trial", folds=(0, 1, "all")).write()
+    made.entries[:] = [e for e in made.entries if (e["architecture"], e["fold"]) != ("beta", "all")]
+    made.list_runs()
+    declare(made, {"primary": {"modalities": ["video", "image"]}})
+    table = opened(made).comparisons
+    mixed = table[(table["part"] == "test") & (table["family"] != OF_MODALITIES)]
+    assert len(mixed) == 3
+    assert (mixed["reason"].str.endswith("deployed model, ensemble of fold models")).all()
+    assert mixed["p_value"].isna().all()
+    assert table.loc[~table.index.isin(mixed.index), "p_value"].notna().all()
+
+
 def test_incomplete_cells_are_not_tested(sweep_maker, tmp_path):
     made = sweep_maker(tmp_path / "trial", folds=(0, 1, 2)).write()
     declare(made, {"primary": {"modalities": ["video", "image"]}})
