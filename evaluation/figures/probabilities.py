@@ -123,7 +123,7 @@ def scales(evaluation: Evaluation) -> Drawing:
         index=["architecture", "modality"], columns="part", values="called_positive", sort=False
     )
     message = ""
-    if {"oof", "test"} <= set(table) and len(apart := (table["test"] - table["oof"]).dropna()):
+    if {"oof", "test"} <= set(table) and (apart := table["test"] - table["oof"]).notna().any():
         message = (
             " The share called positive on the hold-out less that out-of-fold lies between "
             f"{ends(apart, 2)}."
@@ -162,15 +162,14 @@ def confusion(evaluation: Evaluation, part: str) -> Drawing:
                 axes.set_ylabel(modality, fontweight="bold")
             _count(axes, of_cell(table, architecture, modality))
             axes.set(xlim=(-0.5, 1.5), ylim=(1.5, -0.5))
-    defined = table[table["sensitivity"].notna()]
     message = (
-        f"Sensitivity lies between {ends(defined['sensitivity'], 2)}, specificity between "
-        f"{ends(defined['specificity'], 2)}."
-        if len(defined)
+        f"Sensitivity lies between {ends(table['sensitivity'], 2)}, specificity between "
+        f"{ends(table['specificity'], 2)}."
+        if table["sensitivity"].notna().any()
         else "None is defined."
     )
     cut = (
-        "each fold at the threshold of the other folds"
+        "each fold at the quantile that the other folds choose"
         if part == "oof"
         else "the threshold over all out-of-fold patients, frozen when the test set was opened"
     )

@@ -73,12 +73,14 @@ def planning(evaluation: Evaluation) -> Section:
         title="What a cohort of this size can show",
         words=(
             "By simulation at this cohort's size, AUC and correlation between models. The optimism "
-            "is what picking the best of all cells adds to its AUC when all are equally good.",
+            "is what picking the best architecture of a modality adds to its AUC when all are "
+            "equally good.",
         ),
         views=(
             View(
                 name="planning-table", caption="Planning figures",
-                columns=[words("quantity"), words("part"), people(), count("models"),
+                columns=[words("quantity"), words("modality"), words("part"), people(),
+                         count("models"),
                          figure("auc", "AUC"), figure("correlation"), figure("value"),
                          figure("error", "simulation error", 4)],
                 rows=rows, csv="planning.csv", notes=counted_reasons(rows),

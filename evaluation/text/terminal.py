@@ -12,6 +12,7 @@ from evaluation.text.format import estimate, number
 from evaluation.text.sentences import (
     caution_sentences,
     contrast_sentences,
+    findings,
     notes,
     prediction_sentences,
     seal_sentences,
@@ -30,6 +31,12 @@ def render(evaluation: Evaluation, width: int = 80) -> str:
     console.print(_cells(evaluation))
     if tables.cells["selected"].any():
         console.print("† the modality's architecture with the best out-of-fold AUC")
+        for each in findings(evaluation):
+            if each["of"] != "1":
+                console.print(
+                    f"† {each['modality']}: {each['corrected']} corrected for choosing "
+                    f"{each['architecture']} of {each['of']}"
+                )
     console.print("pooled: secondary, for pooling mixes the models of the folds")
     if not tables.cells["complete"].all():
         console.print("* a run of this cell is not done; the cell is left out of the means")

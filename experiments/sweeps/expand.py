@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from evaluation.records.analysis import Analysis
+from evaluation.records.analysis import MEAN, SELECTED, Analysis
 from evaluation.records.question import Question
 from evaluation.records.schema import CELL, MODALITIES
 from experiments.config.run import Run, make_run, open_cohort
@@ -103,7 +103,7 @@ def _check_axes(file: SweepFile, runs: Sequence[Run]) -> None:
 
 def _check_primary_name(file: SweepFile, runs: Sequence[Run]) -> None:
     primary = file.analysis.primary
-    if primary is None or primary.architecture == "selected":
+    if primary is None or primary.architecture in (MEAN, SELECTED):
         return
     base = primary.architecture.partition("+")[0]
     for run in runs:
@@ -114,7 +114,7 @@ def _check_primary_name(file: SweepFile, runs: Sequence[Run]) -> None:
             raise ConfigError(
                 f"analysis.primary.architecture must name a cell of each modality, got "
                 f"{primary.architecture!r} where {modality} has {name!r} (sweep {file.name}). "
-                "Name it in full, or use selected."
+                "Name it in full, or use mean."
             )
 
 

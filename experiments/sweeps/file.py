@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from datamodules.store.splits import REFERENCE_HOLDOUT
 from evaluation.errors import EvaluationError
-from evaluation.records.analysis import Analysis
+from evaluation.records.analysis import MEAN, SELECTED, Analysis
 from evaluation.records.question import Question
 from experiments.config.files import file_of, load_yaml
 from experiments.config.study import check_name, explain
@@ -207,8 +207,10 @@ def read_sweep(name: str | Path, overrides: Sequence[str] = ()) -> SweepFile:
         raise ConfigError(
             f"every axis must have a value, got {axes!r} ({path}). Fill or remove it."
         )
-    _check_primary(file.analysis, content["axes"], path)  # narrowed axes may leave it out for now
-    return replace(file, axes=axes, overrides=common)
+    # Of the axes in the file too: narrowed ones may leave the contrast out for now.
+    every = {key: [*values, *axes[key]] for key, values in content["axes"].items()}
+    analysis = _checked_primary(file.analysis, every, path)
+    return replace(file, axes=axes, overrides=common, analysis=analysis)
 
 
 def _without_values(content: dict[str, Any]) -> dict[str, Any]:
@@ -221,18 +223,36 @@ def _without_values(content: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
-def _check_primary(analysis: Analysis, axes: Mapping[str, Sequence[Any]], path: Path) -> None:
-    """A primary contrast of cells that the sweep does not run could never be tested."""
+def _checked_primary(analysis: Analysis, axes: Mapping[str, Sequence[Any]], path: Path) -> Analysis:
+    """The analysis, its architecture by the name that its cells have, where that is a path's.
+
+    A primary contrast of cells that the sweep does not run could never be tested.
+    """
     primary = analysis.primary
     if primary is None:
-        return
-    architecture = primary.architecture.partition("+")[0]
-    named = {"modality": primary.modalities, "architecture": (architecture,)}
-    for key, values in named.items():
-        missing = set(values) - {"selected"} - set(axes.get(key, values))
+        return analysis
+    inside = {str(value): _name_inside(str(value)) for value in axes.get("architecture", ())}
+    if {MEAN, SELECTED} & set(inside.values()):
+        raise ConfigError(
+            f"an architecture must not be called {MEAN} or {SELECTED}, which have a meaning in "
+            f"analysis.primary, got {', '.join(inside.values())} ({path}). Rename it."
+        )
+    name = inside.get(primary.architecture, primary.architecture)
+    known = {MEAN, SELECTED, *inside.values()} if inside else {name.partition("+")[0]}
+    for key, missing in (
+        ("modality", set(primary.modalities) - set(axes.get("modality", primary.modalities))),
+        ("architecture", {name.partition("+")[0]} - known),
+    ):
         if missing:
             raise ConfigError(
                 f"analysis.primary must name what the sweep runs, got {key} "
                 f"{', '.join(sorted(missing))} ({path}). Add it to the axes, or set "
                 "analysis.primary=null."
             )
+    return replace(analysis, primary=replace(primary, architecture=name))
+
+
+def _name_inside(architecture: str) -> str:
+    """The name that runs of an architecture get, which is that in the file where it is a path."""
+    file = load_yaml(file_of("architecture", architecture))
+    return str(OmegaConf.select(file, "study.architecture", default=architecture))

@@ -61,8 +61,8 @@ def run_figures(predictions: pd.DataFrame, patients: Pseudonyms) -> Figures:
 
     The matrix is cut at Youden's threshold of the run's own inner validation: within one run there
     are no other folds to take it from (docs/design.md, Protocol), and the out-of-fold patients have
-    no say in it. `ceus evaluate` cuts at the threshold of the other folds; its figures are the
-    study's.
+    no say in it. `ceus evaluate` cuts at the quantile that the other folds choose; its
+    figures are the study's.
 
     Args:
         predictions: The run's prediction table (docs/design.md, Predictions table).

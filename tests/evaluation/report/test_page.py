@@ -17,6 +17,7 @@ from PIL import Image
 from pypdf import PdfReader
 
 from evaluation import EvaluationError, compute, evaluate, read_sweep, unseal
+from evaluation.checklists import fill
 from evaluation.figures import comparison_figure, roc
 from evaluation.figures.style import COLOURS, LINES, MARKERS
 from evaluation.records.study import read_study
@@ -314,6 +315,30 @@ def test_checklists_hold_every_item_once(name, result):
     item = {"tripod_ai": "21", "claim_2024": "35", "stard_ai": "24"}[name]
     events = sum(result.seal.labels.values())
     assert f"image hold-out 60 ({events} events)" in answered[item]["answer"]
+
+
+def test_answers_come_from_all_cells(study_maker, tmp_path):
+    """Learning rates, warm start and further axes: not from the first cell alone."""
+    made = study_maker(
+        tmp_path / "trial", architectures=("resnet+pos_weight=1", "swin+pos_weight=balanced"),
+        folds=(0, 1), seeds=(0,), patients=60, holdout=10,
+    ).write()  # fmt: skip
+    for entry in made.entries:
+        path = made.path / entry["run_id"] / "config.yaml"
+        config = json.loads(path.read_text())
+        if entry["architecture"].startswith("swin"):
+            config["study"]["encoder_lr"] = 3e-05
+        if entry["modality"] == "combined":
+            config["study"] |= {"warm_start": {"image": "a", "video": "b"}}
+        config["study"]["selection"] = "last" if entry["modality"] == "image" else "inner_bce"
+        path.write_text(json.dumps(config))
+    answers = {item.number: item.answer for item in fill(compute(made.path))["claim_2024"]}
+    assert "0.0001 (resnet+pos_weight=1); 3e-05 (swin+pos_weight=balanced) (enc" in answers["25"]
+    assert "batches of 8, at most" in answers["25"]
+    assert "Combined models start from the image and video models" in answers["24"]
+    assert "Settings that make a model of its own: pos_weight 1, balanced." in answers["22"]
+    assert "that of the schedule's end (image); that of the epoch" in answers["26"]
+    assert "Settings compared within the sweep: pos_weight 1, balanced." in answers["26"]
 
 
 def test_the_model_card_is_one_of_the_hub(result):

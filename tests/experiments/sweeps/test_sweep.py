@@ -15,6 +15,7 @@ from experiments.sweeps.expand import Sweep, expand, make_data, pending
 from experiments.sweeps.file import LauncherSettings, read_sweep
 from experiments.sweeps.freeze import freeze
 
+OWN = Path(__file__).parents[1] / "own"
 SHIPPED = Path(__file__).parents[3] / "experiments" / "yaml" / "sweep"
 
 
@@ -148,6 +149,21 @@ def test_a_damaged_status_is_named(made: Sweep) -> None:
             "primary.modalities must be two that differ",
         ),
         ("name: x\naxes: {modality: [image]}\nanalysis: {sensitivity: 2}", "sensitivity must be"),
+        (
+            "name: x\naxes: {modality: [image, video], architecture: [resnet]}\n"
+            "analysis: {primary: {modalities: [image, video], architecture: swin}}",
+            "analysis.primary must name what the sweep runs, got architecture swin",
+        ),
+        (
+            "name: x\naxes: {modality: [image, video], architecture: [resnet]}\n"
+            "analysis: {primary: {modalities: [image, video], part: both}}",
+            "part",
+        ),
+        (
+            "name: x\naxes: {modality: [image, video], architecture: [resnet]}\n"
+            "analysis: {primary: {modalities: [image, video], architecture: selected, part: oof}}",
+            "analysis.primary.part must be test where primary.architecture is selected",
+        ),
     ],
 )
 def test_sweep_files_are_checked(store: Path, tmp_path: Path, content: str, message: str) -> None:
@@ -257,6 +273,47 @@ def test_axes_that_cannot_be_are_refused(
     content = AXES[: AXES.index("  head:")] + f"  {axis}\n"
     with pytest.raises(ConfigError, match=message):
         further(store, tmp_path, content)
+
+
+def test_one_part_is_confirmatory_and_is_frozen(made: Sweep, store: Path, tmp_path: Path) -> None:
+    freeze(made)
+    frozen = json.loads((made.folder / "sweep.json").read_text())["analysis"]["primary"]
+    assert (frozen["architecture"], frozen["part"]) == ("mean", "oof")
+    with pytest.raises(ConfigError, match="analysis must be the one frozen"):
+        freeze(sweep(store, tmp_path, "analysis.primary.part=test"))
+    chosen = sweep(
+        store, tmp_path, "analysis.primary.architecture=selected", "analysis.primary.part=null"
+    )
+    assert chosen.analysis.primary
+    assert chosen.analysis.primary.part == "test"
+
+
+@pytest.mark.parametrize("by", ["tiny", str(OWN / "tiny.yaml"), "swin"])
+def test_an_architecture_of_a_path_has_the_name_inside(
+    store: Path, tmp_path: Path, by: str
+) -> None:
+    content = AXES[: AXES.index("  head:")].replace("[resnet]", f"[{OWN / 'tiny.yaml'}]")
+    content += f"analysis: {{primary: {{modalities: [combined, image], architecture: '{by}'}}}}"
+    if by == "swin":
+        with pytest.raises(ConfigError, match="must name what the sweep runs, got architecture sw"):
+            further(store, tmp_path, content)
+        return
+    analysis = further(store, tmp_path, content).analysis
+    assert analysis.primary
+    assert analysis.primary.architecture == "tiny"
+
+
+@pytest.mark.parametrize("name", ["mean", "selected"])
+def test_an_architecture_has_no_name_that_the_analysis_uses(
+    store: Path, tmp_path: Path, name: str
+) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text(
+        (OWN / "tiny.yaml").read_text().replace("architecture: tiny", f"architecture: {name}")
+    )
+    content = AXES[: AXES.index("  head:")].replace("[resnet]", f"[{own}]")
+    with pytest.raises(ConfigError, match="an architecture must not be called mean or selected"):
+        further(store, tmp_path, content + "analysis: {primary: {modalities: [combined, image]}}")
 
 
 def test_a_primary_contrast_names_its_cell_in_full(store: Path, tmp_path: Path) -> None:
