@@ -8,16 +8,20 @@ from evaluation.result import Evaluation, compute
 from evaluation.tables.make import Tables
 
 
-def evaluate(sweep_dir: Path, *, out: Path | None = None) -> Evaluation:
+def evaluate(
+    sweep_dir: Path, *, out: Path | None = None, store: Path | None = None, head: str = ""
+) -> Evaluation:
     """Compute all tables of a sweep and write them, with report, figures and checklists.
 
-    The same folder gives the same bytes again: `report.html`, each table of `Tables` as a CSV file
-    of its name, `figures/` (SVG, PDF, PNG), `checklists/` (CSV) and, where a deployed model is
-    done, `model_card.md`.
+    The same folder and ledger of its store give the same bytes again: `report.html`, each table of
+    `Tables` as a CSV file of its name, `figures/` (SVG, PDF, PNG), `checklists/` (CSV) and, where a
+    deployed model is done, `model_card.md`.
 
     Args:
         sweep_dir: Sweep folder (docs/design.md, Sweep folder).
         out: Where to write; `SWEEP_DIR/evaluation` if not given.
+        store: As `compute`.
+        head: As `compute`.
 
     Raises:
         EvaluationError: as `compute`.
@@ -27,7 +31,7 @@ def evaluate(sweep_dir: Path, *, out: Path | None = None) -> Evaluation:
     from evaluation.report import report_html
     from evaluation.text.model_card import model_card
 
-    result = compute(sweep_dir, out=out)
+    result = compute(sweep_dir, out=out, store=store, head=head)
     drawn, checklists = drawings(result), fill(result)
     contents: dict[str, str | bytes] = _csv_files(result.tables)
     for drawing in drawn.values():

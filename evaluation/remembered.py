@@ -6,7 +6,10 @@ from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
+from datamodules.ledger import LEDGER
 from evaluation.files import write_atomic
+from evaluation.records.holdout import store_of
+from evaluation.records.listing import read_listing
 from evaluation.result import Evaluation
 
 _FILE = "latest.json"
@@ -34,12 +37,14 @@ def remembered(sweep_dir: Path) -> str | None:
 
 
 def _inputs_sha(sweep_dir: Path) -> str:
-    """Of the files of the sweep and its runs, of this package and of what it computes with."""
+    """Of the sweep's files, its store's ledger, this package and what it computes with."""
     digest = hashlib.sha256(" ".join(map(version, _LIBRARIES)).encode())
     # A run's checkpoints lie deeper than what is read of it.
     read = (p for p in {*sweep_dir.glob("*"), *sweep_dir.glob("*/*")} if p.name not in _NOT_READ)
     written = sweep_dir / "evaluation"
     _add(digest, sweep_dir, (path for path in read if not path.is_relative_to(written)))
+    if store := store_of(sweep_dir, read_listing(sweep_dir)):
+        _add(digest, store, [store / LEDGER])
     _add(digest, _OWN, _OWN.rglob("*"))
     return digest.hexdigest()
 

@@ -34,26 +34,32 @@ class Evaluation:
 
     @property
     def exit_code(self) -> int:
-        """0, or 3 when the hold-out was opened again or something was changed since.
+        """0, or 3 when the hold-out was opened again or elsewhere, or something changed since.
 
-        Likewise when predictions are not those that their run wrote.
+        Likewise when predictions are not those that their run wrote, or the analysis is not the one
+        that was declared when it began.
         """
-        changed = any(run.predictions == "changed" for run in self.sweep.runs)
+        changed = any("changed" in (run.predictions, run.analysis) for run in self.sweep.runs)
         return 3 if changed or not self.seal.sound else 0
 
 
-def compute(sweep_dir: Path, *, out: Path | None = None) -> Evaluation:
+def compute(
+    sweep_dir: Path, *, out: Path | None = None, store: Path | None = None, head: str = ""
+) -> Evaluation:
     """All tables of a sweep, without writing anything.
 
     Args:
         sweep_dir: Sweep folder (docs/design.md, Sweep folder).
         out: Where `evaluate` is to write; `SWEEP_DIR/evaluation` if not given.
+        store: The sweep's store, if it is not where the sweep was run on it; of it only the ledger
+            is read.
+        head: A head of the store's ledger that was lodged elsewhere: it must be in it.
 
     Raises:
         EvaluationError: as `read_sweep`, `read_study` and `read_seal`.
     """
     sweep = read_sweep(Path(sweep_dir))
-    study, seal = read_study(sweep), read_seal(sweep)
+    study, seal = read_study(sweep), read_seal(sweep, store, head=head)
     tables = make_tables(
         sweep, study=study, test_labels=seal.labels, test_thresholds=seal.thresholds
     )

@@ -71,7 +71,7 @@ COMMANDS = {
     "split": Command(
         "freeze hold-out and folds by patient",
         "datamodules.store.splits:make_split",
-        "store --name --num_folds:folds --seed --holdout_fraction:holdout",
+        "store --name --num_folds:folds --seed --holdout_fraction:holdout --overlap_reason",
         _shown_as("split"),
     ),
     "weights": Command(
@@ -103,7 +103,7 @@ COMMANDS = {
     "evaluate": Command(
         "tables, figures and report from the prediction tables",
         "experiments.commands:evaluate",
-        "folder --unseal_test? --reason",
+        "folder --unseal_test? --reason --unfinished --store --head",
     ),
     "wandb-sync": Command(
         "upload to W&B what was tracked offline",
@@ -133,7 +133,7 @@ _SETTINGS_HELP = "keys of experiments/yaml/base.yaml, as seed=1 or trainer.max_e
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `ceus`: exit 0 when all went well, 1 when runs failed, 2 for something to mend.
 
-    Evaluating exits 3 when the test set was opened again or something changed since it was opened.
+    Evaluating exits 3 when the test set was opened again or elsewhere, or something changed since.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if "--debug" in given:

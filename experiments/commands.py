@@ -145,7 +145,15 @@ def pretrain(
     return code
 
 
-def evaluate(folder: Path, *, unseal_test: Path | bool | None = None, reason: str = "") -> int:
+def evaluate(
+    folder: Path,
+    *,
+    unseal_test: Path | bool | None = None,
+    reason: str = "",
+    unfinished: bool = False,
+    store: Path | None = None,
+    head: str = "",
+) -> int:
     """Tables, figures and report from the prediction tables.
 
     Args:
@@ -153,13 +161,17 @@ def evaluate(folder: Path, *, unseal_test: Path | bool | None = None, reason: st
         unseal_test: Open the test set with the labels of this store, by default the runs' own;
             each opening is recorded.
         reason: Why it is opened.
+        unfinished: Open it although runs are not done, which is recorded.
+        store: The runs' store, if it was moved: its ledger tells of openings by other sweeps.
+        head: A head of that ledger that you lodged elsewhere: it must be in it still.
     """
-    if unseal_test is not None:
-        import evaluation
+    import evaluation
 
-        store = _store_of(folder) if isinstance(unseal_test, bool) else unseal_test
-        evaluation.unseal(folder, store, reason=reason)
-    return _print_evaluation(folder)
+    store = unseal_test if isinstance(unseal_test, Path) else store
+    if unseal_test is not None:
+        opened = store or _store_of(folder)
+        evaluation.unseal(folder, opened, reason=reason, unfinished=unfinished)
+    return _print_evaluation(folder, store=store, head=head)
 
 
 def name_patients(store: Path, hashes: Sequence[str]) -> int:
@@ -178,34 +190,26 @@ def name_patients(store: Path, hashes: Sequence[str]) -> int:
 
 
 def _store_of(folder: Path) -> Path:
-    """The store that the runs of a sweep were made from, as their configuration names it."""
-    from omegaconf.errors import OmegaConfBaseException
-
-    from experiments.config.files import load_yaml
+    """The store that the runs of a sweep were made from, as the sweep names it."""
+    from evaluation.records.holdout import store_of
+    from evaluation.records.listing import read_listing
     from experiments.errors import ConfigError
 
-    configs = sorted(folder.glob("*/config.yaml"))
-    if not configs:
-        raise ConfigError(
-            f"folder must hold runs with a config.yaml, got none ({folder}). Give the store: "
-            "--unseal-test STORE."
-        )
-    try:
-        return Path(load_yaml(configs[0])["study"]["store"])
-    except (KeyError, TypeError, OmegaConfBaseException) as error:
-        raise ConfigError(
-            f"config.yaml must name the store, got none ({configs[0]}). Give it: "
-            "--unseal-test STORE."
-        ) from error
+    if store := store_of(folder, read_listing(folder)):
+        return store
+    raise ConfigError(
+        f"store of the runs must be where the sweep was run on it, got none ({folder}). Give the "
+        "store: --unseal-test STORE."
+    )
 
 
-def _print_evaluation(folder: Path) -> int:
+def _print_evaluation(folder: Path, *, store: Path | None = None, head: str = "") -> int:
     import evaluation
     from evaluation.remembered import remember
     from experiments.processes import require_address_space
 
     require_address_space(2.0)
-    result = evaluation.evaluate(folder)
+    result = evaluation.evaluate(folder, store=store, head=head)
     text = evaluation.render(result)
     remember(result, text)
     print(text)

@@ -7,6 +7,7 @@
     skipped.csv       rows of the cohort table left out and why, patients with none left numbered
     prepared.json     what a rerun need not do again
     splits/           NAME.json
+    ledger.jsonl      hold-outs, sweeps and openings (`datamodules.ledger`)
     patient.key       of the patients' hashes (`datamodules.store.pseudonyms`); for its owner only
 
 No name of a patient or of a file is in it, only the pseudonym `patient_id`.

@@ -7,13 +7,14 @@ by patient, stratified by label, and the same for every architecture, modality a
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from datamodules.errors import DataError
-from datamodules.files import write_atomic
+from datamodules.files import storing, write_atomic
+from datamodules.ledger import LEDGER, Ledger, enter, read_ledger
 from datamodules.names import RULE, is_name
 from datamodules.store.deal import deal, require_enough, stratified_share
 from datamodules.store.folder import Store
@@ -52,6 +53,7 @@ class Split:
         holdout: The sealed test patients.
         folds: The folds, over all patients outside the hold-out.
         all: Training on every patient outside the hold-out, less an inner validation part.
+        overlap_reason: Why patients of an earlier hold-out are trained on; "" where none is.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Split:
     holdout: tuple[str, ...]
     folds: tuple[Fold, ...]
     all: Fold
+    overlap_reason: str = ""
 
     def parts(self, fold: int | Literal["all"]) -> dict[str, tuple[str, ...]]:
         """Patients of `train`, `inner_val`, `oof` (absent for `all`) and `test`.
@@ -89,8 +92,12 @@ def make_split(
     num_folds: int = 5,
     seed: int = 0,
     holdout_fraction: float = REFERENCE_HOLDOUT,
+    overlap_reason: str = "",
 ) -> Path:
     """Split the store's patients and freeze the result in `store/splits/NAME.json`.
+
+    The hold-out is entered in the store's ledger: what was held out once is not trained on later,
+    unless a reason is given, which then stands in ledger and split file.
 
     A `split` column in the cohort fixes the hold-out; `holdout_fraction` is then not used, and
     the labels of its test patients are not read. Called again with the same settings on the same
@@ -102,14 +109,19 @@ def make_split(
         num_folds: Number of folds, 2 or more.
         seed: Seed of the permutations, 0 or more.
         holdout_fraction: Share of each class that is held out, in (0, 1).
+        overlap_reason: Why patients whom an earlier split of this store held out may be trained on;
+            recorded for good.
 
     Returns:
         The split file.
 
     Raises:
         DataError: If a setting is out of range, a class has too few patients, the cohort's
-            `split` column is not usable, or a split of this name exists and differs.
+            `split` column is not usable, a split of this name exists and differs, patients of
+            an earlier hold-out would be trained on without a reason, or the store's ledger cannot
+            be read or written.
     """
+    overlap_reason = " ".join(overlap_reason.split())
     if num_folds < 2:
         raise DataError(
             f"num_folds must be 2 or more, got {num_folds!r}. Without folds, train with fold=all."
@@ -137,12 +149,22 @@ def make_split(
                 f"split {name!r} is frozen with {frozen.scheme}, seed {frozen.seed}; "
                 f"asked for {scheme}, seed {seed} ({path}). Choose another name for a new split."
             )
+        _record(store, frozen.name, frozen.sha, frozen.holdout, frozen.overlap_reason)
         return path
     labels = table.labels
     if holdout is None:
         holdout = stratified_share(patients, labels, holdout_fraction, seed=(seed, 0))
     development = sorted(set(patients) - set(holdout))
     require_enough(development, labels, num_folds=num_folds, where=store)
+    overlapping = _held_out_before(store, development)
+    if overlapping and not overlap_reason:
+        first, count = next(iter(overlapping.items()))
+        raise DataError(
+            f"patients that were held out once must not be trained on, got {count} of {first} in "
+            f"the development part ({path}). Hold them out again: the same seed and share, or a "
+            "column 'split' in cohort.csv. Else say why: ceus split --overlap-reason TEXT, which "
+            "marks the split for good."
+        )
 
     def fold(oof: tuple[str, ...], *draw: int) -> Fold:
         fitted = sorted(set(development) - set(oof))
@@ -161,8 +183,12 @@ def make_split(
         "folds": [asdict(fold(oof, 2, k)) for k, oof in enumerate(dealt)],
         "all": {"train": everyone.train, "inner_val": everyone.inner_val},
     }
+    if overlapping:
+        content["overlap_reason"] = overlap_reason
+    sha = _sha(content)
+    _record(store, name, sha, holdout, overlap_reason if overlapping else "")
     path.parent.mkdir(exist_ok=True)
-    write_atomic(path, json.dumps(content | {"sha": _sha(content)}, indent=1))
+    write_atomic(path, json.dumps(content | {"sha": sha}, indent=1))
     return path
 
 
@@ -195,6 +221,7 @@ def load_split(store: Path, name: str) -> Split:
             holdout=tuple(content["holdout"]),
             folds=tuple(_fold_from(fold) for fold in content["folds"]),
             all=_fold_from(content["all"]),
+            overlap_reason=content.get("overlap_reason", ""),
         )
         intact = sha == _sha(content) and content["format"] == FORMAT and split.name == name
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -237,6 +264,49 @@ def _fixed_holdout(table: Store) -> list[str] | None:
             f"({table.path}). Mark the hold-out in cohort.csv, or remove the column."
         )
     return holdout
+
+
+def _ledger_of(store: Path) -> Ledger | None:
+    try:
+        return read_ledger(store)
+    except OSError as error:
+        raise DataError(
+            f"ledger of the store must be readable, got {error.strerror} "
+            f"({Path(store) / LEDGER}). Give yourself the right to read it."
+        ) from error
+
+
+def _held_out_before(store: Path, development: Sequence[str]) -> dict[str, int]:
+    """How many of these patients each earlier hold-out has, by what froze it; none without any.
+
+    Of the ledger, which remembers splits whose file is gone, and of the files, which may be older.
+    """
+    found: dict[str, int] = {}
+    ledger = _ledger_of(store)
+    if ledger:
+        hashes = ledger.hashes(development)
+        for entry in ledger.entries:
+            name = f"{entry['kind']} {entry.get('name', '')!r} of {entry['time']}"
+            found[name] = len(hashes.intersection(entry.get("holdout", ())))
+        # What was changed may have named any of them.
+        found |= {f"the store's ledger ({p})": len(development) for p in ledger.problems}
+    for path in sorted((Path(store) / "splits").glob("*.json")):
+        try:
+            holdout = json.loads(path.read_text(encoding="utf-8"))["holdout"]
+            found[f"split {path.stem!r}"] = len(set(development).intersection(holdout))
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            continue  # damaged, which whoever uses it is told; the ledger remembers it
+    return {name: count for name, count in found.items() if count}
+
+
+def _record(store: Path, name: str, sha: str, holdout: Iterable[str], reason: str) -> None:
+    """Enter a split into the store's ledger, once."""
+    ledger = _ledger_of(store)
+    if ledger and any(entry.get("split_sha") == sha for entry in ledger.of("split")):
+        return
+    facts = {"overlap_reason": reason} if reason else {}
+    with storing(store, "The ledger of its hold-outs is there."):
+        enter(store, "split", holdout, name=name, split_sha=sha, **facts)
 
 
 def _fold_from(content: dict[str, list[str]]) -> Fold:

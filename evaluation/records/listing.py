@@ -1,5 +1,6 @@
 """`sweep.json`: the frozen list of a sweep's runs, and what was declared before training."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -53,6 +54,19 @@ class ListedRun(NamedRun):
     needs: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Registered:
+    """Where a sweep was entered when it began.
+
+    Attributes:
+        store: Folder of its store, absolute.
+        entry: Hash of its entry in the store's ledger; a copy of the sweep has the same.
+    """
+
+    store: str
+    entry: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Listing:
     """The content of `sweep.json`.
@@ -62,6 +76,8 @@ class Listing:
         runs: In the order in which they start.
         analysis: What was declared before training.
         question: What it asks, in the words of its field.
+        declared: The same as it stands in the file; None for one that is yet to be written.
+        registered: None where nobody is scored, and of sweeps older than the stores' ledgers.
         format: Of the run ids.
     """
 
@@ -69,7 +85,15 @@ class Listing:
     runs: tuple[ListedRun, ...]
     analysis: Analysis = field(default_factory=Analysis)
     question: Question = field(default_factory=Question)
+    declared: Mapping[str, Any] | None = None
+    registered: Registered | None = None
     format: int = FORMAT
+
+    @property
+    def analysis_sha(self) -> str:
+        """Hash of what was declared, as written: settings of later versions do not change it."""
+        declared = asdict(self.analysis) if self.declared is None else self.declared
+        return hashlib.sha256(json.dumps(declared, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> str:
         """The text of the file."""
@@ -79,9 +103,12 @@ class Listing:
             if not run.needs:
                 del entry["needs"]
             runs.append(entry)
-        content = {"format": self.format, "name": self.name, "analysis": asdict(self.analysis)}
-        content |= {"question": asdict(self.question), "runs": runs}
-        return json.dumps(content, indent=1)
+        declared = asdict(self.analysis) if self.declared is None else self.declared
+        content: dict[str, Any] = {"format": self.format, "name": self.name, "analysis": declared}
+        content["question"] = asdict(self.question)
+        if self.registered:
+            content["registered"] = asdict(self.registered)
+        return json.dumps(content | {"runs": runs}, indent=1)
 
 
 def read_listing(sweep_dir: Path) -> Listing:
@@ -102,6 +129,8 @@ def read_listing(sweep_dir: Path) -> Listing:
         name, declared = str(content.get("name", path.parent.name)), content.get("analysis", {})
         asked = dict(content.get("question", {}))
         version = int(content.get("format", 1))
+        entered = content.get("registered")
+        registered = entered and Registered(str(entered["store"]), str(entered["entry"]))
         _require_harmless(name)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise EvaluationError(
@@ -116,6 +145,8 @@ def read_listing(sweep_dir: Path) -> Listing:
         runs=runs,
         analysis=read_analysis(declared),
         question=read_question(asked),
+        declared=declared,
+        registered=registered,
         format=version,
     )
 

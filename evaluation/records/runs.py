@@ -12,7 +12,7 @@ import pandas as pd
 from evaluation.errors import EvaluationError
 from evaluation.files import read_parquet
 from evaluation.records.analysis import Analysis
-from evaluation.records.listing import ListedRun, NamedRun, read_listing
+from evaluation.records.listing import ListedRun, Listing, NamedRun, read_listing
 from evaluation.records.question import Question
 from evaluation.records.schema import PARTS, PREDICTION_COLUMNS, RUN_COLUMNS, STATES, State
 
@@ -26,11 +26,14 @@ class Run(NamedRun):
         reason: Why it failed or was interrupted; "" otherwise.
         predictions: Whether `predictions.parquet` of a run that is done is the file that it wrote,
             by the hash in its status; `unknown` where that has none, as before hashes were kept.
+        analysis: Whether `analysis` in `sweep.json` is what it was when the run began; `unknown`
+            where its status does not say.
     """
 
     state: State
     reason: str
     predictions: Literal["", "as written", "changed", "unknown"] = ""
+    analysis: Literal["", "as declared", "changed", "unknown"] = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +50,7 @@ class Sweep:
         environments: `environment.json` of each done run that has one, flat, by run_id.
         analysis: What was declared before training.
         question: What is asked, in the words of its field.
+        listing: `sweep.json`.
     """
 
     path: Path
@@ -57,6 +61,7 @@ class Sweep:
     environments: dict[str, dict[str, str]]
     analysis: Analysis
     question: Question
+    listing: Listing
 
 
 def read_sweep(sweep_dir: Path) -> Sweep:
@@ -71,7 +76,7 @@ def read_sweep(sweep_dir: Path) -> Sweep:
     """
     sweep_dir = Path(sweep_dir)
     listing = read_listing(sweep_dir)
-    runs = tuple(_read_run(sweep_dir, run) for run in listing.runs)
+    runs = tuple(_read_run(sweep_dir, run, listing.analysis_sha) for run in listing.runs)
     first_of_cell: dict[tuple[str, str, str, int], str] = {}
     for run in listing.runs:
         if (other := first_of_cell.setdefault(run.cell, run.run_id)) != run.run_id:
@@ -105,10 +110,11 @@ def read_sweep(sweep_dir: Path) -> Sweep:
         },
         analysis=listing.analysis,
         question=listing.question,
+        listing=listing,
     )
 
 
-def _read_run(sweep_dir: Path, run: ListedRun) -> Run:
+def _read_run(sweep_dir: Path, run: ListedRun, analysis_sha: str) -> Run:
     path = sweep_dir / run.run_id / "status.json"
     again = "Delete the file to have the run done again."
     status = _read_json(path, again) if path.exists() else {"state": "pending"}
@@ -125,7 +131,14 @@ def _read_run(sweep_dir: Path, run: ListedRun) -> Run:
         predictions=_compared(path.parent, status.get("predictions_sha"))
         if state == "done"
         else "",
+        analysis="" if state == "pending" else _declared(status.get("analysis_sha"), analysis_sha),
     )
+
+
+def _declared(recorded: object, now: str) -> Literal["as declared", "changed", "unknown"]:
+    if recorded is None:
+        return "unknown"
+    return "as declared" if recorded == now else "changed"
 
 
 def _compared(run_dir: Path, written: object) -> Literal["as written", "changed", "unknown"]:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.resources import files
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -12,8 +13,9 @@ from evaluation.figures import Drawing
 from evaluation.report import model_sections, study_sections
 from evaluation.report.provenance import provenance, settings_view
 from evaluation.report.results_section import results
+from evaluation.report.views import Section
 from evaluation.result import Evaluation
-from evaluation.text.sentences import findings, headline, preface
+from evaluation.text.sentences import findings, headline, lacking_sentences, preface
 
 _SECTIONS = (
     results,
@@ -28,6 +30,9 @@ _SECTIONS = (
     study_sections.training,
     study_sections.openings,
 )
+
+
+_MODALITY_KEYS = ("modality", "modality_a", "modality_b")
 
 
 def report_html(
@@ -45,6 +50,7 @@ def report_html(
     )
     environment.filters["inline"] = _inline
     own = files("evaluation") / "report"
+    lacking = lacking_sentences(evaluation)
     return environment.get_template("page.html").render(
         sweep=evaluation.sweep,
         style=Markup((own / "page.css").read_text(encoding="utf-8")),
@@ -54,11 +60,22 @@ def report_html(
         preface=preface(evaluation),
         seal=evaluation.seal,
         drawings=drawings,
-        sections=[section(evaluation) for section in _SECTIONS],
+        sections=[_with_lacking(section(evaluation), lacking) for section in _SECTIONS],
         provenance=provenance(evaluation),
         settings=settings_view(evaluation),
         checklists=[(name, *CHECKLISTS[name], items) for name, items in checklists.items()],
     )
+
+
+def _with_lacking(section: Section, lacking: Sequence[str]) -> Section:
+    """Under each table with figures of combined models: how many patients lack a modality."""
+    views = [
+        replace(view, notes=[*view.notes, *lacking])
+        if any("combined" in (row.get(name) for name in _MODALITY_KEYS) for row in view.rows)
+        else view
+        for view in section.views
+    ]
+    return replace(section, views=views)
 
 
 def _inline(drawing: Drawing) -> Markup:

@@ -13,7 +13,7 @@ from evaluation.report.views import (
     words,
 )
 from evaluation.result import Evaluation
-from evaluation.text.format import counted
+from evaluation.text.sentences import seal_sentences
 
 
 def patients(evaluation: Evaluation) -> Section:
@@ -122,31 +122,50 @@ def training(evaluation: Evaluation) -> Section:
 
 
 def openings(evaluation: Evaluation) -> Section:
-    """The ledger of the test set."""
-    seal = evaluation.seal
+    """The ledgers of the test set: the folder's own, and the store's with its splits and sweeps."""
+    seal, holdout = evaluation.seal, evaluation.seal.holdout
     hashes = ("thresholds_sha", "labels_sha", "sha")
     rows = [
         {**opening, "number": n} | {name: f"{str(opening[name])[:16]}…" for name in hashes}
         for n, opening in enumerate(seal.openings, start=1)
     ]
-    opened = (
-        "The test set is sealed: it was never opened, and its labels are not in the sweep's folder."
-        if not rows
-        else f"The test set was opened {counted(len(rows), 'time')}. Each line holds "
-        "a hash of itself and of the line before."
+    views = [
+        View(
+            name="ledger", caption="Openings from this folder (unsealed.jsonl)",
+            columns=[count("number", "opening"), words("time"), words("reason"),
+                     words("thresholds_sha", "thresholds"), words("labels_sha", "labels"),
+                     words("sha", "line")],
+            rows=rows,
+        )
+    ]  # fmt: skip
+    chained = (
+        "Each line of the ledgers holds a hash of itself and of the line before, so a line that is "
+        "changed or taken out between others shows."
     )
-    problems = [f"Does not agree with the record: {problem}." for problem in seal.problems]
+    if holdout:
+        chained += (
+            f" The head of the store's ledger is {holdout.ledger.head}: kept elsewhere, it shows "
+            "later whether lines were taken from the end (ceus evaluate --head)."
+        )
+        views += [
+            View(
+                name="store-openings", caption="Openings of these patients' labels in the store",
+                columns=[words("time"), words("name", "sweep"), count("shared", "patients"),
+                         words("reason")],
+                rows=[dict(opening) for opening in holdout.openings],
+            ),
+            View(
+                name="store-history", caption="Splits and sweeps of the store",
+                columns=[words("what", ""), words("name"), words("time"),
+                         count("held_out", "of this hold-out held out"),
+                         count("not_held_out", "not held out"),
+                         words("reason", "reason for an overlap")],
+                rows=[dict(row) for row in holdout.history],
+            ),
+        ]  # fmt: skip
     return Section(
         name="openings",
         title="Openings of the test set",
-        words=(opened, *problems),
-        views=(
-            View(
-                name="ledger", caption="Ledger (unsealed.jsonl)",
-                columns=[count("number", "opening"), words("time"), words("reason"),
-                         words("thresholds_sha", "thresholds"), words("labels_sha", "labels"),
-                         words("sha", "line")],
-                rows=rows,
-            ),
-        ),
-    )  # fmt: skip
+        words=(*seal_sentences(evaluation), chained),
+        views=tuple(views),
+    )

@@ -13,6 +13,9 @@ from evaluation.records.study import Study
 
 DEVELOPMENT, HOLDOUT = "development", "hold-out"
 
+LACKING_SHARE = 0.10
+"""From which share on patients who lack a modality are a warning beside combined figures."""
+
 _MAX_LEVELS = 10
 
 _MODALITIES = {"image": "ultrasound image", "ceus": "CEUS clip"}
@@ -25,6 +28,33 @@ CHARACTERISTICS = (
     "group", "characteristic", "level", "development", "development_negative",
     "development_positive", "holdout", "holdout_negative", "holdout_positive", "smd",
 )  # fmt: skip
+
+
+def lacking_table(study: Study, scored: pd.DataFrame) -> pd.DataFrame:
+    """Of the patients whom combined models scored, how many lack a modality: a row a part.
+
+    Args:
+        study: Of its items' modalities.
+        scored: `Tables.patients`.
+
+    Returns:
+        part, patients, image and ceus (who lacks it), lacking (either), share; empty where items
+        are not known, or no model is combined.
+    """
+    columns = ["part", "patients", "image", "ceus", "lacking", "share"]
+    if study.items is None or "modality" not in study.items:
+        return pd.DataFrame(columns=columns)
+    holders = study.items.groupby("modality")["patient_id"].agg(set).to_dict()
+    rows: list[dict[str, Any]] = []
+    combined = scored[scored["modality"] == "combined"]
+    for part, members in combined.groupby("part", sort=False)["patient_id"]:
+        patients = set(members)
+        lack = {name: patients - holders.get(name, set()) for name in _MODALITIES}
+        either = len(set().union(*lack.values()))
+        counts = {name: len(who) for name, who in lack.items()}
+        people = {"part": part, "patients": len(patients), "lacking": either}
+        rows.append(people | counts | {"share": either / len(patients)})
+    return pd.DataFrame(rows, columns=columns)
 
 
 def flow_table(

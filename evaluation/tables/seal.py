@@ -1,13 +1,15 @@
 """Opening the hold-out set: its labels, the thresholds frozen before it, and who opened it when.
 
-Each opening appends a line to `unsealed.jsonl` that carries a hash of itself and of the line
-before, and the labels carry the number of the opening, so a line changed or taken out shows.
+Each opening is entered in the ledger of the store, where it counts for every sweep over these
+patients, and appends a line to `unsealed.jsonl` of the sweep. That line carries a hash of itself
+and of the line before, and the labels carry the number of the opening: a changed line shows. Of a
+folder that was copied, cleared or put back only the store's ledger tells.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
@@ -16,8 +18,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from datamodules.ledger import enter
 from evaluation.errors import EvaluationError
 from evaluation.files import read_parquet, write_together
+from evaluation.records.holdout import Holdout, read_holdout, store_of
 from evaluation.records.runs import Sweep, read_sweep
 from evaluation.tables.operating import Thresholds, oof_thresholds
 from evaluation.tables.scores import cell_scores
@@ -28,6 +32,7 @@ _ENTRY = (
     "time", "reason", "predictions", "split_sha", "store_sha", "analysis_sha", "thresholds_sha",
     "labels_sha", "previous",
 )  # fmt: skip
+_ENTERED = ("reason", "split_sha", "analysis_sha", "thresholds_sha", "labels_sha", "unfinished")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +41,9 @@ class Seal:
 
     Attributes:
         openings: Lines of the ledger as written, oldest first; none while sealed.
+        elsewhere: Openings of this hold-out in the ledger of the store that this folder has no line
+            of: by another sweep, or by a copy of this one, or before it was put back.
+        holdout: What that ledger says; None where it is out of reach.
         problems: What does not agree with the record of the openings, each in a sentence that names
             it; none if all does.
         labels: 0/1 by hold-out patient; None while sealed.
@@ -43,31 +51,37 @@ class Seal:
     """
 
     openings: tuple[dict[str, Any], ...] = ()
+    elsewhere: tuple[dict[str, Any], ...] = ()
+    holdout: Holdout | None = None
     problems: tuple[str, ...] = ()
     labels: Mapping[str, int] | None = None
     thresholds: Thresholds = field(default_factory=dict)
 
     @property
     def sound(self) -> bool:
-        """Whether the hold-out was opened once at most, and nothing was changed since."""
-        return len(self.openings) <= 1 and not self.problems
+        """Whether the hold-out was opened once at most, here, and nothing was changed since."""
+        return len(self.openings) <= 1 and not self.elsewhere and not self.problems
 
 
-def unseal(sweep_dir: Path, store: Path, *, reason: str) -> None:
+def unseal(sweep_dir: Path, store: Path, *, reason: str, unfinished: bool = False) -> None:
     """Open the hold-out: freeze the thresholds, record the opening, then copy the labels.
 
-    Writes `thresholds.json` (each operating point over all out-of-fold patients, each cell), a line
-    of `unsealed.jsonl` (time, reason, hashes of predictions, split, store, declared analysis,
-    thresholds and labels, hash of the line before and of itself) and `test_labels.parquet` into the
-    sweep folder, in this order, so that no label is there without its record.
+    Writes `thresholds.json` (each operating point over all out-of-fold patients, each cell), an
+    entry in the ledger of the store, a line of `unsealed.jsonl` (time, reason, hashes of
+    predictions, split, store, declared analysis, thresholds and labels, hash of the line before and
+    of itself) and `test_labels.parquet` into the sweep folder, in this order, so that no label is
+    there without its record.
 
     Args:
         sweep_dir: Sweep folder, with at least one run done.
-        store: The store that the sweep was run on.
+        store: The store that the sweep was run on. Where it is a copy, and the one that the sweep
+            names is there, the opening is entered in both.
         reason: Why it is opened; one sentence for the record.
+        unfinished: Open it although runs are not done; recorded.
 
     Raises:
-        EvaluationError: without a reason, if the store is not the sweep's, or lacks a label.
+        EvaluationError: without a reason, while runs are not done, if the store is not the sweep's,
+            lacks a label, or its ledger cannot be written.
     """
     sweep_dir, store = Path(sweep_dir), Path(store)
     if not reason.strip():
@@ -76,6 +90,14 @@ def unseal(sweep_dir: Path, store: Path, *, reason: str) -> None:
             "say why it is opened now."
         )
     sweep = read_sweep(sweep_dir)
+    left = [run for run in sweep.runs if run.state != "done"]
+    if left and not unfinished:
+        raise EvaluationError(
+            f"all runs must be done before the test set is opened, got {len(left)} of "
+            f"{len(sweep.runs)} that are not ({left[0].run_id} {left[0].state}, …). Thresholds are "
+            "frozen at the opening, from the runs done then. Finish the sweep, or open it all the "
+            "same with --unfinished, which is recorded."
+        )
     labels = _holdout_labels(sweep_dir, store)
     lines = _lines(sweep_dir)
     contents: dict[Path, str | bytes] = {}
@@ -87,29 +109,58 @@ def unseal(sweep_dir: Path, store: Path, *, reason: str) -> None:
     buffer = BytesIO()
     # With the number of the opening, so that a ledger that lost its last line does not fit them.
     table.assign(opening=len(lines) + 1).to_parquet(buffer, index=False)
-    entry = {
+    entry: dict[str, Any] = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "reason": " ".join(reason.split()),
         "predictions": _prediction_shas(sweep),
         **sweep.shas,
-        "analysis_sha": _analysis_sha(sweep),
+        "analysis_sha": sweep.listing.analysis_sha,
         "thresholds_sha": thresholds_sha,
         "labels_sha": _sha(buffer.getvalue()),
+        "unfinished": len(left),
         "previous": _sha(lines[-1].encode()) if lines else None,
     }
+    entry["entered"] = _enter(sweep, store, labels.index, entry)
     entry["sha"] = _entry_sha(entry)
     contents[sweep_dir / _LEDGER] = "".join(f"{line}\n" for line in (*lines, json.dumps(entry)))
     # All or, on a full disk, none: an opening that gave no labels would count as one.
     write_together(contents | {sweep_dir / _LABELS: buffer.getvalue()})
 
 
-def read_seal(sweep: Sweep) -> Seal:
+def _enter(
+    sweep: Sweep, store: Path, patients: Iterable[str], opening: Mapping[str, Any]
+) -> list[str]:
+    """Enter an opening in the ledger of the store, and of the one that the sweep names."""
+    registered = sweep.listing.registered
+    facts = {
+        "name": sweep.name,
+        "sweep": registered.entry if registered else None,
+        **{name: opening[name] for name in _ENTERED},
+    }
+    own = store_of(sweep.path, sweep.listing)
+    stores = {each.resolve() for each in (store, own) if each}
+    try:
+        return [enter(each, "opening", patients, **facts) for each in sorted(stores)]
+    except OSError as error:
+        raise EvaluationError(
+            f"an opening must be entered in the ledger of the store, got {error.strerror} "
+            f"({error.filename}). Nothing was opened. Make room, or get the right to write there."
+        ) from error
+
+
+def read_seal(sweep: Sweep, store: Path | None = None, *, head: str = "") -> Seal:
     """The state of the seal, compared with what was recorded at the openings.
+
+    Args:
+        sweep: As read.
+        store: Its store, if it is not where the sweep was run on it.
+        head: A head of the store's ledger that was lodged elsewhere: it must be in it.
 
     Raises:
         EvaluationError: if labels are there without the record of an opening or are not those
-            recorded, or if the record cannot be read.
+            recorded, if the record cannot be read, or as `read_holdout`.
     """
+    holdout = read_holdout(sweep, store, head=head)
     lines = _lines(sweep.path)
     labels_path, thresholds_path = sweep.path / _LABELS, sweep.path / _THRESHOLDS
     again = f"Delete {_LABELS} and open the test set by `ceus evaluate --unseal-test`."
@@ -118,19 +169,30 @@ def read_seal(sweep: Sweep) -> Seal:
             raise EvaluationError(
                 f"{_LABELS} must come with {_LEDGER}, got no record ({sweep.path}). {again}"
             )
-        return Seal()
+        return Seal(
+            elsewhere=holdout.openings if holdout else (),
+            holdout=holdout,
+            problems=holdout.problems if holdout else (),
+        )
     try:
         openings = tuple(
-            {key: entry[key] for key in (*_ENTRY, "sha")} for entry in map(json.loads, lines)
+            entry | {key: entry[key] for key in (*_ENTRY, "sha")}
+            for entry in map(json.loads, lines)
         )
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise EvaluationError(
             f"{_LEDGER} must hold one opening a line, got {error!r} ({sweep.path}). "
             "It is a record: bring back the file as it was written."
         ) from error
-    problems = _problems(openings, lines, sweep)
+    entered = {sha for opening in openings for sha in opening.get("entered", ())}
+    seal = Seal(
+        openings=openings,
+        elsewhere=tuple(e for e in holdout.openings if e["sha"] not in entered) if holdout else (),
+        holdout=holdout,
+        problems=_problems(openings, lines, sweep, holdout),
+    )
     if not labels_path.exists():
-        return Seal(openings=openings, problems=problems)
+        return seal
     if _file_sha(labels_path) != openings[-1]["labels_sha"]:
         raise EvaluationError(
             f"{_LABELS} must be as recorded at the last opening, got another: they or {_LEDGER} "
@@ -148,24 +210,27 @@ def read_seal(sweep: Sweep) -> Seal:
             f"{_THRESHOLDS} must be as frozen when the test set was opened, got {error!r} "
             f"({sweep.path}). Bring back the file as it was written."
         ) from error
-    return Seal(
-        openings=openings,
-        problems=problems,
+    return replace(
+        seal,
         labels={str(patient): int(label) for patient, label in labels.items()},
         thresholds=thresholds,
     )
 
 
 def _problems(
-    openings: Sequence[dict[str, Any]], lines: Sequence[str], sweep: Sweep
+    openings: Sequence[dict[str, Any]], lines: Sequence[str], sweep: Sweep, holdout: Holdout | None
 ) -> tuple[str, ...]:
     """What does not agree with the record: a line, a prediction, the split, the thresholds."""
-    problems, before = [], None
+    problems, before = list(holdout.problems if holdout else ()), None
+    known = {entry["sha"] for entry in holdout.ledger.entries} if holdout else set()
     for number, (opening, line) in enumerate(zip(openings, lines, strict=True), start=1):
         if opening["previous"] != before:
             problems.append(f"opening {number} does not follow the line before: a line was changed")
         elif opening["sha"] != _entry_sha(opening):
             problems.append(f"opening {number} is not as it was written: its line was changed")
+        entered = opening.get("entered", ())
+        if holdout and entered and not known.intersection(entered):
+            problems.append(f"opening {number} is not in the ledger of the store: it was put back")
         before = _sha(line.encode())
     predictions = _prediction_shas(sweep)
     recorded: dict[str, str] = {}
@@ -180,7 +245,7 @@ def _problems(
     for name, now, what in (
         ("split_sha", sweep.shas["split_sha"], "the split"),
         ("store_sha", sweep.shas["store_sha"], "the store"),
-        ("analysis_sha", _analysis_sha(sweep), "the declared analysis in sweep.json"),
+        ("analysis_sha", sweep.listing.analysis_sha, "the declared analysis in sweep.json"),
         ("thresholds_sha", _file_sha(sweep.path / _THRESHOLDS), _THRESHOLDS),
     ):
         if now != first[name]:
@@ -237,12 +302,9 @@ def _prediction_shas(sweep: Sweep) -> dict[str, str]:
     }
 
 
-def _analysis_sha(sweep: Sweep) -> str:
-    return _sha(json.dumps(asdict(sweep.analysis), sort_keys=True).encode())
-
-
 def _entry_sha(entry: Mapping[str, Any]) -> str:
-    return _sha(json.dumps({key: entry[key] for key in _ENTRY}, sort_keys=True).encode())
+    content = {key: value for key, value in entry.items() if key != "sha"}
+    return _sha(json.dumps(content, sort_keys=True).encode())
 
 
 def _lines(sweep_dir: Path) -> list[str]:

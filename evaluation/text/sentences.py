@@ -9,6 +9,7 @@ import pandas as pd
 
 from evaluation.records.schema import STATES
 from evaluation.result import Evaluation
+from evaluation.tables.cohort import LACKING_SHARE, lacking_table
 from evaluation.tables.comparisons import CONFIRMATORY, PAIRED, PRIMARY
 from evaluation.tables.operating import YOUDEN
 from evaluation.tables.planning import OPTIMISM
@@ -85,7 +86,7 @@ def findings(evaluation: Evaluation) -> list[dict[str, str]]:
 def preface(evaluation: Evaluation) -> list[str]:
     """What else a reader must know before any figure."""
     sentences = [f"Runs: {states(evaluation)}.", *prediction_sentences(evaluation)]
-    sentences += seal_sentences(evaluation)
+    sentences += seal_sentences(evaluation) + lacking_sentences(evaluation)
     sentences += contrast_sentences(evaluation) + caution_sentences(evaluation)
     if not evaluation.tables.cells["complete"].all():
         sentences.append("Cells with runs that are not done are marked, and left out of the means.")
@@ -177,19 +178,69 @@ def notes(table: pd.DataFrame) -> list[str]:
     ]
 
 
+def lacking_sentences(evaluation: Evaluation) -> list[str]:
+    """How many patients of combined figures lack a modality, part by part; a warning if many."""
+    sentences = []
+    table = lacking_table(evaluation.study, evaluation.tables.patients)
+    for row in table.to_dict("records"):
+        of = f"of the {row['patients']} patients, {PARTS[row['part']]},"
+        if not row["lacking"]:
+            sentences.append(f"Combined: none {of} lacks a modality.")
+            continue
+        said = (
+            f"Combined: {row['lacking']} {of} lack a modality ({row['image']} an image, "
+            f"{row['ceus']} a clip) and are scored on the other alone."
+        )
+        if row["share"] >= LACKING_SHARE:
+            said = (
+                f"Warning: {said} From {LACKING_SHARE:.0%} on a combined figure is in good part "
+                "that of one modality."
+            )
+        sentences.append(said)
+    return sentences
+
+
 def seal_sentences(evaluation: Evaluation) -> list[str]:
     """How the hold-out stands: sealed or opened, how often, and what does not agree."""
-    seal, test = evaluation.seal, evaluation.tables.test
-    patients = int(test["patients"].max())
-    if not seal.openings:
-        return [f"Test set: sealed ({patients} patients; their labels are not in this folder)."]
-    opened = f"opened {counted(len(seal.openings), 'time')}, last {seal.openings[-1]['time']}"
-    state = "" if seal.labels is not None else "; its labels are not in this folder"
-    return [f"Test set: {opened}{state}.", *(f"Test set: {problem}." for problem in seal.problems)]
+    seal, holdout = evaluation.seal, evaluation.seal.holdout
+    patients = int(evaluation.tables.test["patients"].max())
+    openings = [*seal.openings, *seal.elsewhere]
+    here = "" if seal.labels is not None else "their labels are not in this folder"
+    if openings:
+        last = max(opening["time"] for opening in openings)
+        state = f"opened {counted(len(openings), 'time')}, last {last}{here and f'; {here}'}"
+    elif holdout:
+        state = f"sealed ({patients} patients; {here}, and its store's ledger has no opening)"
+    else:
+        state = f"sealed ({patients} patients; {here}). No opening is recorded here"
+    sentences = [f"{state}."]
+    if holdout is None:
+        sentences.append(
+            "the ledger of its store is out of reach: what other sweeps or copies of this folder "
+            "opened, and what was deleted here, would not show."
+        )
+    own = evaluation.sweep.listing.registered
+    for opening in seal.elsewhere:
+        is_own = own and opening.get("sweep") == own.entry
+        who = "this sweep or a copy of it" if is_own else f"sweep {opening.get('name')}"
+        sentences.append(
+            f"opened by {who} on {opening['time']} ({opening['shared']} of these patients; "
+            f"{opening.get('reason')}), which is not recorded in this folder."
+        )
+    sentences += [
+        f"opened while {counted(opening['unfinished'], 'run')} of this sweep were not done."
+        for opening in seal.openings
+        if opening.get("unfinished")
+    ]
+    if holdout and holdout.overlap:
+        sentences.append(f"{holdout.overlap}.")
+    if holdout and own is None:
+        sentences.append("this sweep began before its store kept a ledger, and is not in it.")
+    return [f"Test set: {each}" for each in (*sentences, *(f"{p}." for p in seal.problems))]
 
 
 def prediction_sentences(evaluation: Evaluation) -> list[str]:
-    """Which runs' predictions are not those that the run wrote, or cannot be told."""
+    """Of which runs predictions or declared analysis changed since, or cannot be told."""
     runs = evaluation.sweep.runs
     changed = sorted(run.run_id for run in runs if run.predictions == "changed")
     unknown = sum(run.predictions == "unknown" for run in runs)
@@ -200,6 +251,18 @@ def prediction_sentences(evaluation: Evaluation) -> list[str]:
         sentences.append(
             f"{counted(unknown, 'run')} kept no hash of the predictions, as before hashes were "
             "kept: a change of them would not show."
+        )
+    edited = sorted(run.run_id for run in runs if run.analysis == "changed")
+    silent = sum(run.analysis == "unknown" for run in runs)
+    if edited:
+        sentences.append(
+            "The declared analysis in sweep.json is not the one with which these runs began: "
+            f"{', '.join(edited)}."
+        )
+    if silent:
+        sentences.append(
+            f"{counted(silent, 'run')} did not record which analysis was declared, as before it "
+            "was recorded: that it came before training is not checked."
         )
     return sentences
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from experiments.config.run import Run
 from experiments.errors import ConfigError
+from experiments.launchers.modalities import check_modalities
 from experiments.processes import MORE_MEMORY, memory_complaint, start, warm_server
 
 
@@ -18,9 +19,11 @@ def check_runs(runs: Sequence[Run]) -> ForkServerContext:
         A process from which runs are forked.
 
     Raises:
-        ConfigError: For the first that does not fit, or whose weights cannot be had.
+        ConfigError: For the first that does not fit, or whose weights cannot be had; for all cells
+            whose modality patients lack.
     """
     context = warm_server()
+    check_modalities(runs)
     if runs:
         _check_all(context, runs)
     return context

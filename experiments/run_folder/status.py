@@ -30,6 +30,7 @@ class Status:
         halvings: How often the micro-batch was halved since memory did not suffice.
         started: Unix time of this attempt's start.
         seconds: Wall time of this attempt so far.
+        analysis_sha: Hash of the analysis that the sweep declared when the run first began.
         predictions_sha: SHA-256 of `predictions.parquet` as written; None until it is done.
         history: How the attempts before this one ended, the oldest first: `attempt, state, reason,
             note, resumed, epoch, started, seconds` of each.
@@ -46,16 +47,18 @@ class Status:
     halvings: int = 0
     started: float | None = None
     seconds: float = 0.0
+    analysis_sha: str | None = None
     predictions_sha: str | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
-def next_attempt(before: Status, *, started: float) -> Status:
+def next_attempt(before: Status, *, started: float, analysis_sha: str | None = None) -> Status:
     """The status of an attempt that starts, the one before it entered into the history.
 
     Args:
         before: As it was read by the holder of the lock: still `running` means it was killed.
         started: Unix time.
+        analysis_sha: Of what the sweep declares now; what the first attempt found stays.
     """
     history = list(before.history)
     if before.attempts:
@@ -69,6 +72,7 @@ def next_attempt(before: Status, *, started: float) -> Status:
         attempts=before.attempts + 1,
         halvings=before.halvings,
         started=started,
+        analysis_sha=before.analysis_sha if before.attempts else analysis_sha,
         history=history,
     )
 

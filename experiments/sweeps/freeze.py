@@ -3,16 +3,17 @@
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from datamodules.files import write_atomic
+from datamodules.files import storing, write_atomic
+from datamodules.ledger import enter
 from datamodules.store.folder import Store
 from datamodules.store.splits import Split
-from evaluation.records.listing import FILE, FORMAT, ListedRun, Listing, read_listing
+from evaluation.records.listing import FILE, FORMAT, ListedRun, Listing, Registered, read_listing
 from experiments.config.files import load_yaml
 from experiments.config.identity import what_counts
 from experiments.config.pretraining import is_pretraining
@@ -48,6 +49,7 @@ def freeze(sweep: Sweep, *, extend: bool = False) -> None:
 
 def _freeze(sweep: Sweep, *, extend: bool) -> None:
     path = sweep.folder / FILE
+    frozen = None
     runs = tuple(_listed(run, sweep.needs.get(run.run_id, ())) for run in sweep.runs)
     if path.is_file():
         frozen = read_listing(sweep.folder)
@@ -64,8 +66,36 @@ def _freeze(sweep: Sweep, *, extend: bool) -> None:
         runs = (*frozen.runs, *(run for run in runs if run.run_id not in frozen_ids))
     _make_folders(sweep)
     _write_cohort(sweep)
-    listing = Listing(name=sweep.name, runs=runs, analysis=sweep.analysis, question=sweep.question)
+    listing = Listing(
+        name=sweep.name,
+        runs=runs,
+        analysis=sweep.analysis,
+        question=sweep.question,
+        declared=frozen.declared if frozen else None,
+        registered=frozen.registered if frozen else None,
+    )
+    if listing.registered is None:
+        listing = replace(listing, registered=_register(sweep, listing))
     write_atomic(path, listing.to_json())
+
+
+def _register(sweep: Sweep, listing: Listing) -> Registered | None:
+    """Enter a sweep into the ledger of its store, before it is listed anywhere."""
+    study = sweep.runs[0].study
+    if is_pretraining(sweep.runs[0].config):
+        return None  # nobody is scored
+    store, split = open_cohort(study.store, study.split)
+    with storing(store.path, "A sweep is entered in the store's ledger when it begins."):
+        entry = enter(
+            store.path,
+            "sweep",
+            split.holdout,
+            name=sweep.name,
+            split=split.name,
+            split_sha=split.sha,
+            analysis_sha=listing.analysis_sha,
+        )
+    return Registered(str(store.path.absolute()), entry)
 
 
 def _check_same_kind(sweep: Sweep, frozen: Listing, path: Path) -> None:
@@ -162,6 +192,8 @@ def _write_design(sweep: Sweep, store: Store, split: Split) -> None:
         "covariates": list(store.covariates),
         "split": {"name": split.name, "seed": split.seed, **split.scheme},
     }
+    if split.overlap_reason:
+        content["split"]["overlap_reason"] = split.overlap_reason
     for name in ("skipped", "quality"):
         path = store.path / f"{name}.csv"
         if path.is_file():

@@ -28,6 +28,7 @@ from datamodules.errors import DataError
 from datamodules.files import sweep_up, write_atomic
 from datamodules.store.pseudonyms import Pseudonyms, concealer
 from evaluation.errors import EvaluationError
+from evaluation.records.listing import FILE, read_listing
 from evaluation.records.schema import PREDICTION_COLUMNS
 from experiments.config.files import ROOMS, load_yaml
 from experiments.config.pretraining import WEIGHTS, is_pretraining, seen_record
@@ -119,7 +120,10 @@ def execute(folder: Path, watch: Watch | None = None) -> None:
         if before.state == "done":  # a job submitted by hand, or one that was overtaken
             return
         check_needs(folder)
-        pulse = Pulse(folder, next_attempt(before, started=time.time()))
+        listed = (folder.parent / FILE).is_file()
+        declared = read_listing(folder.parent).analysis_sha if listed else None
+        attempt = next_attempt(before, started=time.time(), analysis_sha=declared)
+        pulse = Pulse(folder, attempt)
         if watch and not own_rank():
             watch.on_end = pulse.end
         pulse.update()

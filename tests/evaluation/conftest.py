@@ -11,6 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from datamodules.ledger import enter
+from evaluation.records.listing import read_listing
+
 SHIFT = 0.75  # log of the loss weight: probability = sigmoid(logit - SHIFT)
 
 
@@ -134,6 +137,20 @@ class SweepMaker:
     def list_runs(self) -> None:
         content = {"name": "trial", "analysis": self.analysis, "runs": self.entries}
         (self.path / "sweep.json").write_text(json.dumps(content))
+
+    def begin(self) -> "SweepMaker":
+        """Enter the sweep in its store's ledger, and its analysis in its runs, as `ceus` does."""
+        sha = read_listing(self.path).analysis_sha
+        split = {"split": "default", "split_sha": "a" * 64}
+        entry = enter(self.store, "sweep", self.hidden, name="trial", analysis_sha=sha, **split)
+        path = self.path / "sweep.json"
+        registered = {"store": str(self.store), "entry": entry}
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"registered": registered}))
+        for run_id in self.run_ids():
+            status = json.loads((self.path / run_id / "status.json").read_text())
+            text = json.dumps(status | {"analysis_sha": sha})
+            (self.path / run_id / "status.json").write_text(text)
+        return self
 
     def status(self, run_id: str, state: str, reason: str | None = None) -> None:
         content = {"state": state, "reason": reason, "attempts": 1}

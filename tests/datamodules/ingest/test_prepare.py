@@ -22,6 +22,7 @@ from datamodules.ingest.item import ingest
 from datamodules.ingest.prepare import prepare
 from datamodules.ingest.task import Outcome, Task
 from datamodules.ingest.workers import Workers, run_all
+from datamodules.ledger import enter, read_ledger
 from datamodules.store.clips import ClipReader
 from datamodules.store.folder import Store
 
@@ -166,6 +167,15 @@ def test_rerun_does_only_what_is_new(cohort: Callable[..., Path], tmp_path: Path
     with pytest.raises(DataError, match=r"file must belong to one patient.*lines 2 and 3"):
         run(table, store)
     assert Store(store).items.set_index("patient_id").equals(items)
+
+
+def test_the_ledger_stays(cohort: Callable[..., Path], tmp_path: Path) -> None:
+    store = run(cohort(row("p1", "c.png")), tmp_path / "store")
+    entered = enter(store, "opening", ["p1"])
+    run(cohort(row("p1", "c.png"), row("p2", "d.png")), store)
+    ledger = read_ledger(store)
+    assert ledger
+    assert (ledger.head, ledger.problems) == (entered, ())
 
 
 def test_lost_item_file_is_made_again(cohort: Callable[..., Path], tmp_path: Path) -> None:

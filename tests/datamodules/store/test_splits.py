@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from datamodules import DataError, load_split, make_split
+from datamodules.ledger import LEDGER, read_ledger
 from datamodules.store.folder import STORE_FORMAT
 
 
@@ -96,8 +97,9 @@ def test_split_is_frozen_and_repeatable(tmp_path: Path) -> None:
     # The order of the table's rows is of no account, the seed is.
     other = write_table(tmp_path / "other", dict(reversed(labels.items())))
     assert make_split(other, num_folds=3, seed=4).read_bytes() == content
-    make_split(store, name="b", num_folds=3, seed=5)
-    assert load_split(store, "b").folds != load_split(store, "default").folds
+    third = write_table(tmp_path / "third", labels)
+    make_split(third, num_folds=3, seed=5)
+    assert load_split(third, "default").folds != load_split(store, "default").folds
 
 
 def test_the_column_fixes_the_holdout_and_sealed_labels_are_not_read(tmp_path: Path) -> None:
@@ -111,6 +113,65 @@ def test_the_column_fixes_the_holdout_and_sealed_labels_are_not_read(tmp_path: P
     write_table(store, flipped, side)
     assert load_split(store, "default") == split
     assert make_split(store, num_folds=2, holdout_fraction=0.1).is_file()
+
+
+def test_who_was_held_out_once_is_not_trained_on_without_a_reason(tmp_path: Path) -> None:
+    store = write_table(tmp_path / "store", cohort(30, 10))
+    make_split(store, num_folds=3)
+    make_split(store, name="folds", num_folds=2)  # the same hold-out
+    first = load_split(store, "default").holdout
+    match = r"held out once must not be trained on, got \d of split 'default' .*--overlap-reason"
+    with pytest.raises(DataError, match=match):
+        make_split(store, name="b", seed=1)
+    for path in store.glob("splits/*.json"):  # the ledger remembers them
+        path.unlink()
+    with pytest.raises(DataError, match=match):
+        make_split(store, name="b", seed=1)
+    make_split(store, name="b", seed=1, overlap_reason="another\nstudy")
+    made = load_split(store, "b")
+    assert made.overlap_reason == "another study"
+    assert set(first) & set(made.all.train)
+    ledger = read_ledger(store)
+    assert ledger
+    assert [entry["name"] for entry in ledger.of("split")] == ["default", "folds", "b"]
+    assert ledger.of("split")[-1]["overlap_reason"] == "another study"
+
+
+def test_a_larger_holdout_trains_on_nobody_held_out(tmp_path: Path) -> None:
+    labels = cohort(30, 10)
+    store = write_table(tmp_path / "store", labels)
+    make_split(store, num_folds=2)
+    more = {*load_split(store, "default").holdout, *list(labels)[-6:]}
+    write_table(store, labels, {p: "test" if p in more else "train" for p in labels})
+    make_split(store, name="more", num_folds=2, overlap_reason="none is needed")
+    assert load_split(store, "more").overlap_reason == ""
+    fewer = sorted(more)[1:]
+    write_table(store, labels, {p: "test" if p in fewer else "train" for p in labels})
+    with pytest.raises(DataError, match="got 1 of split"):
+        make_split(store, name="fewer", num_folds=2)
+
+
+def test_splits_older_than_the_ledger_count_and_are_entered(tmp_path: Path) -> None:
+    store = write_table(tmp_path / "store", cohort(30, 10))
+    make_split(store, num_folds=3)
+    (store / LEDGER).unlink()
+    with pytest.raises(DataError, match=r"got \d of split 'default' in the development"):
+        make_split(store, name="b", seed=1)
+    assert read_ledger(store) is None
+    for _ in range(2):
+        make_split(store, num_folds=3)
+        ledger = read_ledger(store)
+        assert ledger
+        assert [entry["name"] for entry in ledger.of("split")] == ["default"]
+
+
+def test_a_ledger_that_was_changed_lets_nobody_be_trained_on(tmp_path: Path) -> None:
+    store = write_table(tmp_path / "store", cohort(30, 10))
+    make_split(store, num_folds=3).unlink()
+    path = store / LEDGER
+    path.write_text(path.read_text().replace('"key": "', '"key": "0'))
+    with pytest.raises(DataError, match=r"the store's ledger \(line 1 is not as it was written"):
+        make_split(store, name="b", seed=1)
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def sealed(made):
 
 @pytest.fixture(scope="module")
 def result(made, sealed):
-    unseal(made.path, made.store, reason="final analysis")
+    unseal(made.path, made.store, reason="final analysis", unfinished=True)
     return evaluate(made.path)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from evaluation.report.published import published
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +21,6 @@ from evaluation import (
     wilson,
     youden_threshold,
 )
-from evaluation.report.published import published
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 

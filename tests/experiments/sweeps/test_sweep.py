@@ -1,16 +1,20 @@
 """Expansion of a sweep, its frozen list, and what is refused."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from datamodules.errors import DataError
+from datamodules.ledger import LEDGER, read_ledger
 from datamodules.store.splits import load_split
+from evaluation.records.listing import read_listing
 from experiments.errors import ConfigError
 from experiments.launchers.slots import slots
 from experiments.run_folder.lock import run_lock
-from experiments.run_folder.status import Status, read_status, write_status
+from experiments.run_folder.status import Status, next_attempt, read_status, write_status
 from experiments.sweeps.expand import Sweep, expand, make_data, pending
 from experiments.sweeps.file import LauncherSettings, read_sweep
 from experiments.sweeps.freeze import freeze
@@ -113,6 +117,50 @@ def test_the_question_is_frozen_with_it(made: Sweep, store: Path, tmp_path: Path
     own.write_text("title: Which?\npositive: label 0\n")
     with pytest.raises(ConfigError, match=r"^question\.negative and .* must differ"):
         sweep(store, tmp_path, f"question={own}")
+
+
+def test_a_sweep_is_entered_in_its_stores_ledger_once(store: Path, tmp_path: Path) -> None:
+    store = shutil.copytree(store, tmp_path / "store")
+    made = sweep(store, tmp_path / "runs")
+    before = len(read_ledger(store).entries)
+    freeze(made)
+    frozen = read_listing(made.folder)
+    freeze(made)
+    freeze(sweep(store, tmp_path / "runs", "seed=1"), extend=True)
+    extended = read_listing(made.folder)
+    assert len(extended.runs) == 2 * len(frozen.runs)
+    assert (extended.registered, extended.analysis_sha) == (frozen.registered, frozen.analysis_sha)
+    entry = read_ledger(store).entries[before:]
+    assert [(e["sha"], e["analysis_sha"]) for e in entry] == [
+        (frozen.registered.entry, frozen.analysis_sha)
+    ]
+    # A sweep of before, frozen with fewer settings and no entry, keeps what it declared.
+    path = made.folder / "sweep.json"
+    old = json.loads(path.read_text())
+    del old["registered"], old["analysis"]["probabilities"]
+    path.write_text(json.dumps(old))
+    declared = read_listing(made.folder).analysis_sha
+    assert declared != frozen.analysis_sha
+    freeze(sweep(store, tmp_path / "runs", "seed=2"), extend=True)
+    assert read_listing(made.folder).analysis_sha == declared
+    assert read_listing(made.folder).registered is not None
+
+
+def test_a_ledger_that_cannot_be_written_starts_no_sweep(store: Path, tmp_path: Path) -> None:
+    store = shutil.copytree(store, tmp_path / "store")
+    made = sweep(store, tmp_path / "runs")
+    (store / LEDGER).unlink()
+    (store / LEDGER).mkdir()
+    with pytest.raises(DataError, match=r"entered in the store's ledger when it begins"):
+        freeze(made)
+    assert not (made.folder / "sweep.json").exists()
+
+
+def test_a_run_keeps_the_analysis_it_first_began_with() -> None:
+    first = next_attempt(Status(), started=0.0, analysis_sha="a")
+    assert next_attempt(first, started=1.0, analysis_sha="b").analysis_sha == "a"
+    older = next_attempt(Status(state="failed", attempts=1), started=1.0, analysis_sha="b")
+    assert older.analysis_sha is None
 
 
 def test_pending_are_those_neither_done_nor_held(made: Sweep) -> None:

@@ -107,7 +107,7 @@ def test_weights_that_saw_the_scored_patients_are_refused(
     assert fit(store, tmp_path, everyone, "fold=0") == 2
 
     # Another split holds out patients whom these weights have seen; so does a store made anew.
-    make_split(store, name="other", num_folds=2, seed=7)
+    make_split(store, name="other", num_folds=2, seed=7, overlap_reason="to see it refused")
     assert fit(store, tmp_path, everyone, "fold=all", "split=other") == 2
     assert "hold-out patients of fold all" in capfd.readouterr().err
     shutil.copytree(store, tmp_path / "anew")

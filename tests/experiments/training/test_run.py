@@ -17,6 +17,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from datamodules.ledger import read_ledger
+from datamodules.store.splits import load_split
 from evaluation import compute, render, unseal
 from evaluation.records.listing import FORMAT, read_listing
 from evaluation.records.schema import CELL, PARTS, PREDICTION_COLUMNS, RUN_SHAS, STATES, State
@@ -78,19 +80,31 @@ def test_a_sweep_runs_all_and_prints_the_comparison(finished: tuple[Path, str]) 
     assert max(map(len, printed.splitlines())) <= 200
 
 
+def apart(sweep: Path, store: Path, to: Path) -> tuple[Path, Path]:
+    """Copies of a sweep and of its store that know each other and nobody else."""
+    folder, own = to / sweep.name, to / "store"
+    shutil.copytree(sweep, folder)
+    shutil.copytree(store, own)
+    listing = json.loads((folder / "sweep.json").read_text())
+    listing["registered"]["store"] = str(own)
+    (folder / "sweep.json").write_text(json.dumps(listing))
+    return folder, own
+
+
 def tables_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (folder / "evaluation").glob("*.csv")}
 
 
 def test_tables_need_neither_store_nor_checkpoints_nor_wandb(
-    finished: tuple[Path, str], tmp_path: Path
+    finished: tuple[Path, str], store: Path, tmp_path: Path
 ) -> None:
-    bare = Path(shutil.copytree(finished[0], tmp_path / "tiny"))
+    bare, reach = apart(finished[0], store, tmp_path)
+    shutil.rmtree(reach)
     shutil.rmtree(bare / "evaluation")
     for run in bare.glob("*/predictions.parquet"):
         for name in ("checkpoints", "wandb"):
             shutil.rmtree(run.parent / name)
-        (run.parent / "config.yaml").unlink()  # names the store, which is thus out of reach
+        (run.parent / "config.yaml").unlink()
     written = tables_of(finished[0])
     assert len(written) > 10
     found = compute(bare).tables
@@ -101,7 +115,7 @@ def test_tables_need_neither_store_nor_checkpoints_nor_wandb(
 def test_opening_the_test_set_again_shows_in_the_exit_code(
     finished: tuple[Path, str], store: Path, tmp_path: Path
 ) -> None:
-    folder = Path(shutil.copytree(finished[0], tmp_path / "tiny"))
+    folder, store = apart(finished[0], store, tmp_path)
     without = ceus("evaluate", folder, "--unseal-test")
     assert without.returncode == 2
     assert "reason must be a sentence" in without.stderr
@@ -112,11 +126,42 @@ def test_opening_the_test_set_again_shows_in_the_exit_code(
     again = ceus("evaluate", folder, "--unseal-test", store, "--reason", "another look")
     assert again.returncode == 3
     assert "opened 2 times" in again.stdout
-    for config in folder.glob("*/config.yaml"):
-        config.unlink()
+    store.rename(tmp_path / "moved")
     lost = ceus("evaluate", folder, "--unseal-test", "--reason", "again")
     assert lost.returncode == 2
     assert "Give the store: --unseal-test STORE" in lost.stderr
+
+
+def test_a_sweep_is_known_to_its_store_and_its_analysis_to_its_runs(
+    finished: tuple[Path, str], store: Path, tmp_path: Path
+) -> None:
+    folder, store = apart(finished[0], store, tmp_path)
+    listing = json.loads((folder / "sweep.json").read_text())
+    ledger = read_ledger(store)
+    assert ledger
+    entry = next(e for e in ledger.entries if e["sha"] == listing["registered"]["entry"])
+    assert (entry["kind"], entry["name"], entry["split"]) == ("sweep", "tiny", "default")
+    holdout = load_split(store, "default").holdout
+    assert set(entry["holdout"]) == ledger.hashes(holdout)
+    sealed = ceus("evaluate", folder, "--head", ledger.head)
+    assert sealed.returncode == 0, sealed.stderr
+    assert "its store's ledger has no opening" in " ".join(sealed.stdout.split())
+    assert f"Ledger head: {ledger.head}" in sealed.stdout
+    assert "not recorded" not in sealed.stdout
+    # Another hold-out would train on this one, and another analysis was not declared.
+    other = ceus("split", store, "--name", "b", "--folds", "2", "--seed", "1")
+    assert other.returncode == 2
+    assert "of split 'default'" in other.stderr
+    marked = ("--overlap-reason", "a pilot")
+    assert (
+        ceus("split", store, "--name", "b", "--folds", "2", "--seed", "1", *marked).returncode == 0
+    )
+    listing["analysis"]["sensitivity"] = 0.95
+    (folder / "sweep.json").write_text(json.dumps(listing))
+    edited = ceus("evaluate", folder)
+    assert edited.returncode == 3
+    assert "The declared analysis in sweep.json is not the one with which" in edited.stdout
+    assert "a pilot" in (folder / "evaluation" / "report.html").read_text()
 
 
 def test_a_run_folder_holds_what_it_must(finished: tuple[Path, str]) -> None:
@@ -193,7 +238,10 @@ def test_a_list_cut_off_is_one_error_everywhere_and_can_be_written_anew(
         assert "Traceback" not in told.stderr
     path.unlink()
     assert ceus(*again).returncode == 0
-    assert path.read_text() == whole
+    lists = [json.loads(text) for text in (path.read_text(), whole)]
+    entries = [each.pop("registered")["entry"] for each in lists]
+    assert lists[0] == lists[1]
+    assert entries[0] != entries[1]  # it begins anew for the store
 
 
 @pytest.mark.parametrize(
