@@ -43,6 +43,7 @@ from evaluation.statistics.roc import (
     youden_threshold,
 )
 from evaluation.statistics.roc_band import RocBand, roc_band
+from evaluation.statistics.selection import BestOf, best_of
 from evaluation.statistics.single_auc import single_auc_positives, single_auc_power
 from evaluation.tables.make import Tables, make_tables
 from evaluation.tables.patients import (
@@ -59,6 +60,7 @@ from evaluation.text.terminal import render
 __all__ = [
     "AucInterval",
     "AucTest",
+    "BestOf",
     "Calibration",
     "CalibrationCurve",
     "Confusion",
@@ -79,6 +81,7 @@ __all__ = [
     "Tables",
     "auc_interval",
     "auc_spread",
+    "best_of",
     "calibration",
     "calibration_curve",
     "clopper_pearson",

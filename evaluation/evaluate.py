@@ -3,7 +3,7 @@
 from dataclasses import fields
 from pathlib import Path
 
-from evaluation.files import csv_text, write_atomic
+from evaluation.files import csv_text, write_together
 from evaluation.result import Evaluation, compute
 from evaluation.tables.make import Tables
 
@@ -40,10 +40,10 @@ def evaluate(
     if card := model_card(result):
         contents["model_card.md"] = card
     contents[result.report.name] = report_html(result, drawn, checklists)
-    for name, content in contents.items():
-        path = result.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, content)
+    files = {result.folder / name: content for name, content in contents.items()}
+    for folder in {path.parent for path in files}:
+        folder.mkdir(parents=True, exist_ok=True)
+    write_together(files)
     return result
 
 

@@ -3,7 +3,8 @@
 import csv
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,22 +15,41 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Replace a file by new content in one step (text as UTF-8, newlines as they are).
+    """Replace a file by new content in one step: see `write_together`."""
+    write_together({path: content})
+
+
+def write_together(contents: Mapping[Path, str | bytes]) -> None:
+    """Replace files by new content, each in one step, when all are on the disk.
+
+    Text is written as UTF-8, newlines as they are.
 
     Raises:
-        OSError: Naming the file; the old one is there as it was, and nothing is beside it.
+        OSError: Naming the file; the old ones are there as they were, and nothing is beside them.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in contents}
     try:
-        with temporary.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)  # a full disk does not say it
+        for path, content in contents.items():
+            with _named(path), temporary[path].open("wb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
+                file.flush()
+                os.fsync(file.fileno())
+        for path in contents:
+            with _named(path):
+                temporary[path].replace(path)
+    finally:
+        for left_over in temporary.values():
+            with suppress(OSError):
+                left_over.unlink(missing_ok=True)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """A full disk does not say which file it is about, and the user knows no temporary one."""
+    try:
+        yield
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
         raise
 
 

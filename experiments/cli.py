@@ -184,8 +184,8 @@ def parser_of(given: Sequence[str]) -> argparse.ArgumentParser:
     """
     parser = argparse.ArgumentParser(
         prog="ceus",
-        description="Does a CEUS clip, an ultrasound image, or both tell which PTC carry an occult "
-        "lymph node metastasis? The commands in the order of a study:",
+        description="Does a clip, an ultrasound image, or both tell two classes of patients apart? "
+        "The commands in the order of a study:",
     )
     parser.add_argument("--debug", action="store_true", help="show tracebacks of errors")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -27,6 +27,7 @@ MORE_MEMORY = (
 """What to do where processes end that should not."""
 
 _TEMPORARY, _LOCK = "ceus-", ".ceus-lock"
+_LONGEST_ROOT = 60  # of the 107 bytes that a socket's path may have; the rest is names within
 _own_temporary: dict[int, Path] = {}  # by process
 _OF_MEMORY = re.compile(
     "failed to map segment|(cannot|can't|unable to) allocate|can't start new thread|bad_alloc|"
@@ -74,12 +75,14 @@ def use_own_temporary_folder() -> None:
     holds a file that its process has locked: who else has a `ceus-…` there need not fear.
     """
     root = Path(tempfile.gettempdir())
+    if len(os.fsencode(root)) > _LONGEST_ROOT:
+        root = Path("/tmp")
     try:
         for lock in root.glob(f"{_TEMPORARY}*/{_LOCK}"):
             with contextlib.suppress(OSError), lock.open() as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(lock.parent, ignore_errors=True)
-        folder = Path(tempfile.mkdtemp(prefix=_TEMPORARY))
+        folder = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=root))
         lock_file = os.open(folder / ".new", os.O_CREAT | os.O_RDONLY, 0o600)
         fcntl.flock(lock_file, fcntl.LOCK_EX)
         (folder / ".new").rename(folder / _LOCK)  # held before anyone can find it

@@ -53,7 +53,9 @@ def gather_rows(rows: Sequence[Mapping[str, list[Any]]]) -> pd.DataFrame:
 
 
 def patient_scores(rows: pd.DataFrame) -> pd.DataFrame:
-    """Average a patient's rows on the logit scale.
+    """Average a patient's items on the logit scale, each the mean of its own rows.
+
+    An item counts once, however many windows of it were scored.
 
     Args:
         rows: As `gather_rows` gives them.
@@ -61,7 +63,9 @@ def patient_scores(rows: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One line a patient, sorted: `patient_id, label, logit, n_items` (distinct items scored).
     """
-    groups = rows.groupby("patient_id", sort=True)
-    scores = groups.agg(label=("label", "first"), logit=("logit", "mean"))
-    scores["n_items"] = groups["item_id"].nunique()
+    by_item = rows.groupby(["patient_id", "item_id"], sort=True)
+    items = by_item.agg(label=("label", "first"), logit=("logit", "mean"))
+    scores = items.groupby("patient_id", sort=True).agg(
+        label=("label", "first"), logit=("logit", "mean"), n_items=("logit", "size")
+    )
     return scores.reset_index()

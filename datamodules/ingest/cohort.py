@@ -145,12 +145,17 @@ def find_rounded(rows: Sequence[Row]) -> list[Problem]:
 
 def _without_slips(patient_id: str) -> str:
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", patient_id).casefold())
+    text = re.sub(r'^=?["\']+|["\']+$', "", text)  # a spreadsheet's marks of text
     letters = (
-        "-" if unicodedata.category(letter) == "Pd" else str(unicodedata.decimal(letter, letter))
+        "-"
+        if unicodedata.category(letter) == "Pd" or letter in "_\u2212"
+        else str(unicodedata.decimal(letter, letter))
         for letter in text
         if not letter.isspace()
     )
-    text = re.sub(r"^(\d+)\.0+$", r"\1", "".join(letters))  # a number with the decimals of one
+    text = "".join(letters)
+    text = re.sub(r"(?<=\d),(?=\d{3})", "", text)
+    text = re.sub(r"(?<=\d)\.0+$", "", text)  # a number with the decimals of one
     return re.sub(r"(?<!\d)0+(?=\d)", "", text)
 
 

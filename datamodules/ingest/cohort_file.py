@@ -34,7 +34,7 @@ _MAX_ROWS, _MAX_BYTES = 200_000, 2**28  # of a table: more is another file
 _INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u3164\ufe00-\ufe0f\uffa0]")
 # What spreadsheets make of long numbers, and of values that they do not understand.
 _SPOILT = re.compile(r"\d([.,]\d+)?E\+\d+|#\S*[!?]|#N/?[AV]|#+", re.IGNORECASE)
-_NOTHING = {"nan", "nat", "<na>", "null", "none", "n/a"}
+_NOTHING = {"nan", "nat", "<na>", "null", "none", "n/a", "na", "unknown", ".", "-", "?"}
 
 # A covariate must not replace one of the store's own columns.
 _RESERVED = {*_REQUIRED, *_OPTIONAL, *ITEM_COLUMNS}
@@ -107,7 +107,8 @@ def _read_table(
         ) from error
     except csv.Error as error:
         raise DataError(
-            f"cohort must be a CSV in UTF-8, got {error} ({path}). Save it as CSV UTF-8."
+            f"cohort must be a CSV in UTF-8, got {error} (line {reader.line_num} of {path}). "
+            "Correct it there, or save the table as CSV UTF-8."
         ) from error
     if size > _MAX_BYTES or len(table) > _MAX_ROWS:
         raise DataError(
@@ -126,9 +127,10 @@ def _read_table(
             f"cohort must have the columns {', '.join((*_REQUIRED, *covariates))}, got "
             f"{columns}: {', '.join(missing)} missing ({path}). Separate columns by commas."
         )
-    if len(set(columns)) < len(columns):
+    read = [name for name in columns if name in {*_REQUIRED, *_OPTIONAL, *covariates}]
+    if len(set(read)) < len(read):
         raise DataError(
-            f"columns must have different names, got {columns} ({path}). Rename or remove one."
+            f"columns must have different names, got {read} ({path}). Rename or remove one."
         )
     if not table:
         raise DataError(f"cohort must have rows, got none ({path}). Add one row for each file.")
@@ -136,14 +138,21 @@ def _read_table(
     for line, fields in table:
         record = dict(zip(columns, fields, strict=False))
         if len(fields) != len(columns):
-            record["_fields"] = f"row must have {len(columns)} fields, got {len(fields)}"
+            record["_fields"] = (
+                f"row must have {len(columns)} fields, got {len(fields)}; a crop needs quotes"
+            )
+        if any("\n" in field or "\r" in field for field in fields):
+            record["_fields"] = (
+                "row must be in one line, got quotes that open in one and close in another, with "
+                "all rows between"
+            )
         records.append((line, record))
     return columns, records
 
 
 def _read_row(line: int, record: dict[str, str], root: Path, covariates: Sequence[str]) -> Row:
     if "_fields" in record:
-        raise _BadRowError(record["_fields"] + "; a crop needs quotes")
+        raise _BadRowError(record["_fields"])
     value = {name: text.strip() for name, text in record.items()}
     _check_one_of("label", value["label"], ("0", "1", ""))
     _check_one_of("modality", value["modality"], MODALITIES)
@@ -185,7 +194,7 @@ def _read_id(text: str) -> str:
     if not patient_id:
         raise _BadRowError("patient_id must be given, got nothing")
     if patient_id.casefold() in _NOTHING:
-        raise _BadRowError("patient_id must be given, got a word for nothing, as nan or null")
+        raise _BadRowError("patient_id must be given, got a word for nothing, as NA or unknown")
     if not patient_id.isprintable():
         code = next(ord(letter) for letter in patient_id if not letter.isprintable())
         raise _BadRowError(f"patient_id must be of printable letters, got U+{code:04X} in it")

@@ -48,7 +48,8 @@ def staging_folder(store: Path) -> Iterator[Path]:
     Raises:
         DataError: If another call holds it.
     """
-    path = store.absolute().with_name(f".{store.name}.preparing")
+    store = store.resolve()  # two names of one store are one store
+    path = store.with_name(f".{store.name}.preparing")
     path.mkdir(parents=True, exist_ok=True)
     fd = os.open(path, os.O_RDONLY)
     try:
@@ -61,9 +62,11 @@ def staging_folder(store: Path) -> Iterator[Path]:
             ) from None
         whole_items = {facts.stem for facts in path.glob("*.json") if "-" not in facts.stem}
         for file in path.iterdir():
-            if file.stem not in whole_items:
+            if file.is_dir():
+                shutil.rmtree(file)
+            elif file.stem not in whole_items:
                 file.unlink(missing_ok=True)
-        sweep_up(store.absolute().parent, f".{store.name}-review.html")
+        sweep_up(store.parent, f".{store.name}-review.html")
         try:
             yield path
         except BaseException:
@@ -129,7 +132,7 @@ def commit(
     _replace(store / "prepared.json", json.dumps(prepared).encode())
     _replace(store / "cohort.parquet", buffer.getvalue())
     for path in items.iterdir():
-        if path.name not in wanted:
+        if path.name not in wanted and not path.is_dir():  # a file server's own folders stay
             path.unlink()
 
 

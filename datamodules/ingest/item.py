@@ -18,6 +18,7 @@ from datamodules.errors import StorageError
 from datamodules.files import storing
 from datamodules.ingest.arrival import NO_ARRIVAL, find_arrival
 from datamodules.ingest.crop.view import View, as_given, view_of_clip, view_of_still
+from datamodules.ingest.known import source_key
 from datamodules.ingest.likeness import psnr, ssim
 from datamodules.ingest.readers.open import hash_source, open_clip, read_still
 from datamodules.ingest.readers.pictures import (
@@ -96,7 +97,7 @@ def _inspect(task: Task) -> Outcome:
 
 
 def _ingest(task: Task) -> Outcome:
-    source_sha = hash_source(task.path)
+    before, source_sha = source_key(task.path), hash_source(task.path)
     item_id = make_item_id(task, source_sha)
     if item_id in task.known:
         return Outcome(task.line, source_sha=source_sha, item_id=item_id)
@@ -107,6 +108,8 @@ def _ingest(task: Task) -> Outcome:
     try:
         is_image = task.modality == "image"
         facts = _ingest_image(task, stem) if is_image else _ingest_clip(task, stem)
+        if source_key(task.path) != before:
+            raise MediaError("file must stay as it is while it is read, got one being written")
         with _storing(task):
             content = b"".join(path.read_bytes() for path in files)
             facts |= {

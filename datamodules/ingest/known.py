@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.errors import DataError
+from datamodules.ingest.tables import require_whole
 from datamodules.ingest.task import Outcome, Task, item_suffixes, make_item_id
 
 
@@ -25,20 +26,25 @@ class Known:
         self._read_store(store)
         self.stored = frozenset(self.items)
         for path in staging.glob("*.json"):
-            with suppress(ValueError):  # a machine that lost its power left an empty file
-                self.items.setdefault(path.stem, json.loads(path.read_text()))
+            with suppress(ValueError, OSError):  # what a machine leaves that lost its power
+                facts = json.loads(path.read_text())
+                require_whole(facts)
+                self.items.setdefault(path.stem, facts)
 
     def _read_store(self, store: Path) -> None:
         path = store / "prepared.json"
         if not path.is_file():
             return
-        present = {entry.name for entry in (store / "items").iterdir()}
+        sizes = {entry.name: entry.stat().st_size for entry in (store / "items").glob("*.*")}
         try:
             content = json.loads(path.read_text())
             self.sources = dict(content["sources"])
             for item_id, facts in content["items"].items():
+                require_whole(facts)
                 modality = "image" if facts["codec"] == "image" else "ceus"
-                if present.issuperset(item_id + suffix for suffix in item_suffixes(modality)):
+                files = [item_id + suffix for suffix in item_suffixes(modality)]
+                # A file that is gone, or of another size, is made again.
+                if sum(sizes.get(name, -1) for name in files) == facts["bytes"]:
                     self.items[item_id] = facts
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(

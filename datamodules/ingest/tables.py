@@ -17,7 +17,17 @@ _QUALITY = [
     "crop_confidence", "masked", "mask_confidence", "arrival_s", "peak_s", "arrival_confidence",
     "warnings",
 ]  # fmt: skip
+_FOUND_LATER = {"item_id", "modality", "arrival_s", "peak_s", "arrival_confidence"}
 Facts = Mapping[str, Any]
+
+
+def require_whole(facts: Any) -> None:
+    """Raises ValueError if an item's facts lack what the tables need."""
+    needed = {*_QUALITY, "source_sha", "item_sha", "arrival"} - _FOUND_LATER
+    if not isinstance(facts, dict) or not needed <= facts.keys():
+        raise ValueError("facts of an item that lack some")
+    if not isinstance(facts["warnings"], list) or not isinstance(facts["arrival"], dict):
+        raise ValueError("facts of an item of another kind")
 
 
 def make_tables(

@@ -1,18 +1,36 @@
 """What a sweep knows of its study: the fields of the sentences in answers.yaml."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
 
+from evaluation.records.analysis import MEAN, SELECTED, Analysis
+from evaluation.records.question import Question
 from evaluation.result import Evaluation
 from evaluation.tables.cohort import DEVELOPMENT
 from evaluation.tables.operating import YOUDEN, rules
-from evaluation.text.format import brief, number
+from evaluation.text.format import PARTS, brief, number
 from evaluation.text.sentences import findings, headline, is_deployed
 
 Facts = dict[str, Any]
+
+_EPOCH = {
+    "inner_bce": "that of the epoch with the lowest patient-level cross-entropy of inner "
+    "validation",
+    "refit": "that of so many epochs as inner validation chose, trained again on all training "
+    "patients",
+    "last": "that of the schedule's end",
+    "ema": "the moving average of the weights at the schedule's end",
+}
+"""What `study.selection` takes as the model of a run."""
+
+_START = {
+    True: "from the image and video models of the same architecture, fold and seed",
+    False: "from their encoders' initial weights",
+}
+"""What a combined model starts from, by whether it is warm."""
 
 _SPLIT = ("seed", "holdout", "num_folds", "inner_fraction")
 
@@ -23,6 +41,8 @@ def facts(evaluation: Evaluation) -> Facts:
     split = study.design.get("split", {})
     commits = {flat.get("commit", "") for flat in sweep.environments.values()}
     return {
+        "question": sweep.question,
+        "asked": sweep.question != Question(),
         "opened": evaluation.seal.labels is not None,
         "openings": len(evaluation.seal.openings),
         "deployed": is_deployed(evaluation),
@@ -39,12 +59,26 @@ def facts(evaluation: Evaluation) -> Facts:
         "packages": _packages(evaluation),
         "findings": findings(evaluation),
         "headline": headline(evaluation),
+        "primary": _primary(sweep.analysis),
         **_files(evaluation),
         **_patients(evaluation),
         **_missing(evaluation),
         **_settings(evaluation),
         **_figures(evaluation),
     }
+
+
+def _primary(analysis: Analysis) -> str:
+    """The declared contrast in words; "" if none was."""
+    declared = analysis.primary
+    if declared is None:
+        return ""
+    architecture = {
+        MEAN: "mean over architectures",
+        SELECTED: "of each the architecture with the best out-of-fold AUC",
+    }.get(declared.architecture, declared.architecture)
+    modalities = " less ".join(declared.modalities)
+    return f"{modalities} ({architecture}), confirmatory {PARTS[str(declared.part)]}"
 
 
 def _packages(evaluation: Evaluation) -> str:
@@ -133,8 +167,10 @@ def _missing(evaluation: Evaluation) -> Facts:
 
 def _settings(evaluation: Evaluation) -> Facts:
     """Of the cells' configurations: each setting with its different values, in brief."""
-    configs = list(evaluation.study.settings.values())
-    studies = [config.get("study", {}) for config in configs]
+    cells = evaluation.study.settings
+    study = {cell: config["study"] for cell, config in cells.items()}
+    selection = {cell: str(each.get("selection", "inner_bce")) for cell, each in study.items()}
+    studies = list(study.values())
     names = (
         "image_size", "video_size", "num_frames", "train_sampling", "eval_sampling", "augment",
         "image_encoder", "video_encoder", "head",
@@ -143,9 +179,6 @@ def _settings(evaluation: Evaluation) -> Facts:
         name: "; ".join(dict.fromkeys(filter(None, (brief(study.get(name)) for study in studies))))
         for name in names
     }
-    first = configs[0] if configs else {}
-    study, trainer = first.get("study", {}), first.get("trainer", {})
-    arguments = first.get("model", {}).get("init_args") or {}
     encoders = [study.get(name) for study in studies for name in ("image_encoder", "video_encoder")]
     pretrained = {
         (each.get("init_args") or {}).get("pretrained")
@@ -154,7 +187,7 @@ def _settings(evaluation: Evaluation) -> Facts:
     }
     runs = evaluation.tables.training
     return {
-        "configured": bool(configs),
+        "configured": bool(cells),
         "settings": settings,
         "sizes": [
             (name, settings[key])
@@ -165,14 +198,67 @@ def _settings(evaluation: Evaluation) -> Facts:
             dict.fromkeys(each is not False for each in sorted(pretrained - {None}, key=str))
         ),
         "study": {
-            name: study.get(name) for name in ("encoder_lr", "head_lr", "batch_size", "patience")
+            name: _each({cell: each.get(name) for cell, each in study.items()})
+            for name in ("encoder_lr", "head_lr", "batch_size", "patience")
         },
-        "trainer": {name: trainer.get(name) for name in ("max_epochs", "precision")},
-        "pos_weight": arguments.get("pos_weight", "balanced"),
+        "trainer": {
+            name: _each({cell: each["trainer"].get(name) for cell, each in cells.items()})
+            for name in ("max_epochs", "precision")
+        },
+        "pos_weight": _each(
+            {
+                cell: (each.get("model", {}).get("init_args") or {}).get("pos_weight", "balanced")
+                for cell, each in cells.items()
+            }
+        ),
+        "epoch": _each({cell: _EPOCH.get(name, name) for cell, name in selection.items()}),
+        "patience_used": bool({"inner_bce", "refit"} & set(selection.values())),
+        "warm_start": _each(
+            {
+                cell: _START[bool(each.get("warm_start"))]
+                for cell, each in study.items()
+                if cell[1] == "combined"
+            }
+        ),
+        "axes": _axes(evaluation),
         "trained": {"runs": len(runs), "fewest": runs["epochs"].min(), "most": runs["epochs"].max()}
         if len(runs)
         else {},
     }
+
+
+def _each(values: Mapping[tuple[str, str], object]) -> str:
+    """What cells hold, and where they differ, of which cells.
+
+    Cells go by architecture or by modality where that tells them apart: `1e-4 (resnet); 3e-4
+    (mvit, swin)`.
+    """
+    found = {cell: brief(value) for cell, value in values.items()}
+    texts = list(dict.fromkeys(filter(None, found.values())))
+    if len(texts) < 2:
+        return "".join(texts)
+
+    def named(text: str, name: Callable[[tuple[str, str]], str]) -> list[str]:
+        return list(dict.fromkeys(name(cell) for cell in found if found[cell] == text))
+
+    names: tuple[Callable[[tuple[str, str]], str], ...] = (
+        lambda cell: cell[0], lambda cell: cell[1], " ".join,
+    )  # fmt: skip
+    for name in names:
+        groups = {text: named(text, name) for text in texts}
+        if sum(map(len, groups.values())) == len({name(cell) for cell in found}):
+            break
+    return "; ".join(f"{text} ({', '.join(cells)})" for text, cells in groups.items())
+
+
+def _axes(evaluation: Evaluation) -> str:
+    """Settings that cells of one architecture differ in, which are in their names."""
+    values: dict[str, list[str]] = {}
+    for architecture in dict.fromkeys(evaluation.tables.cells["architecture"]):
+        for part in str(architecture).split("+")[1:]:
+            key, _, value = part.partition("=")
+            values.setdefault(key, []).append(value)
+    return "; ".join(f"{key} {', '.join(dict.fromkeys(each))}" for key, each in values.items())
 
 
 def _figures(evaluation: Evaluation) -> Facts:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from evaluation.figures.cells import parts_of
 from evaluation.figures.style import COLOURS, LINE, TWO_COLUMNS, Drawing, whisker
 from evaluation.result import Evaluation
-from evaluation.tables.comparisons import PAIRED, PRIMARY
+from evaluation.tables.comparisons import CONFIRMATORY, PAIRED, PRIMARY
 from evaluation.text.format import PARTS, bare_p, difference, pair
 
 _HEADING = "primary contrast"
@@ -53,9 +53,11 @@ def forest(evaluation: Evaluation) -> Drawing:
     tested = paired[paired["p_value"].notna()]
     secondary = tested[tested["family"] != PRIMARY]
     primary = "; ".join(
-        f"primary contrast, {PARTS[row['part']]}: {pair(row)} {difference(row)}"
+        f"primary contrast, {PARTS[row['part']]} ({row['standing']}): {pair(row)} {difference(row)}"
         for row in tested[tested["family"] == PRIMARY].to_dict("records")
     )
+    confirmatory = paired[(paired["family"] == PRIMARY) & (paired["standing"] == CONFIRMATORY)]
+    part = "".join(PARTS[name] for name in confirmatory["part"])
     message = f"{primary[:1].upper()}{primary[1:]}" or "No primary contrast could be tested"
     return Drawing(
         name="forest",
@@ -65,7 +67,9 @@ def forest(evaluation: Evaluation) -> Drawing:
         f"{int((secondary['p_holm'] < 0.05).sum())} differ from 0 at 0.05 after Holm.",
         caption="Difference of AUC on the patients that both models scored, with its 95 % interval "
         "(not adjusted). Out-of-fold: influence curves of the fold mean; test: DeLong. p: the "
-        "primary contrast is tested alone; within each family p is adjusted by Holm's method. "
+        "primary contrast is tested alone"
+        + (f", and its test is confirmatory {part} only" if part else "")
+        + "; within each family p is adjusted by Holm's method. "
         "Filled: p < 0.05.",
     )
 

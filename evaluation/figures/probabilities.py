@@ -123,7 +123,7 @@ def scales(evaluation: Evaluation) -> Drawing:
         index=["architecture", "modality"], columns="part", values="called_positive", sort=False
     )
     message = ""
-    if {"oof", "test"} <= set(table) and len(apart := (table["test"] - table["oof"]).dropna()):
+    if {"oof", "test"} <= set(table) and (apart := table["test"] - table["oof"]).notna().any():
         message = (
             " The share called positive on the hold-out less that out-of-fold lies between "
             f"{ends(apart, 2)}."
@@ -143,6 +143,7 @@ def scales(evaluation: Evaluation) -> Drawing:
 def confusion(evaluation: Evaluation, part: str) -> Drawing:
     """2 × 2 tables at Youden's threshold, architectures beside, modalities below each other."""
     architectures, modalities = architectures_of(evaluation), modalities_of(evaluation)
+    question = evaluation.sweep.question
     size = TWO_COLUMNS / 25.4, (10 + 21 * len(modalities)) / 25.4
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(len(modalities), len(architectures), squeeze=False)
@@ -156,20 +157,19 @@ def confusion(evaluation: Evaluation, part: str) -> Drawing:
             axes.spines[:].set_visible(False)
             axes.tick_params(length=0)
             axes.set_xticks((0, 1), ("called −", "called +") if i == len(modalities) - 1 else ())
-            axes.set_yticks((0, 1), ("no OLNM", "OLNM") if j == 0 else ())
+            axes.set_yticks((0, 1), (question.negative, question.positive) if j == 0 else ())
             if j == 0:
                 axes.set_ylabel(modality, fontweight="bold")
             _count(axes, of_cell(table, architecture, modality))
             axes.set(xlim=(-0.5, 1.5), ylim=(1.5, -0.5))
-    defined = table[table["sensitivity"].notna()]
     message = (
-        f"Sensitivity lies between {ends(defined['sensitivity'], 2)}, specificity between "
-        f"{ends(defined['specificity'], 2)}."
-        if len(defined)
+        f"Sensitivity lies between {ends(table['sensitivity'], 2)}, specificity between "
+        f"{ends(table['specificity'], 2)}."
+        if table["sensitivity"].notna().any()
         else "None is defined."
     )
     cut = (
-        "each fold at the threshold of the other folds"
+        "each fold at the quantile that the other folds choose"
         if part == "oof"
         else "the threshold over all out-of-fold patients, frozen when the test set was opened"
     )

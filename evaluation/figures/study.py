@@ -65,8 +65,8 @@ def flow(evaluation: Evaluation) -> Drawing:
         title="Flow of patients",
         figure=figure,
         alt=". ".join(text.replace("\n", ", ") for text in boxes.values() if text) + ".",
-        caption="Events: patients with occult lymph node metastasis. Counts are in the table "
-        "Flow below.",
+        caption=f"Events: {evaluation.sweep.question.endpoint}. Counts are in the table Flow "
+        "below.",
     )
 
 

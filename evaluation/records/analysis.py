@@ -1,9 +1,12 @@
 """What is declared before training: the one primary contrast and the operating points."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from evaluation.errors import EvaluationError
+
+MEAN, SELECTED = "mean", "selected"
+"""What `primary.architecture` may say besides the name of one."""
 
 
 @dataclass(frozen=True)
@@ -12,12 +15,21 @@ class Primary:
 
     Attributes:
         modalities: Two of them; the difference is the first less the second.
-        architecture: Of both; `selected` is for each modality the one with the highest
-            out-of-fold AUC, so that the test set has no part in the choice.
+        architecture: `mean` compares the mean AUC over all architectures of either modality; the
+            name of one compares that of both. `selected` takes for each modality the one with the
+            highest out-of-fold AUC: a test on the hold-out, which has no part in the choice; on
+            the patients that it was chosen on it is exploratory.
+        part: The confirmatory one, `oof` (out-of-fold) or `test` (the hold-out); the other is
+            secondary. By default `oof`, for `selected` architectures `test`.
     """
 
     modalities: tuple[str, str]
-    architecture: str = "selected"
+    architecture: str = MEAN
+    part: Literal["oof", "test"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.part is None:
+            object.__setattr__(self, "part", "test" if self.architecture == SELECTED else "oof")
 
 
 @dataclass(frozen=True)
@@ -40,6 +52,19 @@ class Analysis:
                 f"primary.modalities must be two that differ, got {list(self.primary.modalities)}. "
                 "Name the two modalities to compare."
             )
+        # Not of Primary itself, whose errors the parser of a sweep's YAML would wrap.
+        if self.primary:
+            if self.primary.part not in ("oof", "test"):
+                raise EvaluationError(
+                    f"primary.part must be oof or test, got {self.primary.part!r}. "
+                    "Name the part that the confirmatory test is made on."
+                )
+            if (self.primary.architecture, self.primary.part) == (SELECTED, "oof"):
+                raise EvaluationError(
+                    "primary.part must be test where primary.architecture is selected, got oof. "
+                    "Architectures cannot be chosen and tested on the same patients: set part: "
+                    "test, or architecture: mean."
+                )
         if not 0 < self.sensitivity <= 1:
             raise EvaluationError(
                 f"sensitivity must be above 0 and at most 1, got {self.sensitivity!r}. "

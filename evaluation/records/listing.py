@@ -9,6 +9,7 @@ from typing import Any
 
 from evaluation.errors import EvaluationError
 from evaluation.records.analysis import Analysis, read_analysis
+from evaluation.records.question import Question, read_question
 from evaluation.records.schema import RUN_COLUMNS
 
 FILE = "sweep.json"
@@ -74,6 +75,7 @@ class Listing:
         name: Name of the sweep.
         runs: In the order in which they start.
         analysis: What was declared before training.
+        question: What it asks, in the words of its field.
         declared: The same as it stands in the file; None for one that is yet to be written.
         registered: None where nobody is scored, and of sweeps older than the stores' ledgers.
         format: Of the run ids.
@@ -82,6 +84,7 @@ class Listing:
     name: str
     runs: tuple[ListedRun, ...]
     analysis: Analysis = field(default_factory=Analysis)
+    question: Question = field(default_factory=Question)
     declared: Mapping[str, Any] | None = None
     registered: Registered | None = None
     format: int = FORMAT
@@ -102,6 +105,7 @@ class Listing:
             runs.append(entry)
         declared = asdict(self.analysis) if self.declared is None else self.declared
         content: dict[str, Any] = {"format": self.format, "name": self.name, "analysis": declared}
+        content["question"] = asdict(self.question)
         if self.registered:
             content["registered"] = asdict(self.registered)
         return json.dumps(content | {"runs": runs}, indent=1)
@@ -123,6 +127,7 @@ def read_listing(sweep_dir: Path) -> Listing:
         content = json.loads(path.read_text(encoding="utf-8"))
         runs = tuple(_listed(entry) for entry in content["runs"])
         name, declared = str(content.get("name", path.parent.name)), content.get("analysis", {})
+        asked = dict(content.get("question", {}))
         version = int(content.get("format", 1))
         entered = content.get("registered")
         registered = entered and Registered(str(entered["store"]), str(entered["entry"]))
@@ -139,6 +144,7 @@ def read_listing(sweep_dir: Path) -> Listing:
         name=name,
         runs=runs,
         analysis=read_analysis(declared),
+        question=read_question(asked),
         declared=declared,
         registered=registered,
         format=version,

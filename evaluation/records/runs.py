@@ -13,6 +13,7 @@ from evaluation.errors import EvaluationError
 from evaluation.files import read_parquet
 from evaluation.records.analysis import Analysis
 from evaluation.records.listing import ListedRun, Listing, NamedRun, read_listing
+from evaluation.records.question import Question
 from evaluation.records.schema import PARTS, PREDICTION_COLUMNS, RUN_COLUMNS, STATES, State
 
 
@@ -48,6 +49,7 @@ class Sweep:
         shas: `split_sha` and `store_sha`, the same in all done runs.
         environments: `environment.json` of each done run that has one, flat, by run_id.
         analysis: What was declared before training.
+        question: What is asked, in the words of its field.
         listing: `sweep.json`.
     """
 
@@ -58,6 +60,7 @@ class Sweep:
     shas: dict[str, str]
     environments: dict[str, dict[str, str]]
     analysis: Analysis
+    question: Question
     listing: Listing
 
 
@@ -106,6 +109,7 @@ def read_sweep(sweep_dir: Path) -> Sweep:
             if (path := sweep_dir / run.run_id / "environment.json").exists()
         },
         analysis=listing.analysis,
+        question=listing.question,
         listing=listing,
     )
 

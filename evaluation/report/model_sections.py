@@ -17,15 +17,16 @@ from evaluation.report.views import (
     words,
 )
 from evaluation.result import Evaluation
-from evaluation.tables.comparisons import PRIMARY
+from evaluation.tables.comparisons import CONFIRMATORY, PRIMARY
 from evaluation.tables.operating import YOUDEN
-from evaluation.text.format import bare_p, difference, pair
+from evaluation.text.format import PARTS, bare_p, difference, pair
 
 _RISKS = (0.1, 0.2, 0.3)
 
 
 def discrimination(evaluation: Evaluation) -> Section:
     """ROC curves, and the folds one by one."""
+    folds = rows_of(evaluation.tables.folds)
     return Section(
         name="discrimination",
         title="ROC curves and spread over folds",
@@ -34,9 +35,9 @@ def discrimination(evaluation: Evaluation) -> Section:
             View(
                 name="folds-table", caption="Folds", folded=True,
                 columns=[*cells(), words("fold"), people(), figure("auc", "AUC"),
-                         figure("threshold", "threshold of the other folds (log-odds)"),
+                         figure("threshold", "threshold, the other folds' quantile (log-odds)"),
                          figure("sensitivity"), figure("specificity"), figure("accuracy")],
-                rows=rows_of(evaluation.tables.folds), csv="folds.csv",
+                rows=folds, csv="folds.csv", notes=counted_reasons(folds),
             ),
         ),
     )  # fmt: skip
@@ -52,7 +53,8 @@ def operating(evaluation: Evaluation) -> Section:
         *(count(name, name.upper()) for name in ("tp", "fn", "tn", "fp")),
         *(estimate(name, title, low=f"{name}_low", high=f"{name}_high", digits=2)
           for name, title in rates.items()),
-        figure("accuracy_all_negative", "accuracy, all called negative", 2),
+        *(_over_folds(rate) for rate in ("sensitivity", "specificity")),
+        figure("accuracy_commoner_class", "accuracy, all called the commoner class", 2),
     ]  # fmt: skip
     return Section(
         name="operating",
@@ -60,7 +62,7 @@ def operating(evaluation: Evaluation) -> Section:
         words=(
             "Sensitivity, specificity, accuracy and predictive values with Clopper and Pearson's "
             "exact 95 % intervals. Accuracy must be held against the last column: that of calling "
-            "everyone negative.",
+            "everyone the commoner class.",
         ),
         figures=("confusion_oof", "confusion_test"),
         views=(
@@ -81,34 +83,43 @@ def contrasts(evaluation: Evaluation) -> Section:
     """The primary contrast, and the families of all other pairs."""
     rows = [{**row, "pair": pair(row)} for row in rows_of(evaluation.tables.comparisons)]
     columns = [
-        words("family", facet=True), words("part", facet=True), words("pair", "first − second"),
+        words("part", facet=True), words("standing"), words("pair", "first − second"),
         words("patients_used", "patients", facet=True), count("patients_a", "n"),
         figure("auc_a", "AUC, first"), figure("auc_b", "AUC, second"),
         Column("difference (95 % CI)", _difference, figure("difference").key),
-        _p("p_value", "p"), _p("p_holm", "p, Holm"),
-        _p("sensitivity_p", "McNemar p, sensitivity"),
-        _p("specificity_p", "McNemar p, specificity"),
+        _p("p_value", "p"),
     ]  # fmt: skip
-    declared = any(row["family"] == PRIMARY for row in rows)
+    adjusted = [
+        _p("p_holm", "p, Holm"),
+        _p("sensitivity_p_holm", "McNemar p, Holm, sensitivity"),
+        _p("specificity_p_holm", "McNemar p, Holm, specificity"),
+    ]
+    primary = [row for row in rows if row["family"] == PRIMARY]
+    confirmatory = [PARTS[row["part"]] for row in primary if row["standing"] == CONFIRMATORY]
     return Section(
         name="contrasts",
         title="Differences between models",
         words=(
-            "One contrast was declared as primary before training and is tested without adjustment."
-            if declared
+            "One contrast was declared as primary before training and is tested without "
+            f"adjustment; its test is confirmatory {confirmatory[0]} alone."
+            if confirmatory
             else "No primary contrast could be tested: all pairs are secondary.",
             "All other pairs belong to one of two families, modalities within an architecture and "
             "architectures within a modality, and are adjusted by Holm's method within the family "
-            "and part.",
+            "and part; so are McNemar's tests of sensitivity and of specificity. What is not "
+            "complete, or of unequal numbers of seeds, is not tested.",
+            "The intervals are of the models as they were trained on the folds as they were drawn: "
+            "what training again or another partition would change is not in them.",
         ),
         figures=("forest",),
         views=(
             View(
-                name="primary", caption="Primary contrast", columns=columns[1:],
-                rows=[row for row in rows if row["family"] == PRIMARY], csv="comparisons.csv",
+                name="primary", caption="Primary contrast", columns=columns,
+                rows=primary, csv="comparisons.csv", notes=counted_reasons(primary),
             ),
             View(
-                name="contrasts-table", caption="All differences", columns=columns, rows=rows,
+                name="contrasts-table", caption="All differences",
+                columns=[words("family", facet=True), *columns, *adjusted], rows=rows,
                 csv="comparisons.csv", notes=counted_reasons(rows), folded=True,
             ),
         ),
@@ -189,11 +200,13 @@ def transfer(evaluation: Evaluation) -> Section:
         name="thresholds",
         title="Thresholds and their transfer",
         words=(
-            "A threshold is chosen on out-of-fold scores and applied to the deployed model. It "
-            "transfers only if both lie on one scale: compare the rows of a cell, whose labels are "
-            "not needed. Out-of-fold each fold is cut at the threshold of the other folds (table "
-            "Folds); the thresholds for the hold-out were frozen to thresholds.json when it was "
-            "first opened.",
+            "Models of different folds may score on different scales, so out-of-fold what is "
+            "carried over is a quantile: the rule finds, on the other folds, the share of patients "
+            "to call positive, and a fold is cut there among its own scores (table Folds). No "
+            "label helps to choose the threshold of its own patient; the scores of its fold do.",
+            "For the deployed model a threshold is a score, chosen on all out-of-fold scores and "
+            "frozen to thresholds.json when the hold-out was first opened. It transfers only if "
+            "both lie on one scale: compare the rows of a cell, whose labels are not needed.",
         ),
         figures=("scales",),
         views=(
@@ -211,6 +224,16 @@ def transfer(evaluation: Evaluation) -> Section:
             ),
         ),
     )  # fmt: skip
+
+
+def _over_folds(rate: str) -> Column:
+    """The range of a rate over folds: `0.62–0.91`."""
+    low, high = (figure(f"{rate}_{end}_fold", digits=2) for end in ("lowest", "highest"))
+
+    def text(row: Row) -> str:
+        return low.text(row) if low.text(row) == "–" else f"{low.text(row)}–{high.text(row)}"
+
+    return Column(f"{rate} over folds", text, low.key)
 
 
 def _p(name: str, title: str) -> Column:

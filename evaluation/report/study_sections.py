@@ -20,10 +20,12 @@ def patients(evaluation: Evaluation) -> Section:
     """Flow and Table 1."""
     sealed = evaluation.seal.labels is None
     hidden = ("holdout_negative", "holdout_positive") if sealed else ()
+    question = evaluation.sweep.question
+    negative, positive = f"of these {question.negative}", f"of these {question.positive}"
     titles = {
-        "development": "development", "development_negative": "of these no OLNM",
-        "development_positive": "of these OLNM", "holdout": "hold-out",
-        "holdout_negative": "of these no OLNM", "holdout_positive": "of these OLNM",
+        "development": "development", "development_negative": negative,
+        "development_positive": positive, "holdout": "hold-out",
+        "holdout_negative": negative, "holdout_positive": positive,
     }  # fmt: skip
     columns = [words("characteristic"), words("level", "unit")]
     columns += [printed(key, title) for key, title in titles.items() if key not in hidden]
@@ -33,6 +35,9 @@ def patients(evaluation: Evaluation) -> Section:
         name="patients",
         title="Patients",
         words=(
+            f"Population: {question.population}. Endpoint: {question.endpoint} "
+            f"(classes: {question.negative}, {question.positive}). Reference standard: "
+            f"{question.reference_standard}",
             "Counts by label of the hold-out are not known while it is sealed."
             if sealed
             else "The hold-out was opened; its labels are counted below.",
@@ -68,12 +73,14 @@ def planning(evaluation: Evaluation) -> Section:
         title="What a cohort of this size can show",
         words=(
             "By simulation at this cohort's size, AUC and correlation between models. The optimism "
-            "is what picking the best of all cells adds to its AUC when all are equally good.",
+            "is what picking the best architecture of a modality adds to its AUC when all are "
+            "equally good.",
         ),
         views=(
             View(
                 name="planning-table", caption="Planning figures",
-                columns=[words("quantity"), words("part"), people(), count("models"),
+                columns=[words("quantity"), words("modality"), words("part"), people(),
+                         count("models"),
                          figure("auc", "AUC"), figure("correlation"), figure("value"),
                          figure("error", "simulation error", 4)],
                 rows=rows, csv="planning.csv", notes=counted_reasons(rows),

@@ -123,6 +123,12 @@ def placements(positives: Floats, negatives: Floats) -> tuple[Floats, Floats]:
     return below, above
 
 
+def mean_placements(positives: Floats, negatives: Floats) -> tuple[Floats, Floats]:
+    """As `placements`, each the mean over models: (models, m) and (models, n) to (m,) and (n,)."""
+    below, above = placements(positives, negatives)
+    return below.mean(axis=0), above.mean(axis=0)
+
+
 def variance_of(below: Floats, above: Floats) -> Any:
     """DeLong's variance of an AUC by placements, () or one a cohort; NaN with one of a class."""
     with np.errstate(invalid="ignore", divide="ignore"):

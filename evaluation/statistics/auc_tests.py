@@ -7,11 +7,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from evaluation.errors import EvaluationError
-from evaluation.statistics.auc import placements, variance_of
+from evaluation.statistics.auc import mean_placements, placements, variance_of
 from evaluation.statistics.checks import (
     Bools,
     Floats,
     checked,
+    checked_models,
     normal_quantile,
     one_class,
     single_of_class,
@@ -63,10 +64,13 @@ def delong_test(
     no variance but is not zero, z is infinite and p is 0. Unpaired: Welch's t, as pROC, on patients
     that are not the same.
 
+    Paired, either score may be of several models: their mean AUC is tested. Its structural
+    components are the means of theirs, for the AUC is linear in them.
+
     Args:
         labels: (n,) 0 or 1.
-        scores_a: (n,) first scores.
-        scores_b: (n,) second scores, same patients in the same order; unpaired, (m,).
+        scores_a: (n,) first scores; paired, also (models, n).
+        scores_b: Second scores, same patients in the same order; unpaired, (m,).
         paired: Whether both scores are of the same patients.
         labels_b: (m,) labels of the second patients, if not paired; `labels` if not given.
         level: Coverage of the interval of the difference, in (0, 1).
@@ -86,11 +90,12 @@ def delong_test(
             "labels_b must be left out of a paired test, got labels. The same patients have the "
             "same labels; set paired=False for others."
         )
-    y, (a, b) = checked(labels, scores_a, scores_b, patients=patients)
+    y, models_a = checked_models(labels, scores_a, patients=patients)
+    _, models_b = checked_models(labels, scores_b)
     if reason := one_class(y):
         return undefined(AucTest, reason)
-    positives_a, negatives_a = placements(a[y], a[~y])
-    positives_b, negatives_b = placements(b[y], b[~y])
+    positives_a, negatives_a = mean_placements(models_a[:, y], models_a[:, ~y])
+    positives_b, negatives_b = mean_placements(models_b[:, y], models_b[:, ~y])
     alone = single_of_class(y)
     variance = variance_of(positives_a - positives_b, negatives_a - negatives_b)
     return normal_test(
@@ -116,8 +121,9 @@ def overlapping_test(
     the paired test where all are shared, and one of independent AUCs where none is.
 
     Args:
-        a: Patients, labels and scores of the first, (n,) each.
-        b: Those of the second, (m,) each.
+        a: Patients, labels and scores of the first, (n,) each; scores of several models are
+            (models, n), and their mean AUC is tested.
+        b: Those of the second, of m patients.
         level: Coverage of the interval of the difference, in (0, 1).
 
     Raises:
@@ -126,10 +132,10 @@ def overlapping_test(
     z_level = normal_quantile(level)
     sides = []
     for names, labels, scores in (a, b):
-        y, (x,) = checked(labels, scores, patients=names)
+        y, x = checked_models(labels, scores, patients=names)
         if reason := one_class(y) or single_of_class(y):
             return undefined(AucTest, reason)
-        sides.append((np.asarray(names), y, placements(x[y], x[~y])))
+        sides.append((np.asarray(names), y, mean_placements(x[:, y], x[:, ~y])))
     (names_a, y_a, placed_a), (names_b, y_b, placed_b) = sides
     _, at_a, at_b = np.intersect1d(names_a, names_b, return_indices=True)
     if (y_a[at_a] != y_b[at_b]).any():

@@ -1,15 +1,17 @@
 """Do predicted probabilities agree with observed rates? Intercept, slope, Brier, ICI."""
 
 from dataclasses import dataclass, fields
-from math import inf, nan
+from math import nan
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from evaluation.errors import EvaluationError
 from evaluation.statistics.checks import (
     Bools,
     Floats,
+    checked,
     checked_probabilities,
     normal_quantile,
     one_class,
@@ -92,33 +94,41 @@ def calibration(
     labels: ArrayLike,
     probabilities: ArrayLike,
     *,
+    log_odds: ArrayLike | None = None,
     level: float = 0.95,
     smoother: Smoother = "loess",
 ) -> Calibration:
     """All figures of the agreement of probabilities with labels.
 
+    Intercept and slope are those of Cox 1958 (Biometrika 45:562), as in Van Calster et al. 2019
+    (BMC Medicine 17:230).
+
     Args:
         labels: (n,) 0 or 1.
         probabilities: (n,) in [0, 1].
+        log_odds: (n,) of the same predictions, which a probability that rounds to 0 or 1 has lost;
+            by default those of the probabilities.
         level: Coverage of the intervals of intercept and slope, in (0, 1).
         smoother: For the ICI; "loess" is what its authors use.
 
     Raises:
         EvaluationError: labels other than 0/1, NaN or probabilities outside [0, 1], unequal
-            lengths, a wrong level or smoother.
+            lengths, log-odds of other probabilities, a wrong level or smoother.
     """
     y, p = checked_probabilities(labels, probabilities)
+    with np.errstate(divide="ignore"):
+        odds = np.log(p / (1 - p)) if log_odds is None else _checked_odds(y, p, log_odds)
     one_of("smoother", smoother, SMOOTHERS)
     z = normal_quantile(level)
     figures: dict[str, Any] = {field.name: nan for field in fields(Calibration)}
     figures |= {"patients": y.size, "events": int(y.sum()), "smoother": smoother}
     reasons = []
     if y.size:
-        figures |= _scores(y, p)
-    if reason := one_class(y) or _infinite(p):
+        figures |= _scores(y, p, odds)
+    if reason := one_class(y) or _infinite(odds):
         reasons.append(reason)
     else:
-        estimates, reason = _recalibration(y, p)
+        estimates, reason = _recalibration(y, odds)
         reasons.append(reason)
         figures |= estimates
         for name in ("intercept", "slope"):
@@ -155,10 +165,22 @@ def calibration_curve(
     return CalibrationCurve(probability=distinct, observed=rate[first], reason="")
 
 
-def _scores(y: Bools, p: Floats) -> dict[str, float]:
+def _checked_odds(y: Bools, p: Floats, log_odds: ArrayLike) -> Floats:
+    from scipy.special import expit
+
+    _, (odds,) = checked(y, log_odds)
+    off = np.abs(expit(odds) - p)
+    if (off > 1e-6).any():
+        raise EvaluationError(
+            f"log_odds must be those of the probabilities, got {odds[off.argmax()]:g} beside "
+            f"{p[off.argmax()]:g}. Give both of the same predictions."
+        )
+    return odds
+
+
+def _scores(y: Bools, p: Floats, odds: Floats) -> dict[str, float]:
     brier, rate = float(np.mean((p - y) ** 2)), float(y.mean())
     null = rate * (1 - rate)
-    likely = np.where(y, p, 1 - p)
     return {
         "mean_probability": float(p.mean()),
         "observed": rate,
@@ -166,12 +188,12 @@ def _scores(y: Bools, p: Floats) -> dict[str, float]:
         "brier": brier,
         "brier_null": null,
         "brier_scaled": 1 - brier / null if null else nan,
-        "log_loss": float(-np.log(likely).mean()) if likely.all() else inf,
+        "log_loss": float(np.logaddexp(0, np.where(y, -odds, odds)).mean()),
     }
 
 
-def _recalibration(y: Bools, p: Floats) -> tuple[dict[str, float], str]:
-    labels, odds = y.astype(np.float64), np.log(p / (1 - p))
+def _recalibration(y: Bools, odds: Floats) -> tuple[dict[str, float], str]:
+    labels = y.astype(np.float64)
     large = fit_logistic(labels, np.ones((y.size, 1)), offset=odds)
     estimates = {
         "intercept": float(large.coefficients[0]),
@@ -192,7 +214,9 @@ def _recalibration(y: Bools, p: Floats) -> tuple[dict[str, float], str]:
 
 
 def _smoothed(y: Bools, p: Floats, smoother: Smoother) -> tuple[Floats, str]:
-    if reason := one_class(y) or (_infinite(p) if smoother == "rcs" else ""):
+    with np.errstate(divide="ignore"):
+        reason = _infinite(np.log(p / (1 - p))) if smoother == "rcs" else ""
+    if reason := one_class(y) or reason:
         return np.empty(0), reason
     try:
         return smooth(y.astype(np.float64), p, smoother), ""
@@ -200,6 +224,6 @@ def _smoothed(y: Bools, p: Floats, smoother: Smoother) -> tuple[Floats, str]:
         return np.empty(0), str(error)
 
 
-def _infinite(p: Floats) -> str:
-    certain = int(((p == 0) | (p == 1)).sum())
+def _infinite(odds: Floats) -> str:
+    certain = int(np.isinf(odds).sum())
     return f"{certain} probabilities of 0 or 1: their log-odds are infinite" if certain else ""

@@ -52,6 +52,16 @@ def checked(
     return y.astype(bool), xs
 
 
+def checked_models(
+    labels: ArrayLike, scores: ArrayLike, patients: ArrayLike | None = None
+) -> tuple[Bools, Floats]:
+    """As `checked`, of the scores of one model, (n,), or an array of several's, as (models, n)."""
+    several = isinstance(scores, np.ndarray) and scores.ndim == 2 and len(scores)
+    rows: list[ArrayLike] = list(np.asarray(scores)) if several else [scores]
+    y, xs = checked(labels, *rows, patients=patients)
+    return y, np.stack(xs)
+
+
 def checked_probabilities(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Bools, Floats]:
     """As `checked`, of probabilities in [0, 1]."""
     y, (p,) = checked(labels, probabilities)

@@ -1,28 +1,42 @@
 """The cross-validated AUC: the mean of the folds' AUCs, with LeDell's influence-curve interval.
 
-LeDell, Petersen & van der Laan 2015 (Electronic Journal of Statistics 9:1583), as R's cvAUC; a tie
-counts one half here, where cvAUC's influence curve counts it 0.
+LeDell, Petersen & van der Laan 2015 (Electronic Journal of Statistics 9:1583). A tie counts one
+half here, where the influence curve of R's cvAUC counts it 0. Within a fold the squares of a class
+of m patients are divided by m - 1, as in DeLong's variance (DeLong, DeLong & Clarke-Pearson 1988,
+Biometrics 44:837): their mean has been taken off, and with a few events a fold LeDell's m, which
+cvAUC has, makes intervals too narrow. `divisor="m"` is cvAUC's.
+
+The AUC of several models is the mean of theirs, and its influence curve the mean of their curves,
+for the influence curve is linear.
+
+The interval is that of the models as they were trained, on the folds as they were drawn: it leaves
+out what training again, or another partition of the patients, would change.
 """
 
 from math import sqrt
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from evaluation.statistics.auc import AucInterval, placements
+from evaluation.statistics.auc import AucInterval, mean_placements
 from evaluation.statistics.auc_tests import AucTest, normal_test
 from evaluation.statistics.checks import (
     Bools,
     Floats,
     checked,
+    checked_models,
     normal_quantile,
     one_class,
+    one_of,
     same_length,
     undefined,
 )
 
 _METHOD = "influence curve"
+
+Divisor = Literal["m-1", "m"]
+"""By what the squares of a class of m patients of a fold are divided."""
 
 
 def cv_auc(
@@ -32,6 +46,7 @@ def cv_auc(
     *,
     level: float = 0.95,
     clusters: ArrayLike | None = None,
+    divisor: Divisor = "m-1",
 ) -> AucInterval:
     """Mean over folds of the AUC within the fold, with its interval (Wald, clipped to [0, 1]).
 
@@ -42,13 +57,15 @@ def cv_auc(
         level: Coverage, in (0, 1).
         clusters: (n,) the patient of each row, where a patient has several; by default each row is
             a patient.
+        divisor: Of the squares of a class of m patients of a fold; "m" as cvAUC.
 
     Returns:
         NaN with the reason where a fold lacks a class; with a reason where a fold holds a single
         patient of a class, who adds nothing to the variance.
 
     Raises:
-        EvaluationError: labels other than 0/1, NaN scores, unequal lengths or a wrong level.
+        EvaluationError: labels other than 0/1, NaN scores, unequal lengths, a wrong level or
+            divisor.
     """
     y, (x,) = checked(labels, scores)
     fold = _folds(folds, y)
@@ -58,7 +75,7 @@ def cv_auc(
     reason, weak = fold_reasons(y, fold)
     if reason:
         return undefined(AucInterval, reason, level=level, method=_METHOD)
-    aucs, curve = _influence(y, x, fold)
+    aucs, curve = _influence(y, x[None], fold, names, divisor)
     auc = float(np.mean(list(aucs.values())))
     variance = _variance(curve, fold, names)
     half = z * sqrt(variance)
@@ -75,23 +92,26 @@ def cv_auc_test(
     folds: ArrayLike,
     *,
     level: float = 0.95,
+    divisor: Divisor = "m-1",
 ) -> AucTest:
     """Paired test of two cross-validated AUCs on the same patients in the same folds.
 
     Args:
         labels: (n,) 0 or 1.
-        scores_a: (n,) first out-of-fold scores.
-        scores_b: (n,) second, same patients in the same order.
+        scores_a: (n,) first out-of-fold scores, or (models, n), of which the mean AUC is tested.
+        scores_b: The second, of the same patients in the same order.
         folds: (n,) name of the fold that each patient belongs to.
         level: Coverage of the interval of the difference, in (0, 1).
+        divisor: As in `cv_auc`.
 
     Raises:
         EvaluationError: as `cv_auc`.
     """
-    checked(labels, scores_a, scores_b)
+    for scores in (scores_a, scores_b):
+        checked_models(labels, scores)
     names = np.arange(np.size(labels))
     a, b = (names, labels, scores_a, folds), (names, labels, scores_b, folds)
-    return cv_overlapping_test(a, b, level=level)
+    return cv_overlapping_test(a, b, level=level, divisor=divisor)
 
 
 def cv_overlapping_test(
@@ -99,6 +119,7 @@ def cv_overlapping_test(
     b: tuple[ArrayLike, ArrayLike, ArrayLike, ArrayLike],
     *,
     level: float = 0.95,
+    divisor: Divisor = "m-1",
 ) -> AucTest:
     """Test of two cross-validated AUCs whose patients are the same in part.
 
@@ -106,9 +127,11 @@ def cv_overlapping_test(
     the patients that its AUC does not have.
 
     Args:
-        a: Patients, labels, scores and folds of the first, (n,) each.
-        b: Those of the second, (m,) each.
+        a: Patients, labels, scores and folds of the first, (n,) each; scores of several models
+            are (models, n), and their mean AUC is tested.
+        b: Those of the second, of m patients.
         level: Coverage of the interval of the difference, in (0, 1).
+        divisor: As in `cv_auc`.
 
     Raises:
         EvaluationError: as `cv_auc`, or for a repeated patient.
@@ -116,12 +139,12 @@ def cv_overlapping_test(
     z_level = normal_quantile(level)
     aucs, shares, weak = [], [], ""
     for names, labels, scores, folds in (a, b):
-        y, (x,) = checked(labels, scores, patients=names)
+        y, x = checked_models(labels, scores, patients=names)
         fold = _folds(folds, y)
         reason, weak = fold_reasons(y, fold)
         if reason:
             return undefined(AucTest, reason)
-        fold_aucs, curve = _influence(y, x, fold)
+        fold_aucs, curve = _influence(y, x, fold, np.asarray(names), divisor)
         aucs.append(float(np.mean(list(fold_aucs.values()))))
         # So weighted, the sum of squares is the mean over folds of the mean square, over n.
         _, place, size = np.unique(fold, return_inverse=True, return_counts=True)
@@ -156,17 +179,27 @@ def _folds(folds: ArrayLike, y: Bools) -> NDArray[Any]:
     return fold
 
 
-def _influence(y: Bools, x: Floats, fold: NDArray[Any]) -> tuple[dict[Any, float], Floats]:
-    """AUC by fold, and the (n,) influence curve: a patient's placement less its fold's AUC."""
+def _influence(
+    y: Bools, x: Floats, fold: NDArray[Any], names: NDArray[Any], divisor: Divisor
+) -> tuple[dict[Any, float], Floats]:
+    """AUC by fold, and the (n,) influence curve: a patient's placement less its fold's AUC.
+
+    Both are means over the models of `x`, (models, n).
+    """
+    one_of("divisor", divisor, ("m-1", "m"))
     curve = np.empty(y.size)
     aucs = {}
     for name in np.unique(fold).tolist():
         positives, negatives = (fold == name) & y, (fold == name) & ~y
-        below, above = placements(x[positives], x[negatives])
+        below, above = mean_placements(x[:, positives], x[:, negatives])
         aucs[name] = float(below.mean())
         # Weighted by the inverse share of the class among all patients, as cvAUC does.
         curve[positives] = (below - aucs[name]) / y.mean()
         curve[negatives] = (above - aucs[name]) / (~y).mean()
+        for of_class in (positives, negatives):
+            m = np.unique(names[of_class]).size
+            if divisor == "m-1" and m > 1:
+                curve[of_class] *= sqrt(m / (m - 1))
     return aucs, curve
 
 

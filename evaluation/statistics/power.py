@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from evaluation.errors import EvaluationError
-from evaluation.statistics.auc import placements, variance_of
+from evaluation.statistics.auc import mean_placements, placements, variance_of
 from evaluation.statistics.checks import Floats, check_share, checked, normal_quantile, undefined
 
 
@@ -48,6 +48,7 @@ def simulate_power(
     positives: int,
     negatives: int,
     correlation: float = 0.5,
+    models: int = 1,
     level: float = 0.95,
     draws: int = 10_000,
     seed: int = 0,
@@ -59,7 +60,8 @@ def simulate_power(
         auc_b: True AUC of the second.
         positives: Patients with the event, 2 or more.
         negatives: Patients without, 2 or more.
-        correlation: Correlation of the two scores within a class, in [0, 1].
+        correlation: Correlation of any two scores within a class, in [0, 1].
+        models: Models on either side, of which the mean AUC is tested.
         level: 1 less the level of the test.
         draws: Cohorts to draw.
         seed: Seed of the draws.
@@ -67,7 +69,7 @@ def simulate_power(
     Raises:
         EvaluationError: a value out of its range.
     """
-    draw = _Pairs(positives, negatives, correlation, draws=draws, seed=seed)
+    draw = _Pairs(positives, negatives, correlation, models=models, draws=draws, seed=seed)
     return draw.power(auc_a, draw.placed(1, auc_b), normal_quantile(level))
 
 
@@ -200,28 +202,37 @@ def within_class_correlation(labels: ArrayLike, scores: ArrayLike) -> float:
 
 
 class _Pairs:
-    """Noise of two models on many cohorts, drawn once and shifted to any AUC."""
+    """Noise of two models, or of twice as many, on many cohorts, drawn once, shifted to any AUC."""
 
     def __init__(
-        self, positives: int, negatives: int, correlation: float, *, draws: int, seed: int
+        self,
+        positives: int,
+        negatives: int,
+        correlation: float,
+        *,
+        draws: int,
+        seed: int,
+        models: int = 1,
     ) -> None:
         check_share("correlation", correlation, ends=True)
-        if min(positives, negatives) < 2 or draws < 1:
+        if min(positives, negatives) < 2 or min(draws, models) < 1:
             raise EvaluationError(
-                "positives and negatives must be 2 or more and draws 1 or more, got "
-                f"{positives}, {negatives} and {draws}. A variance needs two patients of a class."
+                "positives and negatives must be 2 or more, draws and models 1 or more, got "
+                f"{positives}, {negatives}, {draws} and {models}. A variance needs two patients of "
+                "a class."
             )
         rng = np.random.default_rng(seed)
-        self.draws = draws
-        self.up = _correlated(rng, 2, draws, positives, correlation)
-        self.down = _correlated(rng, 2, draws, negatives, correlation)
+        self.draws, self.models = draws, models
+        self.up = _correlated(rng, 2 * models, draws, positives, correlation)
+        self.down = _correlated(rng, 2 * models, draws, negatives, correlation)
 
-    def placed(self, model: int, auc: float) -> tuple[Floats, Floats]:
-        """Placements of one of the models, if that is its true AUC."""
-        return placements(self.up[model] + separation(auc), self.down[model])
+    def placed(self, side: int, auc: float) -> tuple[Floats, Floats]:
+        """Placements of one of the sides, the mean over its models, if that is their true AUC."""
+        mine = slice(side * self.models, (side + 1) * self.models)
+        return mean_placements(self.up[mine] + separation(auc), self.down[mine])
 
     def power(self, auc: float, placed_b: tuple[Floats, Floats], z: float) -> Simulated:
-        """Of the paired test of the first model, if that is its AUC, against the second."""
+        """Of the paired test of the first side, if that is its AUC, against the second."""
         (up_a, down_a), (up_b, down_b) = self.placed(0, auc), placed_b
         difference = (up_a - up_b).mean(axis=-1)
         se = np.sqrt(variance_of(up_a - up_b, down_a - down_b))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import ceil, nan
+from math import ceil, inf, nan
 from typing import Any
 
 import numpy as np
@@ -83,9 +83,10 @@ class Confusion:
         return _share(*self.share("npv"))
 
     @property
-    def accuracy_all_negative(self) -> float:
-        """What calling everyone negative would get right: the accuracy to beat."""
-        return _share(self.tn + self.fp, self.tp + self.fn + self.tn + self.fp)
+    def accuracy_commoner_class(self) -> float:
+        """What calling everyone the commoner class would get right: the accuracy to beat."""
+        negatives, positives = self.tn + self.fp, self.tp + self.fn
+        return _share(max(negatives, positives), negatives + positives)
 
 
 def roc_curve(labels: ArrayLike, scores: ArrayLike) -> RocCurve:
@@ -107,11 +108,7 @@ def roc_curve(labels: ArrayLike, scores: ArrayLike) -> RocCurve:
     values, group = np.unique(x, return_inverse=True)
     positives = np.bincount(group, weights=y).astype(np.int64)
     negatives = np.bincount(group, weights=~y).astype(np.int64)
-    # Lowering each first saves huge scores from overflow; scores one ulp apart have no midpoint,
-    # and there the upper one cuts the same patients.
-    with np.errstate(invalid="ignore"):  # between -inf and inf
-        middle = values[:-1] / 2 + values[1:] / 2
-    middle = np.where(middle > values[:-1], middle, values[1:])
+    middle = _between(values[:-1], values[1:])
     thresholds = np.concatenate([[-np.inf], middle, [np.inf]])
     true = positives.sum() - np.concatenate([[0], positives.cumsum()])
     false = negatives.sum() - np.concatenate([[0], negatives.cumsum()])
@@ -189,7 +186,12 @@ def cross_fitted_thresholds(
 ) -> tuple[dict[Any, float], dict[Any, str]]:
     """For each fold the threshold that a rule finds on the patients of all other folds.
 
-    So no patient is cut at a threshold that its own label helped to choose.
+    Models of different folds may score on different scales, so what transfers is not a score but a
+    quantile: each score is replaced by its place among its own fold's, (rank - 1/2) / n, ties
+    sharing their mean rank (Hyndman & Fan 1996, The American Statistician 50:361, definition 5).
+    The rule finds a quantile on the other folds, and this fold is cut at that quantile of its own
+    scores. So no label helps to choose the threshold of its own patient; the scores of a fold, all
+    together, do. Folds should be stratified: one of fewer events is cut at the same share.
 
     Args:
         labels: (n,) 0 or 1.
@@ -198,20 +200,44 @@ def cross_fitted_thresholds(
         rule: Finds a threshold from labels and scores; Youden's by default.
 
     Returns:
-        Threshold by fold (NaN where the other folds lack a class), and the reasons of the NaNs.
+        Threshold by fold, in its scores (NaN where the other folds lack a class), halfway between
+        the last called negative and the first called positive; and the reasons of the NaNs.
     """
     y, (x,) = checked(labels, scores)
     fold = np.asarray(folds)
     same_length("folds", fold, y.size)
+    names = np.unique(fold).tolist()
+    quantile = np.empty(y.size)
+    for name in names:
+        quantile[fold == name] = _quantiles(x[fold == name])
     thresholds: dict[Any, float] = {}
     reasons: dict[Any, str] = {}
-    for name in np.unique(fold).tolist():
-        others = fold != name
+    for name in names:
+        own, others = fold == name, fold != name
         if reason := one_class(y[others]):
             thresholds[name], reasons[name] = nan, f"no threshold from the other folds: {reason}"
+            continue
+        called = quantile[own] >= rule(y[others], quantile[others])
+        negative, positive = x[own][~called], x[own][called]
+        if not (negative.size and positive.size):
+            thresholds[name] = inf if negative.size else -inf
         else:
-            thresholds[name] = rule(y[others], x[others])
+            thresholds[name] = float(_between(negative.max(), positive.min()))
     return thresholds, reasons
+
+
+def _quantiles(x: Floats) -> Floats:
+    from scipy.stats import rankdata
+
+    return np.asarray((rankdata(x) - 0.5) / x.size)
+
+
+def _between(low: Any, high: Any) -> Any:
+    """Halfway between scores, or the upper of two an ulp apart, which cuts the same patients."""
+    # Halving each first saves huge scores from overflow.
+    with np.errstate(invalid="ignore"):  # between -inf and inf
+        middle = low / 2 + high / 2
+    return np.where(middle > low, middle, high)
 
 
 def _share(count: int, total: int) -> float:

@@ -11,6 +11,7 @@ from evaluation.statistics.auc import AucInterval, auc_interval, logit_interval
 from evaluation.statistics.checks import one_class, undefined
 from evaluation.statistics.cross_validated import cv_auc
 from evaluation.statistics.roc import youden_threshold
+from evaluation.statistics.selection import best_of
 from evaluation.tables.operating import Thresholds, called, calls
 from evaluation.tables.scores import DEPLOYED, SEALED, CellScores, progress
 
@@ -22,10 +23,11 @@ def fold_rows(scores: CellScores) -> list[dict[str, Any]]:
 
 
 def fold_row(scores: CellScores, patients: pd.DataFrame, fold: str) -> dict[str, Any]:
-    """A fold's out-of-fold patients (of `calls`), cut at the threshold of the other folds."""
+    """A fold's out-of-fold patients (of `calls`), cut at the quantile of the other folds."""
     inside, others = patients[patients["fold"] == fold], patients[patients["fold"] != fold]
     auc = auc_interval(inside["label"], inside["score"])
-    reasons = [auc.reason if np.isnan(auc.auc) else ""]
+    # Without a variance: one class, or a single patient of one.
+    reasons = [auc.reason if np.isnan(auc.variance) else ""]
     if len(inside) and (reason := one_class(others["label"].to_numpy() == 1)):
         reasons.append(f"no threshold from the other folds: {reason}")
     return {
@@ -120,16 +122,36 @@ def holdout_row(scores: CellScores, frozen: Thresholds) -> dict[str, Any]:
     }
 
 
-def modality_means(cells: pd.DataFrame) -> pd.DataFrame:
-    """A row a modality: means over the architectures whose runs are all done."""
+def modality_means(cells: pd.DataFrame, scores: list[CellScores]) -> pd.DataFrame:
+    """A row a modality: means over the architectures whose runs are all done, and the best of them.
+
+    `best_auc` is the naive fold-mean AUC of the best, `best_corrected` the same after the choice is
+    allowed for (`best_of`), with its interval; of the architectures that could have been chosen.
+    """
     figures = ["fold_mean_auc", "pooled_auc", "sensitivity", "specificity", "accuracy"]
     rows = []
     for modality, listed in cells.groupby("modality", sort=False):
         complete = listed[listed["complete"]]
         counts = {"architectures": len(complete), "architectures_expected": len(listed)}
         means = {name: complete[name].mean(skipna=False) for name in figures}
-        rows.append({"modality": modality} | counts | means)
+        reason = "; ".join(filter(None, dict.fromkeys(complete["reason"])))
+        best = _best(complete, scores)
+        rows.append({"modality": modality} | counts | means | best | {"reason": reason})
     return pd.DataFrame(rows)
+
+
+def _best(complete: pd.DataFrame, scores: list[CellScores]) -> dict[str, Any]:
+    names = set(zip(complete["architecture"], complete["modality"], strict=True))
+    members = [each for each in scores if each.cell in names]
+    row = dict.fromkeys(("best_auc", "optimism", "best_corrected", "best_low", "best_high"), nan)
+    if not members:
+        return {"best": None} | row
+    # Of one modality, so of the same patients, in the same order.
+    table = np.stack([each.oof["score"].to_numpy(np.float64) for each in members])
+    best = best_of(members[0].oof["label"], table, members[0].oof["fold"])
+    chosen = members[best.model].architecture if best.model >= 0 else None
+    figures = (best.naive, best.optimism, best.auc, best.low, best.high)
+    return {"best": chosen} | dict(zip(row, figures, strict=True))
 
 
 def _interval(auc: AucInterval, prefix: str = "") -> dict[str, float]:

@@ -1,23 +1,26 @@
 """Differences between cells: the primary contrast, and families of all others after Holm.
 
-A pair is compared on the patients that both cells scored; where a modality is missing for some,
-the AUCs over all available patients stand beside it, with an interval and no test.
+A pair is compared on the patients that both sides scored; where a modality is missing for some,
+the AUCs over all available patients stand beside it, with an interval and no test. What is not
+complete, or of unequal numbers of seeds, is not compared: its figures would be those of the runs
+that happen to be done.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from evaluation.records.analysis import Analysis
+from evaluation.records.analysis import MEAN, SELECTED, Analysis
 from evaluation.statistics.auc_tests import AucTest, delong_test, overlapping_test
 from evaluation.statistics.checks import undefined
 from evaluation.statistics.cross_validated import cv_auc_test, cv_overlapping_test
 from evaluation.statistics.proportions import holm, mcnemar
 from evaluation.tables.operating import Thresholds, calls
-from evaluation.tables.scores import SEALED, Cell, CellScores
+from evaluation.tables.scores import SEALED, Cell, CellScores, progress
 
 PRIMARY = "primary"
 
@@ -27,13 +30,42 @@ OF_ARCHITECTURES = "architectures within a modality"
 
 PAIRED, AVAILABLE = "paired", "all available"
 
+CONFIRMATORY, SECONDARY = "confirmatory", "secondary"
+
+EXPLORATORY = "exploratory: architectures chosen on the same patients"
+
 COLUMNS = (
-    "family", "part", "patients_used", "architecture_a", "modality_a", "architecture_b",
-    "modality_b", "patients_a", "patients_b", "events_a", "events_b", "method", "auc_a", "auc_b",
-    "difference", "low", "high", "z", "p_value", "family_size", "p_holm", "sensitivity_p",
-    "specificity_p", "reason",
+    "family", "part", "standing", "patients_used", "architecture_a", "modality_a",
+    "architecture_b", "modality_b", "models_a", "models_b", "patients_a", "patients_b", "events_a",
+    "events_b", "method", "auc_a", "auc_b", "difference", "low", "high", "z", "p_value",
+    "family_size", "p_holm", "sensitivity_p", "sensitivity_p_holm", "specificity_p",
+    "specificity_p_holm", "reason",
 )  # fmt: skip
 _TEST_FIELDS = ("auc_a", "auc_b", "difference", "low", "high", "z", "p_value", "reason")
+_ADJUSTED = {name: f"{name}_holm" for name in ("sensitivity_p", "specificity_p")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """One side of a contrast: a cell, or all cells of a modality, whose AUCs are averaged.
+
+    Attributes:
+        architecture: Name of the cell's, or MEAN.
+        modality: What its models see.
+        members: The cells; of one modality, so of the same patients.
+    """
+
+    architecture: str
+    modality: str
+    members: tuple[CellScores, ...]
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Names of the cells."""
+        return [member.cell for member in self.members]
+
+
+Contrast = tuple[Side, Side]
 
 
 def select_architectures(cells: pd.DataFrame) -> dict[str, str]:
@@ -46,106 +78,170 @@ def select_architectures(cells: pd.DataFrame) -> dict[str, str]:
     return dict(best.groupby("modality", sort=False)["architecture"].first())
 
 
-def primary_pair(analysis: Analysis, selected: Mapping[str, str]) -> tuple[Cell, Cell] | None:
-    """The two cells of the primary contrast; None if none is declared or none can be selected."""
+def primary_contrast(
+    cells: list[CellScores], analysis: Analysis, selected: Mapping[str, str]
+) -> Contrast | None:
+    """The two sides of the primary contrast; None if none is declared or one is not there."""
     if analysis.primary is None:
         return None
-    chosen = []
+    sides = []
     for modality in analysis.primary.modalities:
-        fixed = analysis.primary.architecture
-        architecture = selected.get(modality) if fixed == "selected" else fixed
-        if architecture is None:
+        name: str | None = analysis.primary.architecture
+        if name == SELECTED:
+            name = selected.get(modality)
+        members = tuple(
+            scores
+            for scores in cells
+            if scores.modality == modality and name in (MEAN, scores.architecture)
+        )
+        if name is None or not members:
             return None
-        chosen.append((architecture, modality))
-    return chosen[0], chosen[1]
+        sides.append(Side(architecture=name, modality=modality, members=members))
+    return sides[0], sides[1]
 
 
 def compare(
-    cells: list[CellScores], frozen: Thresholds, primary: tuple[Cell, Cell] | None
+    cells: list[CellScores], frozen: Thresholds, analysis: Analysis, primary: Contrast | None
 ) -> pd.DataFrame:
     """A row for each pair, part and set of patients; calls on the test set at frozen thresholds."""
-    by_cell = {scores.cell: scores for scores in cells}
     called = {
-        (cell, part): calls(scores, part, frozen)
-        for cell, scores in by_cell.items()
+        (scores.cell, part): calls(scores, part, frozen)
+        for scores in cells
         for part in ("oof", "test")
     }
-    sides = ("architecture_a", "modality_a", "architecture_b", "modality_b")
     rows: list[dict[str, Any]] = []
-    for family, a, b in _pairs(by_cell, primary):
-        names = dict(zip(sides, (*a, *b), strict=True))
+    for family, sides in _pairs(cells, primary):
+        names = {
+            f"{what}_{name}": value
+            for name, side in zip("ab", sides, strict=True)
+            for what, value in (
+                ("architecture", side.architecture),
+                ("modality", side.modality),
+                ("models", len(side.members)),
+            )
+        }
         for part in ("oof", "test"):
-            sealed = part == "test" and by_cell[a].sealed
-            for used, result in _of_pair(called[a, part], called[b, part], part, sealed):
-                where = {"family": family, "part": part, "patients_used": used}
-                rows.append(where | names | result)
+            where = {"family": family, "part": part, "standing": _standing(family, part, analysis)}
+            a, b = ([called[cell, part] for cell in side.cells] for side in sides)
+            untested = _untested(sides, a + b, part)
+            for used, result in _of_pair(a, b, part, untested):
+                rows.append(where | {"patients_used": used} | names | result)
     return _adjusted(pd.DataFrame(rows, columns=COLUMNS))
 
 
-def _pairs(
-    cells: Mapping[Cell, CellScores], primary: tuple[Cell, Cell] | None
-) -> Iterator[tuple[str, Cell, Cell]]:
-    """Later in the list less earlier; the primary pair is in no family."""
-    if primary and set(primary) <= cells.keys():
-        yield PRIMARY, *primary
-    architectures, modalities = (list(dict.fromkeys(cell[i] for cell in cells)) for i in (0, 1))
+def _standing(family: str, part: str, analysis: Analysis) -> str:
+    if family != PRIMARY or analysis.primary is None:
+        return SECONDARY
+    if analysis.primary.architecture == SELECTED and part == "oof":
+        return EXPLORATORY
+    return CONFIRMATORY if part == analysis.primary.part else SECONDARY
+
+
+def _pairs(cells: list[CellScores], primary: Contrast | None) -> Iterator[tuple[str, Contrast]]:
+    """Later in the list less earlier; a primary pair of two cells is in no family."""
+    if primary:
+        yield PRIMARY, primary
+    by_cell = {scores.cell: scores for scores in cells}
+    sides = {
+        (name, modality): Side(architecture=name, modality=modality, members=(scores,))
+        for (name, modality), scores in by_cell.items()
+    }
+    architectures, modalities = (list(dict.fromkeys(cell[i] for cell in by_cell)) for i in (0, 1))
     families = [
         (OF_MODALITIES, [[(name, m) for m in modalities] for name in architectures]),
         (OF_ARCHITECTURES, [[(name, m) for name in architectures] for m in modalities]),
     ]
+    of_primary = [side.cells for side in primary or ()]
     for family, groups in families:
         for group in groups:
-            for b, a in combinations([cell for cell in group if cell in cells], 2):
-                if primary is None or {a, b} != set(primary):
-                    yield family, a, b
+            for b, a in combinations([cell for cell in group if cell in sides], 2):
+                if [a] not in of_primary or [b] not in of_primary:
+                    yield family, (sides[a], sides[b])
+
+
+def _untested(sides: Contrast, tables: list[pd.DataFrame], part: str) -> str:
+    """Why a contrast is not tested, or "" where it is."""
+    members = [member for side in sides for member in side.members]
+    if part == "test" and members[0].sealed:
+        return SEALED
+    unfinished = []
+    for member in members:
+        done, expected = progress(
+            member.fold_runs if part == "oof" else member.tested_runs
+        ).values()
+        if done < expected:
+            unfinished.append(f"{' '.join(member.cell)} {done} of {expected}")
+    if unfinished:
+        more = f" and {len(unfinished) - 3} more" if len(unfinished) > 3 else ""
+        return f"not tested before all runs are done: {', '.join(unfinished[:3])}{more}"
+    if part == "test" and len(sources := sorted({member.source for member in members})) > 1:
+        return f"not tested, for the hold-out was scored by different means: {', '.join(sources)}"
+    seeds = {str(n) for table in tables for n in table["seeds"].unique()}
+    if len(seeds) > 1:
+        return f"not tested, for the numbers of seeds differ: {', '.join(sorted(seeds))}"
+    return ""
 
 
 def _of_pair(
-    a: pd.DataFrame, b: pd.DataFrame, part: str, sealed: bool
+    a: list[pd.DataFrame], b: list[pd.DataFrame], part: str, untested: str
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    both = a.merge(b, on="patient_id", suffixes=("_a", "_b"))
+    """The rows of a contrast: of the patients that both sides scored, and of all of either."""
+    available = [_wide(tables) for tables in (a, b)]
+    common = available[0].index.intersection(available[1].index)
     # Label and fold are the patient's own, checked when the sweep was read.
-    labels = both["label_a"]
-    if sealed:
-        test = undefined(AucTest, SEALED)
+    paired = [wide.loc[common] for wide in available]
+    known, scores_a, scores_b = paired[0], *map(_scores, paired)
+    if untested:
+        test = undefined(AucTest, untested)
     elif part == "oof":
-        test = cv_auc_test(labels, both["score_a"], both["score_b"], both["fold_a"])
+        test = cv_auc_test(known["label"], scores_a, scores_b, known["fold"])
     else:
-        test = delong_test(labels, both["score_a"], both["score_b"])
-    yield PAIRED, _row(test, both["label_a"], both["label_b"], part) | _mcnemar(both, sealed)
-    if set(a["patient_id"]) == set(b["patient_id"]):
+        test = delong_test(known["label"], scores_a, scores_b)
+    p_values = _mcnemar(*paired) if not untested and len(a) == len(b) == 1 else {}
+    yield PAIRED, _row(test, paired, part, untested) | p_values
+    if set(available[0].index) == set(available[1].index):
         return
-    columns = ["patient_id", "label", "score"]
-    if sealed:
-        test = undefined(AucTest, SEALED)
+    sides: list[Any] = [(wide.index, wide["label"], _scores(wide)) for wide in available]
+    if untested:
+        test = undefined(AucTest, untested)
     elif part == "oof":
-        sides = [tuple(table[name] for name in (*columns, "fold")) for table in (a, b)]
-        test = cv_overlapping_test(sides[0], sides[1])  # type: ignore[arg-type]
+        folds = ((*side, wide["fold"]) for side, wide in zip(sides, available, strict=True))
+        test = cv_overlapping_test(*folds)
     else:
-        sides = [tuple(table[name] for name in columns) for table in (a, b)]
-        test = overlapping_test(sides[0], sides[1])  # type: ignore[arg-type]
-    untested = {"z": np.nan, "p_value": np.nan}
-    yield AVAILABLE, _row(test, a["label"], b["label"], part) | untested
+        test = overlapping_test(*sides)
+    yield AVAILABLE, _row(test, available, part, untested) | {"z": np.nan, "p_value": np.nan}
 
 
-def _row(test: AucTest, labels_a: pd.Series, labels_b: pd.Series, part: str) -> dict[str, Any]:
-    sealed = test.reason == SEALED
-    return {
-        "patients_a": len(labels_a),
-        "patients_b": len(labels_b),
-        "events_a": None if sealed else int(labels_a.sum()),
-        "events_b": None if sealed else int(labels_b.sum()),
-        "method": "influence curve of the fold mean" if part == "oof" else "DeLong",
-    } | {name: getattr(test, name) for name in _TEST_FIELDS}
+def _wide(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """Patients by what is known of them, and a column of scores for each model."""
+    indexed = [table.set_index("patient_id") for table in tables]
+    wide = indexed[0][["fold", "label", "call"]]
+    for number, table in enumerate(indexed):
+        wide = wide.join(table["score"].rename(f"score_{number}"), how="inner")
+    return wide
 
 
-def _mcnemar(both: pd.DataFrame, sealed: bool) -> dict[str, float]:
+def _scores(wide: pd.DataFrame) -> Any:
+    return wide.filter(like="score_").to_numpy(np.float64).T
+
+
+def _row(test: AucTest, sides: list[pd.DataFrame], part: str, untested: str) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "method": "influence curve of the fold mean" if part == "oof" else "DeLong"
+    }
+    for name, side in zip("ab", sides, strict=True):
+        row[f"patients_{name}"] = len(side)
+        row[f"events_{name}"] = None if untested == SEALED else int(side["label"].sum())
+    return row | {name: getattr(test, name) for name in _TEST_FIELDS}
+
+
+def _mcnemar(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, float]:
     """Exact p-values of a difference in sensitivity and in specificity at Youden's threshold."""
     p_values = {}
     for name, label in (("sensitivity_p", 1), ("specificity_p", 0)):
-        patients = both[both["label_a"] == label]
-        calls_a, calls_b = patients["call_a"], patients["call_b"]
-        if sealed or patients.empty or calls_a.isna().any() or calls_b.isna().any():
+        mine = a["label"] == label
+        calls_a, calls_b = a.loc[mine, "call"], b.loc[mine, "call"]
+        if calls_a.empty or calls_a.isna().any() or calls_b.isna().any():
             p_values[name] = np.nan
             continue
         right_a, right_b = calls_a == label, calls_b == label
@@ -155,12 +251,18 @@ def _mcnemar(both: pd.DataFrame, sealed: bool) -> dict[str, float]:
 
 
 def _adjusted(table: pd.DataFrame) -> pd.DataFrame:
-    """Holm within each family and part, over all its pairs, whether they could be tested or not."""
-    table["family_size"], table["p_holm"] = pd.NA, np.nan
+    """Holm within each family and part, over all its pairs, whether they could be tested or not.
+
+    Differences of AUC, of sensitivity and of specificity are three questions, each adjusted alone.
+    """
+    table["family_size"] = pd.NA
+    table[["p_holm", *_ADJUSTED.values()]] = np.nan
+    table = table.astype(dict.fromkeys(_ADJUSTED, float))
     paired = table[table["patients_used"] == PAIRED]
     for (family, _), pairs in paired.groupby(["family", "part"]):
         table.loc[pairs.index, "family_size"] = len(pairs)
         if family != PRIMARY:
-            table.loc[pairs.index, "p_holm"] = holm(pairs["p_value"], size=len(pairs))
+            for name, adjusted in {"p_value": "p_holm", **_ADJUSTED}.items():
+                table.loc[pairs.index, adjusted] = holm(pairs[name], size=len(pairs))
     counts = ("events_a", "events_b", "family_size")
     return table.astype(dict.fromkeys(counts, "Int64"))

@@ -42,7 +42,7 @@ def calibration_rows(cells: list[CellScores]) -> tuple[list[dict[str, Any]], lis
     rows, curves = [], []
     for name, table in _scored(cells, of_models=True):
         labelled = _labelled(table, "probability")
-        rows.append(name | asdict(calibration(*labelled)))
+        rows.append(name | asdict(calibration(*labelled, log_odds=table["score"])))
         curve = calibration_curve(*labelled)
         points = {"probability": curve.probability, "observed": curve.observed}
         curves.append(pd.DataFrame(name | points))

@@ -21,7 +21,7 @@ from evaluation.tables.cells import (
     modality_means,
 )
 from evaluation.tables.cohort import characteristics_table, flow_table
-from evaluation.tables.comparisons import compare, primary_pair, select_architectures
+from evaluation.tables.comparisons import compare, primary_contrast, select_architectures
 from evaluation.tables.curves import (
     band_rows,
     calibration_rows,
@@ -42,9 +42,11 @@ class Tables:
         runs: One row a listed run, and how it stands.
         cells: One row an architecture × modality, from out-of-fold scores.
         folds: One row a fold of a cell.
-        modalities: Means over the architectures whose cell is complete.
+        modalities: Means over the architectures whose cell is complete, and the best of them, naive
+            and corrected for the choice.
         aucs: Each AUC with its interval: train (apparent), out-of-fold and test side by side.
-        operating: Sensitivity and the like at each operating point, with exact intervals.
+        operating: Sensitivity and the like at each operating point, with exact intervals and the
+            range over folds.
         comparisons: Differences between cells: primary contrast and families after Holm.
         test: One row a cell on the hold-out; without labels only the number of patients.
         patients: One row a patient of a cell and part: score, threshold and call.
@@ -105,7 +107,7 @@ def make_tables(
     complete = cells[cells["complete"] & cells["fold_mean_auc"].notna()]
     names = zip(complete["architecture"], complete["modality"], strict=True)
     aucs = dict(zip(names, complete["fold_mean_auc"], strict=True))
-    primary = primary_pair(sweep.analysis, selected)
+    primary = primary_contrast(scores, sweep.analysis, selected)
     calibration, curves = calibration_rows(scores)
     parts = ("oof", "test")
     patients = _joined([_patients(each, part, frozen) for each in scores for part in parts])
@@ -115,10 +117,10 @@ def make_tables(
         cells=cells,
         # A sweep without folds has the columns of the table all the same.
         folds=_table(folds or [fold_row(scores[0], calls(scores[0], "oof", {}), "")])[: len(folds)],
-        modalities=modality_means(cells),
+        modalities=modality_means(cells, scores),
         aucs=_table([row for each in scores for row in auc_rows(each)]),
         operating=_table(operating_points(scores, sweep.analysis, frozen)),
-        comparisons=compare(scores, frozen, primary),
+        comparisons=compare(scores, frozen, sweep.analysis, primary),
         test=_table([holdout_row(each, frozen) for each in scores]),
         patients=patients,
         roc=_joined(roc_rows(scores)),

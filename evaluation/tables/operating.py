@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from evaluation.records.analysis import Analysis
 from evaluation.statistics.checks import one_class
@@ -66,8 +66,10 @@ def operating_points(
 ) -> list[dict[str, Any]]:
     """A row for each cell, part and rule.
 
-    Out-of-fold each fold is cut at the threshold of the other folds; the hold-out at the frozen
-    one, and the deployed model's own training patients at that of all out-of-fold patients.
+    Out-of-fold each fold is cut at the quantile that the other folds choose
+    (`cross_fitted_thresholds`), and how far its rates differ between folds stands beside. The
+    hold-out is cut at the frozen threshold, a score, and the deployed model's own training patients
+    at that of all out-of-fold patients: of one model there is one scale.
     """
     own = oof_thresholds(cells, analysis)
     rows = []
@@ -81,12 +83,14 @@ def operating_points(
                 threshold, reason = (frozen if part == "test" else own).get(key, nan), ""
                 cut = np.full(len(table), threshold)
                 if part == "oof" and callable(rule):
-                    chosen_on, threshold = "the other folds", nan
+                    chosen_on, threshold = "the other folds, by quantile", nan
                     by_fold, why = cross_fitted_thresholds(
                         table["label"], table["score"], table["fold"], rule=rule
                     )
                     cut = table["fold"].map(by_fold).to_numpy(np.float64)
                     reason = "; ".join(f"fold {fold}: {text}" for fold, text in why.items())
+                if part == "oof" and (single := _single(table)):
+                    reason = "; ".join(filter(None, [reason, single]))
                 if part == "test" and scores.sealed:
                     reason, cut = SEALED, cut[:0]
                 rows.append(
@@ -100,10 +104,30 @@ def operating_points(
                         "patients": len(table),
                         "events": None if reason == SEALED else int(table["label"].sum()),
                         **called(table["label"], table["score"], cut, intervals=True),
+                        **_range_over_folds(table if part == "oof" else table[:0], cut),
                         "reason": reason,
                     }
                 )
     return rows
+
+
+def _range_over_folds(table: pd.DataFrame, cut: NDArray[np.float64]) -> dict[str, float]:
+    """The lowest and highest sensitivity and specificity of a fold; NaN where there are none."""
+    folds = [
+        called(mine["label"], mine["score"], cut[table["fold"] == name])
+        for name, mine in table.groupby("fold")
+    ]
+    names = ("sensitivity", "specificity")
+    rates = pd.DataFrame(folds, columns=list(names), dtype=float)
+    ends = {"lowest": rates.min(), "highest": rates.max()}
+    return {f"{rate}_{end}_fold": ends[end][rate] for rate in names for end in ends}
+
+
+def _single(table: pd.DataFrame) -> str:
+    """Which folds hold one patient of a class; "" if none does."""
+    counts = pd.crosstab(table["fold"], table["label"])
+    names = ", ".join(str(name) for name in counts.index[(counts == 1).any(axis=1)])
+    return f"fold {names}: a rate of a single patient is 0 or 1" if names else ""
 
 
 def called(
@@ -115,7 +139,8 @@ def called(
         labels: (n,) 0 or 1.
         scores: (n,) log-odds.
         thresholds: (n,) log-odds; none, or with a NaN, is undefined.
-        intervals: Whether to give exact intervals and the accuracy of calling everyone negative.
+        intervals: Whether to give exact intervals and the accuracy of calling everyone
+            the commoner class.
     """
     cut = np.asarray(thresholds, dtype=np.float64)
     counts: Confusion | None = None
@@ -128,7 +153,7 @@ def called(
             ends = clopper_pearson(*counts.share(rate)) if counts else (nan, nan)
             row |= dict(zip((f"{rate}_low", f"{rate}_high"), ends, strict=True))
     if intervals:
-        row["accuracy_all_negative"] = counts.accuracy_all_negative if counts else nan
+        row["accuracy_commoner_class"] = counts.accuracy_commoner_class if counts else nan
     return row
 
 

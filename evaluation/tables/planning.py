@@ -20,6 +20,7 @@ from evaluation.statistics.power import (
     simulate_power,
     within_class_correlation,
 )
+from evaluation.tables.comparisons import Contrast
 from evaluation.tables.scores import Cell, CellScores
 
 POWER = 0.8
@@ -28,13 +29,13 @@ DETECTABLE = f"minimum detectable AUC difference at a power of {POWER:g}"
 
 PRIMARY_POWER = "power of the primary test if the out-of-fold AUCs are true"
 
-OPTIMISM = "expected optimism of picking the best cell"
+OPTIMISM = "expected optimism of picking the best architecture of a modality"
 
 _DRAWS = 1_000
 
 
 def planning(
-    cells: list[CellScores], aucs: Mapping[Cell, float], primary: tuple[Cell, Cell] | None
+    cells: list[CellScores], aucs: Mapping[Cell, float], primary: Contrast | None
 ) -> pd.DataFrame:
     """One row a figure, from the fold-mean out-of-fold AUC of each complete cell.
 
@@ -49,15 +50,17 @@ def planning(
     patients, events = len(oof), int(oof["label"].sum())
     expected = len(tested) * events / patients
     test_events = round(expected) if usable[0].sealed else int(tested["label"].sum())
-    auc = float(np.mean(list(aucs.values())))
-    # Between any two cells, on the patients that all of them scored.
-    first, *others = (scores.oof.set_index("patient_id") for scores in usable)
-    shared = pd.concat([first["score"], *(o["score"] for o in others)], axis=1, join="inner")
-    correlation = within_class_correlation(first["label"][shared.index], shared.T.to_numpy())
-    folds = oof["fold"].nunique()
+    auc, correlation = _typical(usable, aucs)
 
-    def row(quantity: str, part: str, do: Callable[..., Simulated], **more: Any) -> dict[str, Any]:
-        n, k = (patients, events) if part == "oof" else (len(tested), test_events)
+    def row(
+        quantity: str,
+        part: str,
+        do: Callable[..., Simulated],
+        correlation: float = correlation,
+        oof: tuple[int, int] = (patients, events),
+        **more: Any,
+    ) -> dict[str, Any]:
+        n, k = oof if part == "oof" else (len(tested), test_events)
         try:
             figure = do(positives=k, negatives=n - k, correlation=correlation, draws=_DRAWS)
         except EvaluationError as error:  # too few patients, one model, an AUC of 1
@@ -67,15 +70,33 @@ def planning(
 
     detect = partial(minimum_detectable_difference, auc, power=POWER)
     rows = [row(DETECTABLE, part, detect, power=POWER) for part in ("oof", "test")]
-    if primary and set(primary) <= aucs.keys():
-        a, b = (aucs[cell] for cell in primary)
-        power = partial(simulate_power, a, b)
-        rows.append(row(PRIMARY_POWER, "test", power, auc=a, auc_b=b))
-    choose = partial(optimism_of_best, auc, models=len(usable), folds=folds)
-    rows.append(row(OPTIMISM, "oof", choose, models=len(usable), folds=folds))
+    if primary and {cell for side in primary for cell in side.cells} <= aucs.keys():
+        a, b = (float(np.mean([aucs[cell] for cell in side.cells])) for side in primary)
+        models = max(len(side.cells) for side in primary)
+        power = partial(simulate_power, a, b, models=models)
+        rows.append(row(PRIMARY_POWER, "test", power, auc=a, auc_b=b, models=models))
+    # The choice that is made: of each modality its best architecture.
+    for modality in dict.fromkeys(scores.modality for scores in usable):
+        mine = [scores for scores in usable if scores.modality == modality]
+        if len(mine) == 1:
+            continue
+        own_auc, own_correlation = _typical(mine, aucs)
+        folds, scored = mine[0].oof["fold"].nunique(), mine[0].oof
+        choose = partial(optimism_of_best, own_auc, models=len(mine), folds=folds)
+        of = {"modality": modality, "models": len(mine), "folds": folds, "auc": own_auc}
+        size = len(scored), int(scored["label"].sum())
+        rows.append(row(OPTIMISM, "oof", choose, own_correlation, size, **of))
     return pd.DataFrame(rows).astype({"models": "Int64", "folds": "Int64"})
 
 
+def _typical(cells: list[CellScores], aucs: Mapping[Cell, float]) -> tuple[float, float]:
+    """The mean AUC of cells, and the correlation of any two on the patients that all scored."""
+    first, *others = (scores.oof.set_index("patient_id") for scores in cells)
+    shared = pd.concat([first["score"], *(o["score"] for o in others)], axis=1, join="inner")
+    correlation = within_class_correlation(first["label"][shared.index], shared.T.to_numpy())
+    return float(np.mean([aucs[scores.cell] for scores in cells])), correlation
+
+
 def _size(patients: int, events: int) -> dict[str, Any]:
-    names = ("models", "folds", "auc", "auc_b", "correlation", "power")
+    names = ("modality", "models", "folds", "auc", "auc_b", "correlation", "power")
     return {"patients": patients, "events": events} | dict.fromkeys(names)

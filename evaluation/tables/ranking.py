@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 
 from evaluation.errors import EvaluationError
-from evaluation.statistics.checks import Floats, normal_quantile, one_class
+from evaluation.statistics.checks import Floats, normal_quantile
+from evaluation.statistics.cross_validated import fold_reasons
+from evaluation.statistics.selection import resampled_aucs
 
 _COLUMNS = (
     "architecture", "modality", "auc", "rank", "auc_low", "auc_high", "rank_low", "rank_high",
@@ -67,28 +69,14 @@ def rank_cells(
     cells = [name for name in scores.columns if name[1]]
     x, y = scores[cells].to_numpy(np.float64), scores["label"].to_numpy() == 1
     fold = scores["fold"].to_numpy()
-    undefined = [
-        f"fold {name}: {why}" for name in np.unique(fold) if (why := one_class(y[fold == name]))
-    ]
-    reason = "; ".join(undefined) or one_class(y)
+    reason = fold_reasons(y, fold)[0]
     if reason:
         empty = pd.DataFrame(columns=list(_COLUMNS))
         return Ranking(
             cells=empty, probabilities=np.empty((0, 0)), patients=len(scores), reason=reason
         )
     rng = np.random.default_rng(seed)
-    observed, drawn = np.zeros(len(cells)), np.zeros((draws, len(cells)))
-    names = np.unique(fold)
-    for name in names:
-        up, down = x[(fold == name) & y], x[(fold == name) & ~y]
-        weights = [
-            rng.multinomial(n, np.full(n, 1 / n), size=draws) / n for n in (len(up), len(down))
-        ]
-        for cell in range(len(cells)):
-            apart = up[:, None, cell] - down[None, :, cell]
-            wins = (apart > 0) + 0.5 * (apart == 0)
-            observed[cell] += wins.mean() / names.size
-            drawn[:, cell] += ((weights[0] @ wins) * weights[1]).sum(axis=1) / names.size
+    observed, drawn = resampled_aucs(y, x.T, fold, draws=draws, seed=rng)
     order = np.argsort(-observed, kind="stable")
     drawn = drawn[:, order]
     # Equal AUCs, to rounding, are put in an order at random.

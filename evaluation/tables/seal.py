@@ -20,7 +20,7 @@ import pandas as pd
 
 from datamodules.ledger import enter
 from evaluation.errors import EvaluationError
-from evaluation.files import read_parquet, write_atomic
+from evaluation.files import read_parquet, write_together
 from evaluation.records.holdout import Holdout, read_holdout, store_of
 from evaluation.records.runs import Sweep, read_sweep
 from evaluation.tables.operating import Thresholds, oof_thresholds
@@ -100,9 +100,11 @@ def unseal(sweep_dir: Path, store: Path, *, reason: str, unfinished: bool = Fals
         )
     labels = _holdout_labels(sweep_dir, store)
     lines = _lines(sweep_dir)
-    thresholds_path = sweep_dir / _THRESHOLDS
+    contents: dict[Path, str | bytes] = {}
+    thresholds_sha = _file_sha(sweep_dir / _THRESHOLDS)
     if not lines:  # frozen at the first opening; later ones know the labels
-        write_atomic(thresholds_path, _frozen_thresholds(sweep))
+        frozen = _frozen_thresholds(sweep)
+        contents, thresholds_sha = {sweep_dir / _THRESHOLDS: frozen}, _sha(frozen.encode())
     table = labels.rename_axis("patient_id").rename("label").reset_index()
     buffer = BytesIO()
     # With the number of the opening, so that a ledger that lost its last line does not fit them.
@@ -113,15 +115,16 @@ def unseal(sweep_dir: Path, store: Path, *, reason: str, unfinished: bool = Fals
         "predictions": _prediction_shas(sweep),
         **sweep.shas,
         "analysis_sha": sweep.listing.analysis_sha,
-        "thresholds_sha": _file_sha(thresholds_path),
+        "thresholds_sha": thresholds_sha,
         "labels_sha": _sha(buffer.getvalue()),
         "unfinished": len(left),
         "previous": _sha(lines[-1].encode()) if lines else None,
     }
     entry["entered"] = _enter(sweep, store, labels.index, entry)
     entry["sha"] = _entry_sha(entry)
-    write_atomic(sweep_dir / _LEDGER, "".join(f"{line}\n" for line in (*lines, json.dumps(entry))))
-    write_atomic(sweep_dir / _LABELS, buffer.getvalue())
+    contents[sweep_dir / _LEDGER] = "".join(f"{line}\n" for line in (*lines, json.dumps(entry)))
+    # All or, on a full disk, none: an opening that gave no labels would count as one.
+    write_together(contents | {sweep_dir / _LABELS: buffer.getvalue()})
 
 
 def _enter(

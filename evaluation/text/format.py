@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from evaluation.records.analysis import MEAN
+
 PARTS = {"oof": "out-of-fold", "test": "test"}
 """Parts with labels, and what they are called."""
 
@@ -34,12 +36,22 @@ def brief(value: object) -> str:
 
 def pair(row: Mapping[Any, Any]) -> str:
     """`resnet: video − image` within an architecture, else `video: swin − resnet`."""
-    a, b = (f"{row[f'architecture_{s}']} {row[f'modality_{s}']}" for s in "ab")
     if row["architecture_a"] == row["architecture_b"]:
-        return f"{row['architecture_a']}: {row['modality_a']} − {row['modality_b']}"
+        return f"{_architecture(row, 'a')}: {row['modality_a']} − {row['modality_b']}"
     if row["modality_a"] == row["modality_b"]:
         return f"{row['modality_a']}: {row['architecture_a']} − {row['architecture_b']}"
-    return f"{a} − {b}"
+    return " − ".join(f"{row[f'architecture_{s}']} {row[f'modality_{s}']}" for s in "ab")
+
+
+def model(row: Mapping[Any, Any], side: str) -> str:
+    """`the video model (resnet)`, or `the video models (mean over architectures)`; a or b."""
+    many = "s" if row[f"architecture_{side}"] == MEAN else ""
+    return f"the {row[f'modality_{side}']} model{many} ({_architecture(row, side)})"
+
+
+def _architecture(row: Mapping[Any, Any], side: str) -> str:
+    name = str(row[f"architecture_{side}"])
+    return "mean over architectures" if name == MEAN else name
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -65,8 +77,13 @@ def difference(row: Mapping[Any, Any]) -> str:
 
 
 def ends(values: pd.Series, digits: int = 3) -> str:
-    """`0.701 and 0.912`: the lowest and the highest of several figures."""
-    return f"{number(values.min(), digits)} and {number(values.max(), digits)}"
+    """`0.701 and 0.912`: the lowest and the highest of several figures.
+
+    Where some are undefined, how many of all: `0.701 and 0.912 (undefined for 2 of 15)`.
+    """
+    lacking = int(values.isna().sum())
+    known = f"{number(values.min(), digits)} and {number(values.max(), digits)}"
+    return known + (f" (undefined for {lacking} of {len(values)})" if lacking else "")
 
 
 def counted(count: int, noun: str) -> str:

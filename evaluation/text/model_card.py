@@ -9,7 +9,7 @@ from evaluation.result import Evaluation
 from evaluation.tables.operating import YOUDEN
 from evaluation.tables.scores import DEPLOYED, of_cell
 from evaluation.text.format import PARTS, estimate, number
-from evaluation.text.sentences import headline
+from evaluation.text.sentences import findings, headline
 from evaluation.text.templates import templates
 
 _TASK = {"image": "image-classification", "video": "video-classification"}
@@ -31,6 +31,7 @@ def model_card(evaluation: Evaluation) -> str | None:
         front=yaml.safe_dump(front, sort_keys=False, allow_unicode=True, default_flow_style=False),
         sweep=evaluation.sweep,
         headline=headline(evaluation),
+        findings=findings(evaluation),
         runs=runs,
         weights=evaluation.sweep.predictions.groupby("run_id")["checkpoint_sha"].first(),
         splits=[
@@ -68,7 +69,7 @@ def _front(evaluation: Evaluation) -> dict[str, Any]:
     return {
         "library_name": "pytorch",
         "pipeline_tag": "video-classification",
-        "tags": ["medical", "ultrasound", "ceus", "thyroid"],
+        "tags": ["medical", "ultrasound"],
         "model-index": [{"name": evaluation.sweep.name, "results": results}],
     }
 

@@ -1,52 +1,82 @@
 """What an evaluation found, in sentences."""
 
 from collections import Counter
+from collections.abc import Mapping
 from math import isnan
+from typing import Any
 
 import pandas as pd
 
 from evaluation.records.schema import STATES
 from evaluation.result import Evaluation
 from evaluation.tables.cohort import LACKING_SHARE, lacking_table
-from evaluation.tables.comparisons import PAIRED, PRIMARY
+from evaluation.tables.comparisons import CONFIRMATORY, PAIRED, PRIMARY
+from evaluation.tables.operating import YOUDEN
 from evaluation.tables.planning import OPTIMISM
 from evaluation.tables.scores import DEPLOYED, SEALED
-from evaluation.text.format import PARTS, counted, difference, estimate, number, p_value
+from evaluation.text.format import (
+    PARTS,
+    counted,
+    difference,
+    estimate,
+    interval,
+    model,
+    number,
+    p_value,
+)
 
 
 def headline(evaluation: Evaluation) -> str:
-    """The answer to the primary question in a sentence, on the test set where it is open."""
+    """The answer to the primary question: of the confirmatory part, then of the other, labelled."""
     table = evaluation.tables.comparisons
     primary = table[(table["family"] == PRIMARY) & (table["patients_used"] == PAIRED)]
-    tested = primary[primary["p_value"].notna()].to_dict("records")
-    if not tested:
+    if primary["p_value"].isna().all():
         return contrast_sentences(evaluation)[0] if len(table) else "Nothing could be compared yet."
-    row = tested[-1]
-    a, b = (f"the {row[f'modality_{s}']} model ({row[f'architecture_{s}']})" for s in "ab")
+    rows = sorted(primary.to_dict("records"), key=lambda row: row["standing"] != CONFIRMATORY)
+    shown = [row for row in rows if not isnan(row["p_value"]) or row["standing"] == CONFIRMATORY]
+    return " ".join(map(_answer, shown))
+
+
+def _answer(row: Mapping[Any, Any]) -> str:
     where = "on the test set" if row["part"] == "test" else "out-of-fold"
+    a, b = (model(row, side) for side in "ab")
+    if isnan(row["p_value"]):
+        return f"The confirmatory contrast, {where}, has no answer yet: {row['reason']}."
     if row["low"] > 0:
         answer = f"{a} had a higher AUC than {b}"
     elif row["high"] < 0:
         answer = f"{a} had a lower AUC than {b}"
     else:
         answer = f"no difference of AUC between {a} and {b} was shown"
+    if row["standing"] != CONFIRMATORY:
+        kind, _, why = row["standing"].partition(": ")
+        answer = f"{kind}{f' ({why})' if why else ''}, {answer}"
     ends = f"{number(row['low'])} to {number(row['high'])}"
     answer = f"{answer} {where}: difference {number(row['difference'])} (95 % CI {ends}), "
     return f"{answer[0].upper()}{answer[1:]}{p_value(row['p_value'])}."
 
 
 def findings(evaluation: Evaluation) -> list[dict[str, str]]:
-    """The selected cell of each modality: its names, `oof` and `test` AUC ("" while sealed)."""
+    """The selected cell of each modality: its names, `oof` and `test` AUC ("" while sealed).
+
+    `corrected` is its out-of-fold AUC once the choice is allowed for, `of` from how many it was
+    chosen.
+    """
+    means = evaluation.tables.modalities.set_index("modality")
     cells, opened = evaluation.tables.cells, evaluation.seal.labels is not None
     tests = evaluation.tables.test.set_index(["architecture", "modality"])
     selected = []
-    for cell in cells[cells["selected"]].to_dict("records"):
+    chosen = cells[cells["selected"]].set_index("modality", drop=False)
+    for cell in chosen.reindex(means.index.intersection(chosen.index)).to_dict("records"):
         test = tests.loc[(cell["architecture"], cell["modality"])]
+        mean = means.loc[cell["modality"]]
         selected.append(
             {
                 "modality": cell["modality"],
                 "architecture": cell["architecture"],
                 "oof": estimate(cell, "fold_mean_"),
+                "of": str(mean["architectures"]),
+                "corrected": interval(mean["best_corrected"], mean["best_low"], mean["best_high"]),
                 "test": estimate(test) if opened else "",
             }
         )
@@ -78,13 +108,16 @@ def contrast_sentences(evaluation: Evaluation) -> list[str]:
     primary = paired[paired["family"] == PRIMARY].to_dict("records")
     sentences = []
     for row in primary:
-        a, b = (f"{row[f'architecture_{s}']} {row[f'modality_{s}']}" for s in "ab")
+        a, b = (model(row, side) for side in "ab")
         outcome = f"ΔAUC {difference(row)}, {p_value(row['p_value'])}"
         if isnan(row["p_value"]):
             outcome = row["reason"]
-        elif row["part"] == "oof" and declared and declared.architecture == "selected":
-            outcome += " (architectures chosen on the same patients)"
-        sentences.append(f"Primary contrast, {a} less {b}, {PARTS[row['part']]}: {outcome}.")
+        kind, _, why = row["standing"].partition(": ")
+        if why:
+            outcome += f" ({why})"
+        sentences.append(
+            f"Primary contrast, {a} less {b}, {PARTS[row['part']]} ({kind}): {outcome}."
+        )
     if declared is None:
         sentences.append(
             "No primary contrast was declared before training: all pairs are secondary."
@@ -104,20 +137,29 @@ def contrast_sentences(evaluation: Evaluation) -> list[str]:
 
 
 def caution_sentences(evaluation: Evaluation) -> list[str]:
-    """What the figures must be held against: calling everyone negative, and choosing the best."""
+    """What the figures must be held against: calling everyone one class, and choosing the best."""
     operating, planning = evaluation.tables.operating, evaluation.tables.planning
     accuracies = {
-        name: operating.loc[operating["part"] == part, "accuracy_all_negative"].dropna()
+        name: operating.loc[operating["part"] == part, "accuracy_commoner_class"].dropna()
         for part, name in PARTS.items()
     }
     sentences = [
-        f"Accuracy of calling everyone negative, {name}: {number(accuracy.max())}."
+        f"Accuracy of calling everyone the commoner class, {name}: {number(accuracy.max())}."
         for name, accuracy in accuracies.items()
         if len(accuracy)
     ]
+    points = operating[(operating["part"] == "oof") & (operating["rule"] == YOUDEN)]
+    apart = points["sensitivity_highest_fold"] - points["sensitivity_lowest_fold"]
+    for row in points.loc[apart.nlargest(1).index].to_dict("records"):
+        ends = f"{number(row['sensitivity_lowest_fold'], 2)} and "
+        ends += number(row["sensitivity_highest_fold"], 2)
+        sentences.append(
+            f"Sensitivity at Youden's threshold differs most between the folds of "
+            f"{row['architecture']} {row['modality']}, where it lies between {ends}."
+        )
     choice = planning[(planning["quantity"] == OPTIMISM) & planning["value"].notna()]
     sentences += [
-        f"The best of {row['models']} equally good cells is expected to seem "
+        f"The best of {row['models']} equally good {row['modality']} models is expected to seem "
         f"{number(row['value'])} better than it is."
         for row in choice.to_dict("records")
     ]

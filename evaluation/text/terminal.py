@@ -1,5 +1,6 @@
 """The comparison as text for the terminal."""
 
+from collections.abc import Iterator
 from io import StringIO
 
 from rich import box
@@ -12,6 +13,7 @@ from evaluation.text.format import estimate, number
 from evaluation.text.sentences import (
     caution_sentences,
     contrast_sentences,
+    findings,
     lacking_sentences,
     notes,
     prediction_sentences,
@@ -29,8 +31,8 @@ def render(evaluation: Evaluation, width: int = 80) -> str:
     tables, sweep = evaluation.tables, evaluation.sweep
     console.print(f"Sweep {sweep.name}: {states(evaluation)}. Out-of-fold figures:")
     console.print(_cells(evaluation))
-    if tables.cells["selected"].any():
-        console.print("† the modality's architecture with the best out-of-fold AUC")
+    for line in _of_the_chosen(evaluation):
+        console.print(line)
     console.print("pooled: secondary, for pooling mixes the models of the folds")
     if not tables.cells["complete"].all():
         console.print("* a run of this cell is not done; the cell is left out of the means")
@@ -55,6 +57,17 @@ def render(evaluation: Evaluation, width: int = 80) -> str:
         console.print(f"Ledger head: {evaluation.seal.holdout.ledger.head}", soft_wrap=True)
     console.print(f"Report: {evaluation.report}", soft_wrap=True)
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
+
+
+def _of_the_chosen(evaluation: Evaluation) -> Iterator[str]:
+    if evaluation.tables.cells["selected"].any():
+        yield "† the modality's architecture with the best out-of-fold AUC"
+    for each in findings(evaluation):
+        if each["of"] != "1":
+            yield (
+                f"† {each['modality']}: {each['corrected']} corrected for choosing "
+                f"{each['architecture']} of {each['of']}"
+            )
 
 
 def _cells(evaluation: Evaluation) -> Table:

@@ -19,7 +19,14 @@ from experiments.launchers.order import take_ready
 from experiments.launchers.progress import Progress
 from experiments.launchers.slots import Slot, slots
 from experiments.processes import die_with_parent, start
-from experiments.run_folder.failures import AGAIN, HELD, STORAGE, reason_of_code, take_notes
+from experiments.run_folder.failures import (
+    AGAIN,
+    HELD,
+    SERVER_GONE,
+    STORAGE,
+    reason_of_code,
+    take_notes,
+)
 from experiments.run_folder.lock import is_locked
 from experiments.run_folder.needs import leave_waiting, unmet
 from experiments.run_folder.status import read_status, write_status
@@ -120,6 +127,8 @@ def _collect(
 
 def _end(run: Run, code: int) -> Literal["done", "again", "elsewhere", "failed"]:
     """How a run's process ended; of one that died without a word its reason is written down."""
+    if code == SERVER_GONE:
+        time.sleep(1.0)  # until it is dead, too, and has let go of its lock
     status = read_status(run.folder)
     if code == HELD or is_locked(run.folder):
         return "elsewhere"

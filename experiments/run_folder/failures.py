@@ -11,7 +11,7 @@ from typing import Any
 
 from datamodules.files import write_atomic
 from experiments.errors import ConfigError
-from experiments.processes import memory_complaint
+from experiments.processes import MORE_MEMORY, memory_complaint
 
 
 def duration(seconds: float) -> str:
@@ -29,6 +29,9 @@ STORAGE = 74
 
 HELD = 73
 """Exit code of a process that found the run held by another one."""
+
+SERVER_GONE = 255
+"""What multiprocessing says of a process whose server died, and which then dies as well."""
 
 _STORAGE = {
     errno.ENOSPC: "Free some space",
@@ -94,6 +97,8 @@ def reason_of_code(code: int) -> str:
     """What is known of a process that ended with this code and left no word."""
     if code == STORAGE:
         return "its folder could not be written: the disk is full, or it is read-only"
+    if code == SERVER_GONE:
+        return f"the process that runs are forked from died. {MORE_MEMORY}"
     return reason_of_signal(-code) if code < 0 else f"ended with exit code {code}; see log.txt"
 
 

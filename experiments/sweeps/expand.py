@@ -7,7 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from evaluation.records.analysis import Analysis
+from evaluation.records.analysis import MEAN, SELECTED, Analysis
+from evaluation.records.question import Question
 from evaluation.records.schema import CELL, MODALITIES
 from experiments.config.run import Run, make_run, open_cohort
 from experiments.config.variants import as_text, axes_of, compose_cell
@@ -32,6 +33,7 @@ class Sweep:
     launcher: LauncherSettings
     analysis: Analysis = field(default_factory=Analysis)
     needs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    question: Question = field(default_factory=Question)
 
 
 def expand(file: SweepFile) -> Sweep:
@@ -47,7 +49,7 @@ def expand(file: SweepFile) -> Sweep:
     _check_axes(file, runs)
     _check_primary_name(file, runs)
     folder = runs[0].folder.parent
-    return Sweep(file.name, folder, tuple(runs), file.launcher, file.analysis, needs)
+    return Sweep(file.name, folder, tuple(runs), file.launcher, file.analysis, needs, file.question)
 
 
 def _runs(file: SweepFile) -> tuple[list[Run], dict[str, tuple[str, ...]]]:
@@ -101,7 +103,7 @@ def _check_axes(file: SweepFile, runs: Sequence[Run]) -> None:
 
 def _check_primary_name(file: SweepFile, runs: Sequence[Run]) -> None:
     primary = file.analysis.primary
-    if primary is None or primary.architecture == "selected":
+    if primary is None or primary.architecture in (MEAN, SELECTED):
         return
     base = primary.architecture.partition("+")[0]
     for run in runs:
@@ -112,7 +114,7 @@ def _check_primary_name(file: SweepFile, runs: Sequence[Run]) -> None:
             raise ConfigError(
                 f"analysis.primary.architecture must name a cell of each modality, got "
                 f"{primary.architecture!r} where {modality} has {name!r} (sweep {file.name}). "
-                "Name it in full, or use selected."
+                "Name it in full, or use mean."
             )
 
 
@@ -152,7 +154,8 @@ def configs_of(file: SweepFile) -> Iterator[dict[str, Any]]:
     """Resolved configurations of all runs, in the order of the axes; no store is opened."""
     common = [f"{key}={as_text(value)}" for key, value in file.overrides.items()]
     profile = [f"profile={file.profile}"] if file.profile else []
-    own = [f"trainer.devices={file.launcher.devices_per_run}", f"sweep={file.name}"]
+    # In quotes, for 2024 is a name, too.
+    own = [f"trainer.devices={file.launcher.devices_per_run}", f'sweep="{file.name}"']
     if file.launcher.kind == "slurm":
         own.append(f"trainer.num_nodes={file.launcher.slurm.nodes}")
     for values in itertools.product(*file.axes.values()):

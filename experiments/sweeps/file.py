@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 
 from datamodules.store.splits import REFERENCE_HOLDOUT
 from evaluation.errors import EvaluationError
-from evaluation.records.analysis import Analysis
+from evaluation.records.analysis import MEAN, SELECTED, Analysis
+from evaluation.records.question import Question
 from experiments.config.files import file_of, load_yaml
 from experiments.config.study import check_name, explain
 from experiments.errors import ConfigError
@@ -85,7 +86,7 @@ class SlurmSettings:
                     )
 
 
-_OWN = ("name", "data", "launcher", "analysis")
+_OWN = ("name", "data", "launcher", "analysis", "question")
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,8 @@ class SweepFile:
         data: How a cohort becomes the sweep's store.
         launcher: How runs are put on the machine.
         analysis: The primary contrast and the operating points, declared before training.
+        question: What is asked, in the words of its field; in the YAML also the name of a shipped
+            question, or the path of a YAML file.
     """
 
     name: str
@@ -161,6 +164,7 @@ class SweepFile:
     data: DataSettings = DataSettings()
     launcher: LauncherSettings = field(default_factory=LauncherSettings)
     analysis: Analysis = field(default_factory=Analysis)
+    question: Question = field(default_factory=Question)
 
 
 def read_sweep(name: str | Path, overrides: Sequence[str] = ()) -> SweepFile:
@@ -169,7 +173,8 @@ def read_sweep(name: str | Path, overrides: Sequence[str] = ()) -> SweepFile:
     Args:
         name: Name of a shipped sweep, or the path of a YAML file with the keys of `SweepFile`.
         overrides: `KEY=VALUE` for every run, as in `compose`; an axis given here is narrowed to
-            this value; `name=`, `data.*=`, `launcher.*=` and `analysis.*=` are the sweep's own.
+            this value; `name=`, `data.*=`, `launcher.*=` and `analysis.*=` and `question=` are
+            the sweep's own.
 
     Raises:
         ConfigError: For the first key or value that does not fit.
@@ -177,6 +182,8 @@ def read_sweep(name: str | Path, overrides: Sequence[str] = ()) -> SweepFile:
     path = file_of("sweep", str(name))
     own = [o for o in overrides if o.split("=")[0].split(".")[0] in _OWN]
     settings: Any = OmegaConf.merge(load_yaml(path), OmegaConf.from_dotlist(own))
+    if isinstance(settings.get("question"), str):
+        settings.question = load_yaml(file_of("question", settings.question))
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(SweepFile, "sweep")
     content: Any = OmegaConf.to_container(settings, resolve=True)
@@ -185,8 +192,9 @@ def read_sweep(name: str | Path, overrides: Sequence[str] = ()) -> SweepFile:
         file: SweepFile = parser.instantiate(parsed).sweep
     except ArgumentError as error:
         raise ConfigError(f"{explain(error)} ({path})") from error
-    except EvaluationError as error:  # of the analysis
-        raise ConfigError(f"analysis.{error} ({path})") from error
+    except EvaluationError as error:  # of the analysis or the question
+        where = "" if str(error).startswith("question.") else "analysis."
+        raise ConfigError(f"{where}{error} ({path})") from error
     check_name("name", file.name)
     axes, common = dict(content["axes"]), dict(content.get("overrides", {}))
     for override in overrides:
@@ -199,8 +207,10 @@ def read_sweep(name: str | Path, overrides: Sequence[str] = ()) -> SweepFile:
         raise ConfigError(
             f"every axis must have a value, got {axes!r} ({path}). Fill or remove it."
         )
-    _check_primary(file.analysis, content["axes"], path)  # narrowed axes may leave it out for now
-    return replace(file, axes=axes, overrides=common)
+    # Of the axes in the file too: narrowed ones may leave the contrast out for now.
+    every = {key: [*values, *axes[key]] for key, values in content["axes"].items()}
+    analysis = _checked_primary(file.analysis, every, path)
+    return replace(file, axes=axes, overrides=common, analysis=analysis)
 
 
 def _without_values(content: dict[str, Any]) -> dict[str, Any]:
@@ -213,18 +223,36 @@ def _without_values(content: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
-def _check_primary(analysis: Analysis, axes: Mapping[str, Sequence[Any]], path: Path) -> None:
-    """A primary contrast of cells that the sweep does not run could never be tested."""
+def _checked_primary(analysis: Analysis, axes: Mapping[str, Sequence[Any]], path: Path) -> Analysis:
+    """The analysis, its architecture by the name that its cells have, where that is a path's.
+
+    A primary contrast of cells that the sweep does not run could never be tested.
+    """
     primary = analysis.primary
     if primary is None:
-        return
-    architecture = primary.architecture.partition("+")[0]
-    named = {"modality": primary.modalities, "architecture": (architecture,)}
-    for key, values in named.items():
-        missing = set(values) - {"selected"} - set(axes.get(key, values))
+        return analysis
+    inside = {str(value): _name_inside(str(value)) for value in axes.get("architecture", ())}
+    if {MEAN, SELECTED} & set(inside.values()):
+        raise ConfigError(
+            f"an architecture must not be called {MEAN} or {SELECTED}, which have a meaning in "
+            f"analysis.primary, got {', '.join(inside.values())} ({path}). Rename it."
+        )
+    name = inside.get(primary.architecture, primary.architecture)
+    known = {MEAN, SELECTED, *inside.values()} if inside else {name.partition("+")[0]}
+    for key, missing in (
+        ("modality", set(primary.modalities) - set(axes.get("modality", primary.modalities))),
+        ("architecture", {name.partition("+")[0]} - known),
+    ):
         if missing:
             raise ConfigError(
                 f"analysis.primary must name what the sweep runs, got {key} "
                 f"{', '.join(sorted(missing))} ({path}). Add it to the axes, or set "
                 "analysis.primary=null."
             )
+    return replace(analysis, primary=replace(primary, architecture=name))
+
+
+def _name_inside(architecture: str) -> str:
+    """The name that runs of an architecture get, which is that in the file where it is a path."""
+    file = load_yaml(file_of("architecture", architecture))
+    return str(OmegaConf.select(file, "study.architecture", default=architecture))

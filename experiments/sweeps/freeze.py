@@ -70,6 +70,7 @@ def _freeze(sweep: Sweep, *, extend: bool) -> None:
         name=sweep.name,
         runs=runs,
         analysis=sweep.analysis,
+        question=sweep.question,
         declared=frozen.declared if frozen else None,
         registered=frozen.registered if frozen else None,
     )
@@ -104,10 +105,13 @@ def _check_same_kind(sweep: Sweep, frozen: Listing, path: Path) -> None:
             "another way then. `ceus evaluate` reads them; to train more, give the sweep another "
             "name=."
         )
-    if frozen.analysis != sweep.analysis:
-        difference = analysis_difference(asdict(frozen.analysis), asdict(sweep.analysis))
+    for what in ("analysis", "question"):
+        before, now = asdict(getattr(frozen, what)), asdict(getattr(sweep, what))
+        if before == now:
+            continue
+        difference = analysis_difference(before, now)
         raise ConfigError(
-            f"analysis must be the one frozen in {path} before training, got {difference}. Undo "
+            f"{what} must be the one frozen in {path} before training, got {difference}. Undo "
             "the change, or give the sweep another name=."
         )
 

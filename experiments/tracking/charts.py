@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import wandb
 
 
-CLASSES = ("N0", "OLNM")
+CLASSES = ("negative", "positive")
 """Names of label 0 and 1."""
 
 ROC = "wandb/area-under-curve/v0"
@@ -61,8 +61,8 @@ def run_figures(predictions: pd.DataFrame, patients: Pseudonyms) -> Figures:
 
     The matrix is cut at Youden's threshold of the run's own inner validation: within one run there
     are no other folds to take it from (docs/design.md, Protocol), and the out-of-fold patients have
-    no say in it. `ceus evaluate` cuts at the threshold of the other folds; its figures are the
-    study's.
+    no say in it. `ceus evaluate` cuts at the quantile that the other folds choose; its
+    figures are the study's.
 
     Args:
         predictions: The run's prediction table (docs/design.md, Predictions table).

@@ -71,7 +71,7 @@ def make_report(sweep: str, place: Place) -> wr.Report:
         entity=place.entity,
         project=place.project,
         title=f"ceus {sweep}: architectures x modalities",
-        description="Occult lymph node metastasis in PTC: out-of-fold comparison",
+        description="Out-of-fold comparison",
         width="fluid",
         blocks=[
             wr.P(

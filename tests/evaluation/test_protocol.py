@@ -11,6 +11,7 @@ from evaluation import (
     EvaluationError,
     Tables,
     auc_interval,
+    best_of,
     calibration,
     clopper_pearson,
     compute,
@@ -33,19 +34,30 @@ from evaluation.figures import drawings
 from evaluation.report import report_html
 from evaluation.tables.comparisons import (
     AVAILABLE,
+    CONFIRMATORY,
+    EXPLORATORY,
     OF_ARCHITECTURES,
     OF_MODALITIES,
     PAIRED,
     PRIMARY,
+    SECONDARY,
 )
 from evaluation.tables.planning import DETECTABLE, OPTIMISM, PRIMARY_POWER
 from evaluation.tables.seal import read_seal
+from evaluation.text.model_card import model_card
+from evaluation.text.sentences import headline
+
+SHIFT = 0.75
 
 ANALYSIS = {
     "primary": {"modalities": ["video", "image"], "architecture": "alpha"},
     "sensitivity": 0.8,
     "probabilities": [0.3],
 }
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-np.clip(x, -700, 700)))
 
 
 def declare(sweep, analysis):
@@ -146,10 +158,15 @@ def test_operating_points_are_found_out_of_fold(made, tables, scores):
     for cell, parts in scores.items():
         for rule, find in finders.items():
             oof = parts["oof"].sort_values(["fold", "patient_id"])
+            # By quantile; a threshold that is declared is a score.
+            place = (oof.groupby("fold")["score"].rank() - 0.5) / oof["fold"].map(
+                oof["fold"].value_counts()
+            )
             cuts = {
-                fold: find(*(oof.loc[oof["fold"] != fold, name] for name in ("label", "score")))
+                fold: find(oof.loc[oof["fold"] != fold, "label"], place[oof["fold"] != fold])
                 for fold in oof["fold"].unique()
             }
+            declared = rule.startswith("probability")
             threshold = find(oof["label"], oof["score"])
             assert frozen[(*cell, rule)] == pytest.approx(threshold, abs=1e-12)
             train = parts["train"]
@@ -162,7 +179,8 @@ def test_operating_points_are_found_out_of_fold(made, tables, scores):
                     tables.operating, architecture=cell[0], modality=cell[1], part=part, rule=rule
                 )
                 # An ulp of the mean over seeds must not move a patient over the threshold.
-                call, sick = rows["score"] >= cut - 1e-9, rows["label"] == 1
+                x = place if part == "oof" and not declared else rows["score"]
+                call, sick = x >= cut - 1e-9, rows["label"] == 1
                 counts = {
                     "tp": (call & sick).sum(),
                     "fn": (~call & sick).sum(),
@@ -184,9 +202,19 @@ def test_operating_points_are_found_out_of_fold(made, tables, scores):
                     )
                     if total:
                         assert row[rate] == pytest.approx(k / total)
-                assert row["accuracy_all_negative"] == pytest.approx(1 - sick.mean())
+                assert row["accuracy_commoner_class"] == pytest.approx(
+                    max(sick.mean(), 1 - sick.mean())
+                )
                 assert row["patients"] == n
-                assert math.isnan(row["threshold"]) == (row["chosen_on"] == "the other folds")
+                if part == "oof":
+                    by_fold = [call[sick & (oof["fold"] == f)].mean() for f in oof["fold"].unique()]
+                    ends = row["sensitivity_lowest_fold"], row["sensitivity_highest_fold"]
+                    assert ends == (min(by_fold), max(by_fold))
+                else:
+                    assert math.isnan(row["sensitivity_lowest_fold"])
+                assert math.isnan(row["threshold"]) == (
+                    row["chosen_on"].startswith("the other folds")
+                )
 
 
 def test_sensitivity_rule_gives_the_best_specificity_at_its_sensitivity():
@@ -232,7 +260,9 @@ def test_contrasts_are_paired_and_adjusted_in_their_families(tables, scores):
             assert (first["architecture_a"], first["modality_a"]) == ("alpha", "video")
             assert (first["architecture_b"], first["modality_b"]) == ("alpha", "image")
         else:
-            assert mine["p_holm"].tolist() == holm(mine["p_value"]).tolist()
+            for name in ("p_value", "sensitivity_p", "specificity_p"):
+                adjusted = mine["p_holm" if name == "p_value" else f"{name}_holm"].to_numpy()
+                np.testing.assert_array_equal(adjusted, holm(mine[name], size=len(mine)))
 
 
 def test_calls_are_compared_by_mcnemar(tables):
@@ -252,7 +282,7 @@ def test_calibration_net_benefit_and_scales(tables, scores):
         for part in ("oof", "test"):
             labels, p = parts[part]["label"], 1 / (1 + np.exp(-parts[part]["score"]))
             row = one(tables.calibration, **names, part=part)
-            expected = calibration(labels, p)
+            expected = calibration(labels, p, log_odds=parts[part]["score"])
             for name in ("intercept", "slope", "brier_scaled", "ici"):
                 assert row[name] == pytest.approx(getattr(expected, name), abs=1e-9)
             curve = tables.net_benefit[
@@ -264,6 +294,49 @@ def test_calibration_net_benefit_and_scales(tables, scores):
             assert scale["q50"] == pytest.approx(parts[part]["score"].median())
             calls = parts[part]["score"] >= scale["threshold"] - 1e-9
             assert scale["called_positive"] == pytest.approx(calls.mean())
+
+
+def test_a_fold_with_one_event_is_marked_in_every_table_that_uses_it(sweep_maker, tmp_path):
+    made = sweep_maker(tmp_path / "trial", folds=(0, 1, "all"))
+    mine = [name for name in made.development if made.home[name] == 1]
+    for name in mine:
+        made.labels[name] = int(name == mine[3])
+    made.write()
+    result = compute(made.path)
+    tables = result.tables
+    oof = [
+        tables.folds[tables.folds["fold"] == "1"],
+        tables.cells,
+        tables.modalities,
+        *(t[t["part"] == "oof"] for t in (tables.operating, tables.comparisons)),
+        tables.aucs[(tables.aucs["part"] == "oof") & (tables.aucs["estimator"] == "fold mean")],
+    ]
+    for table in oof:
+        assert len(table)
+        assert table["reason"].str.contains("single").all(), table
+    assert (tables.folds.loc[tables.folds["fold"] == "0", "reason"] == "").all()
+    html = report_html(result, drawings(result), fill(result))
+    for name in ("cells", "modalities", "folds-table", "youden", "contrasts-table"):
+        section = html[html.index(f'id="{name}"') :]
+        assert "single" in section[: section.index("</ul>")], name
+
+
+def test_a_certain_network_keeps_its_slope_and_no_cell_is_dropped(sweep_maker, tmp_path):
+    made = sweep_maker(tmp_path / "trial").write()
+    for run_id in made.run_ids(architecture="alpha", modality="image"):
+        # A finite score, whose probability is 0 or 1 in float64 for most patients.
+        made.change(
+            run_id, lambda t: t.assign(logit=(x := 60 * t["logit"]), probability=sigmoid(x - SHIFT))
+        )
+    for run_id in made.run_ids(architecture="beta", modality="image"):
+        made.change(run_id, lambda t: t.assign(logit=0.4, probability=float(sigmoid(0.4 - SHIFT))))
+    before = compute(made.path)
+    rows = before.tables.calibration.set_index(["architecture", "modality"])
+    row = rows.loc[("alpha", "image")]
+    assert 0 < row["slope"] < 0.1
+    assert row["slope_low"] < row["slope"] < row["slope_high"]
+    assert "for all patients has no slope" in rows.loc[("beta", "image"), "reason"]
+    assert "(undefined for 1 of 4)" in drawings(before)["calibration"].alt
 
 
 def test_sealed_tables_hold_no_label_of_the_hold_out(sweep_maker, tmp_path):
@@ -287,7 +360,7 @@ def test_sealed_tables_hold_no_label_of_the_hold_out(sweep_maker, tmp_path):
 
 def test_architecture_is_selected_out_of_fold_whatever_the_test_set_says(sweep_maker, tmp_path):
     made = sweep_maker(tmp_path / "trial", folds=(0, 1, "all")).write()
-    declare(made, {"primary": {"modalities": ["video", "image"]}})
+    declare(made, {"primary": {"modalities": ["video", "image"], "architecture": "selected"}})
     cells = make_tables(read_sweep(made.path)).cells
     selected = {
         m: t.loc[t["fold_mean_auc"].idxmax(), "architecture"] for m, t in cells.groupby("modality")
@@ -367,24 +440,162 @@ def test_a_primary_contrast_without_its_runs_is_told(sweep):
     assert "Primary contrast, combined less image: not all of its runs are done." in render(result)
 
 
-def test_a_contrast_of_selected_architectures_says_where_they_were_chosen(sweep):
-    declare(sweep, {"primary": {"modalities": ["video", "image"]}})
-    text = " ".join(render(compute(sweep.path)).split())
-    assert "Primary contrast," in text
+def test_a_contrast_of_selected_architectures_is_exploratory_out_of_fold(sweep_maker, tmp_path):
+    """And says so wherever its figure stands: headline, report, TRIPOD item 23a, model card."""
+    made = sweep_maker(tmp_path / "trial", folds=(0, 1, "all"), patients=60, holdout=24).write()
+    declare(made, {"primary": {"modalities": ["video", "image"], "architecture": "selected"}})
+    label = "xploratory (architectures chosen on the same patients)"
+    sealed = compute(made.path)
+    table = sealed.tables.comparisons
+    table = table[table["family"] == PRIMARY].set_index("part")
+    assert table["standing"].to_dict() == {"oof": EXPLORATORY, "test": CONFIRMATORY}
+    answers = {item.number: item.answer for item in fill(sealed)["tripod_ai"]}
+    card = model_card(sealed)
+    for text in (
+        headline(sealed),
+        answers["23a"],
+        card,
+        report_html(sealed, drawings(sealed), fill(sealed)),
+    ):
+        assert "The confirmatory contrast, on the test set, has no answer yet: sealed." in text
+        assert label in text
+    text = " ".join(render(sealed).split())
+    assert "(exploratory):" in text
     assert "(architectures chosen on the same patients)" in text
-    assert "No primary contrast was declared" not in text
-    declare(sweep, {})
-    assert "No primary contrast was declared" in render(compute(sweep.path))
+    unseal(made.path, made.store, reason="final analysis")
+    after = compute(made.path)
+    first, second = headline(after).split(" E", 1)
+    assert " on the test set: difference " in first
+    assert second.startswith(label)
+
+
+def test_the_mean_over_architectures_is_compared(made, tables, scores):
+    """By brute force, from the placements of every architecture."""
+    declare(made, {"primary": {"modalities": ["video", "image"]}})
+    try:
+        result = compute(made.path)
+    finally:
+        declare(made, ANALYSIS)
+    table = result.tables.comparisons
+    primary = table[table["family"] == PRIMARY].set_index("part")
+    assert primary["standing"].to_dict() == {"oof": CONFIRMATORY, "test": SECONDARY}
+    assert (primary[["architecture_a", "architecture_b"]] == "mean").all(axis=None)
+    assert (primary["models_a"] == 2).all()
+    # Every pair is in a family: none of them is the primary contrast.
+    assert (table["family"] == OF_MODALITIES).sum() == 4
+    for part, row in primary.to_dict("index").items():
+        keys = ["fold", "patient_id"]
+        sides = []
+        for modality in ("video", "image"):
+            cells = [scores[a, modality][part].sort_values(keys) for a in ("alpha", "beta")]
+            known = cells[0]
+            curve = np.zeros(len(known))
+            aucs = []
+            sick = known["label"].to_numpy() == 1
+            folds = known["fold"].to_numpy()
+            for fold in np.unique(folds):
+                for cell in cells:
+                    x = cell["score"].to_numpy()
+                    up, down = (folds == fold) & sick, (folds == fold) & ~sick
+                    apart = x[up][:, None] - x[down][None]
+                    wins = (apart > 0) + 0.5 * (apart == 0)
+                    aucs.append(wins.mean())
+                    m, n = wins.shape
+                    size, count = len(known), np.unique(folds).size
+                    for mine, placed, k, share in (
+                        (up, wins.mean(axis=1), m, sick.mean()),
+                        (down, wins.mean(axis=0), n, 1 - sick.mean()),
+                    ):
+                        if part == "test":  # DeLong: variance of the placements over their number
+                            curve[mine] += (placed - wins.mean()) / (k * (k - 1)) ** 0.5 / 2
+                        else:
+                            spread = (k / (k - 1)) ** 0.5 / share
+                            weight = (count * (m + n) * size) ** 0.5
+                            curve[mine] += (placed - wins.mean()) * spread / weight / 2
+            sides.append((np.mean(aucs), curve))
+        (auc_a, curve_a), (auc_b, curve_b) = sides
+        se = (((curve_a - curve_b) ** 2).sum()) ** 0.5
+        assert row["difference"] == pytest.approx(auc_a - auc_b, abs=1e-9)
+        assert (row["high"] - row["low"]) / 2 == pytest.approx(1.959964 * se, rel=1e-5)
+    assert headline(result).startswith(("The video models (mean over", "No difference of AUC betw"))
+    assert " Secondary, " in headline(result)
+    assert (made.path / "sweep.json").exists()
+
+
+def test_seeds_that_differ_in_number_are_not_tested(sweep_maker, tmp_path):
+    made = sweep_maker(tmp_path / "trial", seeds=(0, 1)).write()
+    made.entries[:] = [e for e in made.entries if (e["architecture"], e["seed"]) != ("beta", 1)]
+    made.list_runs()
+    declare(made, {"primary": {"modalities": ["video", "image"]}})
+    table = make_tables(read_sweep(made.path)).comparisons.query("part == 'oof'")
+    mixed = table[(table["family"] == PRIMARY) | (table["family"] == OF_ARCHITECTURES)]
+    assert len(mixed) == 3
+    assert (mixed["reason"] == "not tested, for the numbers of seeds differ: 1, 2").all()
+    figures = ["auc_a", "difference", "low", "p_value", "p_holm", "sensitivity_p"]
+    assert mixed[figures].isna().all(axis=None)
+    alike = table[table["family"] == OF_MODALITIES]
+    assert alike["p_holm"].notna().all()
+
+
+def test_a_deployed_model_is_not_tested_against_an_ensemble(sweep_maker, tmp_path):
+    made = sweep_maker(tmp_path / "trial", folds=(0, 1, "all")).write()
+    made.entries[:] = [e for e in made.entries if (e["architecture"], e["fold"]) != ("beta", "all")]
+    made.list_runs()
+    declare(made, {"primary": {"modalities": ["video", "image"]}})
+    table = opened(made).comparisons
+    mixed = table[(table["part"] == "test") & (table["family"] != OF_MODALITIES)]
+    assert len(mixed) == 3
+    assert (mixed["reason"].str.endswith("deployed model, ensemble of fold models")).all()
+    assert mixed["p_value"].isna().all()
+    assert table.loc[~table.index.isin(mixed.index), "p_value"].notna().all()
+
+
+def test_incomplete_cells_are_not_tested(sweep_maker, tmp_path):
+    made = sweep_maker(tmp_path / "trial", folds=(0, 1, 2)).write()
+    declare(made, {"primary": {"modalities": ["video", "image"]}})
+    made.status(made.run_ids(architecture="alpha", modality="image", fold=2)[0], "running")
+    table = make_tables(read_sweep(made.path)).comparisons
+    table = table[(table["part"] == "oof") & (table["patients_used"] == PAIRED)]
+    untested = table[table["reason"] != ""]
+    assert untested["family"].tolist() == [PRIMARY, OF_MODALITIES, OF_ARCHITECTURES]
+    assert (untested["reason"] == "not tested before all runs are done: alpha image 2 of 3").all()
+    assert untested[["difference", "p_value", "specificity_p_holm"]].isna().all(axis=None)
+    assert table.loc[table["reason"] == "", "p_value"].notna().all()
 
 
 def test_planning_states_what_the_cohort_can_show(tables):
     planning = tables.planning.set_index(["quantity", "part"])
-    optimism = planning.loc[(OPTIMISM, "oof")]
-    assert (optimism["models"], optimism["folds"], optimism["patients"]) == (4, 3, 60)
-    assert 0 < optimism["value"] < 0.2
+    choices = planning.loc[[(OPTIMISM, "oof")]]
+    assert list(choices["modality"]) == ["image", "video"]
+    for optimism in choices.to_dict("records"):
+        assert (optimism["models"], optimism["folds"], optimism["patients"]) == (2, 3, 60)
+        assert 0 < optimism["value"] < 0.2
     assert 0 < planning.loc[(DETECTABLE, "oof"), "value"] < 0.3
     assert "no AUC up to 0.9999 is told from" in planning.loc[(DETECTABLE, "test"), "reason"]
     assert 0 <= planning.loc[(PRIMARY_POWER, "test"), "value"] <= 1
+
+
+def test_the_best_of_a_modality_is_corrected_for_the_choice(made, scores):
+    result = compute(made.path)
+    text = " ".join(render(result).split())
+    card = " ".join(model_card(result).split())
+    for mean in result.tables.modalities.to_dict("records"):
+        mine = {a: parts["oof"] for (a, m), parts in scores.items() if m == mean["modality"]}
+        tables = [t.sort_values(["fold", "patient_id"]) for t in mine.values()]
+        known = tables[0]
+        expected = best_of(
+            known["label"], np.stack([t["score"] for t in tables]), known["fold"].to_numpy()
+        )
+        assert mean["best"] == list(mine)[expected.model]
+        best = cv_auc(*(tables[expected.model][name] for name in ("label", "score", "fold")))
+        assert mean["best_auc"] == pytest.approx(best.auc)
+        assert mean["best_corrected"] == pytest.approx(expected.auc, abs=0.002)
+        assert mean["optimism"] == pytest.approx(best.auc - mean["best_corrected"])
+        assert mean["best_low"] == pytest.approx(max(0, best.low - mean["optimism"]))
+        shown = f"{mean['best_corrected']:.3f} ({mean['best_low']:.3f}–{mean['best_high']:.3f})"
+        assert f"{shown} corrected for choosing {mean['best']} of 2" in text
+        assert f"best of 2, {best.auc:.3f}" in card
+        assert f"The best of 2 equally good {mean['modality']} models" in text
 
 
 def test_planning_without_enough_patients_says_why(sweep_maker, tmp_path):
@@ -413,6 +624,20 @@ def test_an_analysis_of_another_form_is_refused(sweep, analysis):
         (
             {"primary": {"modalities": ["image", "image"]}},
             "primary.modalities must be two that differ",
+        ),
+        (
+            {"primary": {"modalities": ["video", "image"], "part": "train"}},
+            "primary.part must be oof or test, got 'train'",
+        ),
+        (
+            {
+                "primary": {
+                    "modalities": ["video", "image"],
+                    "architecture": "selected",
+                    "part": "oof",
+                }
+            },
+            "primary.part must be test where primary.architecture is selected",
         ),
         ({"sensitivity": 0}, "sensitivity must be above 0"),
         ({"probabilities": [0.2, 1.0]}, "probabilities must be above 0 and below 1"),

@@ -317,6 +317,19 @@ def test_patients_are_means_on_the_logit_scale_each_row_once() -> None:
     assert math.isnan(scores["label"][0])
 
 
+def test_an_item_counts_once_however_many_windows_it_has() -> None:
+    rows = {
+        "row_key": ["i@0", "i@1", "i@2", "j@0", "k@0"],
+        "item_id": ["i", "i", "i", "j", "j"],
+        "patient_id": ["a", "a", "a", "a", "b"],
+        "label": [1.0, 1.0, 1.0, 1.0, 0.0],
+        "logit": [1.0, 2.0, 3.0, -4.0, 0.5],
+    }
+    scores = patient_scores(gather_rows([rows]))
+    assert scores["logit"].tolist() == [(2.0 - 4.0) / 2, 0.5]  # over rows: 0.5
+    assert scores["n_items"].tolist() == [2, 1]
+
+
 class NormEncoder(MeanEncoder):
     """Batch norm before the channel means."""
 

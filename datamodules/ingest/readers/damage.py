@@ -1,8 +1,9 @@
 """Which frames of a video are not what was recorded, as far as its decoder can tell."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import av.logging
@@ -12,6 +13,13 @@ av.logging.set_level(av.logging.ERROR)
 av.logging.set_skip_repeated(False)
 logging.getLogger("libav").addHandler(logging.NullHandler())
 logging.getLogger("libav").propagate = False
+
+
+@dataclass(eq=False)
+class _Mark:
+    """What a packet bears and its frame bears, too. PyAV tells such objects by their identity."""
+
+    number: int
 
 
 class Damage:
@@ -27,7 +35,7 @@ class Damage:
 
     def __init__(self, *, intra_only: bool) -> None:
         self._intra_only = intra_only
-        self._read = 0
+        self._marks: list[_Mark] = []  # kept, so that no other object has their identity
         self._refused: set[int] = set()
         self._damaged: set[int] = set()
         self._ongoing = False
@@ -42,10 +50,18 @@ class Damage:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the decoder said of packets that it did not refuse."""
+        """What was said of packets that were not refused."""
         if not self._complaints:
             return ()
-        return (f"decoder complains at {len(self._complaints)} frames: {self._complaints[0]:.60}",)
+        return (f"decoder complains {len(self._complaints)} times: {self._complaints[0]:.60}",)
+
+    def note(self, said: Sequence[str]) -> None:
+        """What the container's reader said."""
+        self._complaints += said
+
+    def lose(self, packets: int) -> None:
+        """Packets that gave no frame: as damaged as those that are refused."""
+        self._damaged |= {-number for number in range(1, packets + 1)}
 
     @contextmanager
     def decoding(self, packet: "av.Packet[av.VideoStream]") -> Iterator[None]:
@@ -66,7 +82,8 @@ class Damage:
 
     def touches(self, frame: av.VideoFrame) -> bool:
         """Whether a frame is damaged."""
-        number: Any = frame.opaque
+        mark: Any = frame.opaque
+        number = mark.number if isinstance(mark, _Mark) else len(self._marks)
         if frame.is_corrupt:
             self._damaged.add(number)
         elif frame.key_frame and number not in self._refused:
@@ -76,11 +93,11 @@ class Damage:
         return number in self._damaged
 
     def _begin(self, packet: "av.Packet[av.VideoStream]") -> int:
-        number = self._read
+        number = len(self._marks)
         if not packet.size:
             return number
-        self._read += 1
-        packet.opaque = number  # handed on to the frame
+        self._marks.append(_Mark(number))
+        packet.opaque = self._marks[-1]  # handed on to the frame
         shown = packet.pts
         if packet.is_keyframe or self._intra_only:
             self._shown_from = shown if self._ongoing else None
@@ -89,4 +106,8 @@ class Damage:
             self._shown_from is not None and shown is not None and shown < self._shown_from
         ):
             self._damaged.add(number)
+        if packet.is_corrupt:  # a transport stream that lost some of its packets
+            self._refused.add(number)
+            self._damaged.add(number)
+            self._ongoing = not self._intra_only
         return number

@@ -2,6 +2,7 @@
 
 import re
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,6 +21,12 @@ def check_whole(path: Path, container: str) -> None:
             cut = _end_of_riff(file, size) > size + 1  # some writers forget the last padding byte
         elif container == "mov":
             cut = _end_of_boxes(file, size) > size
+        elif container == "asf":
+            cut = _size_by_asf(file.read(2**16)) > size
+        elif container == "dv":
+            cut = all(size % frame for frame in (120_000, 144_000))
+        elif container == "apng":
+            cut = not _is_whole_apng(path.read_bytes())
         elif container == "matroska":
             cut = _end_of_segment(file.read(2**16)) > size
         else:
@@ -99,17 +106,56 @@ def _end_of_segment(head: bytes) -> int:
     return 0 if size == (1 << 7 * length) - 1 else at + length + size
 
 
-def _end_of_boxes(file: BinaryIO, size: int) -> int:
-    """Where the top-level boxes of an MP4 or MOV end."""
-    end = 0
-    while end + 16 <= size:
-        file.seek(end)
-        length, name, large = struct.unpack(">I4sQ", file.read(16))
+def has_edit_list(path: Path) -> bool:
+    """Whether an MP4 or MOV says which of its samples are shown."""
+    with path.open("rb") as file:
+        for name, start, length in _boxes(file, path.stat().st_size):
+            if name == b"moov":
+                file.seek(start)
+                return b"elst" in file.read(length)
+    return False
+
+
+def _boxes(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int]]:
+    """Name, start and length of the top-level boxes of an MP4 or MOV."""
+    at = 0
+    while at < size:
+        file.seek(at)
+        head = file.read(16).ljust(16, b"\0")
+        length, name, large = struct.unpack(">I4sQ", head)
         length = large if length == 1 else length
         if length < 8 or not name.isalnum():  # up to the end of the file, or padding
-            break
-        end += length
-    return end
+            return
+        yield name, at, length
+        at += length
+
+
+def _end_of_boxes(file: BinaryIO, size: int) -> int:
+    """Where they end; beyond the file, too, if the last one announces data that are not there."""
+    name, end = b"", 0
+    for name, start, length in _boxes(file, size):  # noqa: B007  the last one counts
+        end = start + length
+    return end + (name == b"moof")
+
+
+def _size_by_asf(head: bytes) -> int:
+    """The file's size by its File Properties (ASF specification, 3.2); 0 if it has none."""
+    at = head.find(bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365"))
+    return int.from_bytes(head[at + 40 : at + 48], "little") if at >= 0 else 0
+
+
+def _is_whole_apng(data: bytes) -> bool:
+    """Whether the chunks reach the last one and hold as many frames as announced (PNG, 11.3.6)."""
+    at, announced, frames = 8, 0, 0
+    while at + 8 <= len(data):
+        length, name = struct.unpack(">I4s", data[at : at + 8])
+        if name == b"acTL":
+            announced = int.from_bytes(data[at + 8 : at + 12])
+        frames += name == b"fcTL"
+        at += 12 + length
+        if name == b"IEND":
+            return bool(frames == announced) and at <= len(data)
+    return False
 
 
 def _cut_in_packet(tail: bytes) -> bool:

@@ -172,11 +172,17 @@ def numbered_pictures(folder: Path) -> tuple[Path, ...]:
                 "leads to no file"
             )
         numbers = re.findall(r"\d+", path.stem)
-        if not numbers or int(numbers[-1]) in path_of:
-            raise MediaError("frames in a folder must have different numbers, got one without")
+        if not numbers:
+            raise MediaError("frames in a folder must have numbers, got one without")
+        if int(numbers[-1]) in path_of:
+            raise MediaError(
+                "frames in a folder must have different last numbers in their names, got "
+                f"{int(numbers[-1])} twice"
+            )
         path_of[int(numbers[-1])] = path
     if not path_of:
-        raise MediaError("folder must hold numbered pictures, got none")
+        known = ", ".join(sorted(_SUFFIXES))
+        raise MediaError(f"folder must hold numbered pictures ({known}), got none")
     first, last = min(path_of), max(path_of)
     if last - first + 1 != len(path_of):
         missing = next(number for number in range(first, last) if number not in path_of)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import av
+import av.logging
 from av.codec.context import Flags
 from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
@@ -18,8 +19,8 @@ from av.stream import Disposition
 from datamodules.ingest.readers.clip import ClipSource
 from datamodules.ingest.readers.damage import Damage
 from datamodules.ingest.readers.display import Colours, apply_display_matrix
-from datamodules.ingest.readers.integrity import check_whole, count_empty_chunks
-from datamodules.ingest.readers.pictures import MAX_AREA, MAX_SIDE, MediaError, Picture
+from datamodules.ingest.readers.integrity import check_whole, count_empty_chunks, has_edit_list
+from datamodules.ingest.readers.pictures import MAX_AREA, MAX_SIDE, MIN_SIDE, MediaError, Picture
 from datamodules.ingest.readers.timing import Timing, constant_rate
 
 # What is opened at all. Pictures (`png_pipe`), text and playlists, which may point at other files,
@@ -28,6 +29,8 @@ _CONTAINERS = "avi,mov,matroska,mpeg,mpegvideo,mpegts,asf,gif,apng,flv,ogg,dv,h2
 
 # Not "careful" and "aggressive": they refuse the slips of well-known encoders.
 _STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}
+_SILENT_PACKETS = {"vp8", "vp9", "av1"}  # have packets whose picture is shown later or never
+_RATES_DIFFER = 0.1  # share by which the header's rate may differ from that of the times
 _MAX_DAMAGED = 0.05  # share of frames; a clip with more is refused
 
 
@@ -82,6 +85,10 @@ class Video(ClipSource):
         if streams[0].codec_context is None:
             raise MediaError("video must be of a codec that FFmpeg knows, got one of another")
         width, height = streams[0].width, streams[0].height
+        if min(width, height) < MIN_SIDE:
+            raise MediaError(
+                f"frames must be of at least {MIN_SIDE} pixels a side, got {width}×{height}"
+            )
         if max(width, height) > MAX_SIDE or width * height > MAX_AREA:
             raise MediaError(
                 f"frames of a clip must be of at most {MAX_SIDE} pixels a side and {MAX_AREA} in "
@@ -120,6 +127,8 @@ class Video(ClipSource):
         """See the base class; damaged frames are left out, the one before stands in their place."""
         interlaced = 0
         for packet in self._packets():
+            if self._codec == "rawvideo" and packet.size:
+                self._check_raw(packet.size)
             decoded: list[av.VideoFrame] = []
             with self._damage.decoding(packet):
                 decoded = self._stream.decode(packet)
@@ -134,6 +143,10 @@ class Video(ClipSource):
             self._warnings.append(f"{interlaced} interlaced frames, taken as they are")
 
     def _timing(self, fps: float | None) -> Timing:
+        if self._codec not in _SILENT_PACKETS:
+            seen = self._count + self._damage.count + self._hidden
+            if self._packets_read - seen > 2:  # MPEG-4 has packets that stand for no picture
+                self._damage.lose(self._packets_read - seen)
         self._check_damage()
         times: Sequence[float | None] = self._times
         if self._format == "avi":
@@ -143,6 +156,10 @@ class Video(ClipSource):
             times = times if len(times) == self._count else self._times
         rate = self._stream.average_rate or self._stream.guessed_rate
         timing = constant_rate(times, header_fps=float(rate or fps or 0))
+        if rate and not timing.resampled and abs(float(rate) / timing.fps - 1) > _RATES_DIFFER:
+            self._warnings.append(
+                f"times say {timing.fps:.3f} fps, the header {float(rate):.3f}: which is right?"
+            )
         self._check_promise(timing)
         self._warnings += [*self._damage.warnings, *self._colours_of.warnings]
         return timing
@@ -168,14 +185,22 @@ class Video(ClipSource):
         packets = self._container.demux()
         while True:
             try:
-                packet = next(packets)
-            except StopIteration:
-                return
+                with av.logging.Capture() as said:
+                    packet = next(packets, None)
             except (av.FFmpegError, OSError) as error:
                 raise MediaError(
                     f"file must be whole, got a read error after frame {self._count} "
                     f"({error.strerror})"
                 ) from error
+            texts = [text.strip() for *_, text in said]
+            if any("prematurely" in text for text in texts):
+                raise MediaError(
+                    f"file must be whole, got one cut off: it ends amid a packet, after frame "
+                    f"{self._count}"
+                )
+            self._damage.note(texts)
+            if packet is None:
+                return
             if packet.pts is not None and packet.time_base is not None:
                 end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
                 self._ends[packet.stream_index] = max(end, self._ends.get(packet.stream_index, 0))
@@ -210,6 +235,9 @@ class Video(ClipSource):
             self._check_count(count + count_empty_chunks(self._path), self._stream.frames)
         elif self._format == "mov":
             promised = max(self._stream.frames, self._packets_read)
+            if not timing.guessed and has_edit_list(self._path):
+                # What is hidden and before a key frame is not even read.
+                self._hidden += promised - self._packets_read
             if self._hidden and timing.guessed:
                 raise MediaError(
                     f"file must show all of its {promised} frames, got {count}: its table of times "
@@ -225,9 +253,11 @@ class Video(ClipSource):
             self._check_length(max(self._ends.values(), default=0), length, fps=timing.fps)
             own = self._ends.get(self._stream.index, 0)
             if length - own > 0.1 * length + 2 / timing.fps:
-                self._warnings.append(
-                    f"pictures end at {own:.2f} s of {length:.2f}, sound does not"
-                )
+                self._warnings.append(f"pictures end at {own:.2f} s, the file at {length:.2f} s")
+            first = self._stream.start_time or 0
+            start = float(first * (self._stream.time_base or 0))
+            if self._format == "matroska" and start > 2 / timing.fps:
+                self._warnings.append(f"pictures begin at {start:.2f} s")
 
     def _check_count(self, count: int, promised: int) -> None:
         if promised - count > 2 + 0.02 * count:  # headers count a few frames that are not there
@@ -242,4 +272,17 @@ class Video(ClipSource):
             raise MediaError(
                 f"file must be whole, got one that ends at {end:.2f} s where its header promises "
                 f"{promised:.2f} s"
+            )
+        if promised - end > 1.5 / fps:
+            self._warnings.append(f"ends at {end:.2f} s, by its header at {promised:.2f} s")
+
+    def _check_raw(self, size: int) -> None:
+        """Refuses packets that hold another number of pixels than the header's width and height."""
+        context = self._stream.codec_context
+        bits = av.VideoFormat(context.pix_fmt, 8, 8).padded_bits_per_pixel if context.pix_fmt else 0
+        exact = context.width * context.height * bits // 8
+        if bits and size > exact + 4 * context.height * 4:  # rows may end at whole words
+            raise MediaError(
+                f"frames must be of the header's {context.width}×{context.height} pixels, got "
+                f"packets of {size} bytes where that takes {exact}"
             )

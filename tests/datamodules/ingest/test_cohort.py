@@ -255,7 +255,43 @@ def test_numbers_that_a_spreadsheet_rounded(
 
 def test_an_id_of_two_lines(cohort: Write) -> None:
     (problem,) = read_cohort(cohort({**GOOD, "patient_id": "p\n1"})).problems
-    assert problem.reason.endswith("got U+000A in it")
+    assert problem.reason.startswith("row must be in one line, got quotes that open in one")
+
+
+def test_a_quote_that_swallows_rows_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "cohort.csv"
+    path.write_text(
+        'patient_id,label,modality,path,note\na,0,image,a.png,"5 cm\nb,1,image,b.png,"\n'
+    )
+    (problem,) = read_cohort(path).problems
+    assert "with all rows between" in problem.reason
+
+
+def test_only_columns_that_are_read_must_differ(cohort: Write) -> None:
+    path = cohort({**GOOD})
+    head, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([f"{head},,,note,note", *(f"{row},,,," for row in rows)]))
+    assert not read_cohort(path).problems
+
+
+@pytest.mark.parametrize(
+    "twins",
+    [("'001", "001"), ('="001"', "1"), ("p\u22121", "p-1"), ("P1.0", "P1"), ("1,234", "1234"),
+     ("p_1", "p-1")],
+)  # fmt: skip
+def test_more_twins(cohort: Write, twins: tuple[str, str]) -> None:
+    rows = [
+        {**GOOD, "patient_id": patient_id, "path": name}
+        for patient_id, name in zip(twins, ("a.png", "b.png"), strict=True)
+    ]
+    problems = read_cohort(cohort(*rows)).problems
+    assert [problem.line for problem in problems] == [2, 3]
+
+
+@pytest.mark.parametrize("patient_id", ["NA", "unknown", ".", "?"])
+def test_words_for_nothing_are_no_patient(cohort: Write, patient_id: str) -> None:
+    (problem,) = read_cohort(cohort({**GOOD, "patient_id": patient_id})).problems
+    assert "got a word for nothing" in problem.reason
 
 
 def test_what_is_shown_does_nothing_to_a_terminal(cohort: Write) -> None:

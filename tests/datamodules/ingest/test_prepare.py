@@ -312,6 +312,7 @@ def test_a_decoder_that_crashes_or_hangs_costs_one_row(
     script = tmp_path / "deed.py"
     script.write_text(deed)
     bad = SimpleNamespace(
+        name="bad",
         is_dir=partial(bool),
         open=partial(runpy.run_path, str(script), None),
         stat=partial(os.stat, "/"),
@@ -417,6 +418,29 @@ def test_workers_end_with_their_parent(tmp_path: Path) -> None:
         time.sleep(0.05)
     else:
         assert not Path(f"/proc/{worker}").exists()
+
+
+def test_shared_memory_that_cannot_be_written_is_named(
+    cohort: Callable[..., Path], tmp_path: Path
+) -> None:
+    if subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("mounting needs the rights of root")
+    table = cohort(row("p1", "jane-doe.avi"))
+    script = (
+        "mount -t tmpfs -o ro,size=1k tmpfs /dev/shm && "
+        '"$1" -P -m experiments prepare "$2" "$3" --canvas 64'
+    )
+    told = subprocess.run(
+        ["unshare", "-m", "bash", "-c", script, "-", sys.executable, table, tmp_path / "store"],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == 2, told.stderr
+    assert "error: shared memory (/dev/shm) must be writable" in told.stderr
+    assert "Read-only file system" in told.stderr
+    assert not (tmp_path / "store").exists()
 
 
 def test_starts_without_torch() -> None:

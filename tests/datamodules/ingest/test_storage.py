@@ -144,6 +144,32 @@ def test_stopped_call_goes_on(table: Path, tmp_path: Path) -> None:
     assert not staging.exists()
 
 
+def test_facts_that_lack_some_are_no_facts(table: Path, tmp_path: Path) -> None:
+    def again() -> Path:
+        return prepare(
+            table, tmp_path / "store", canvas=64, skip_bad=True, progress=False, workers=1
+        )
+
+    prepared = again() / "prepared.json"
+    content = json.loads(prepared.read_text())
+    for facts in content["items"].values():
+        del facts["warnings"]
+    prepared.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="list of what is prepared must be whole"):
+        again()
+    prepared.unlink()
+    staging = tmp_path / ".store.preparing"
+    staging.mkdir()
+    (staging / f"{next(iter(content['items']))}.json").write_text("[]")
+    (staging / "@eaDir").mkdir()
+    (tmp_path / "store" / "items" / "@eaDir").mkdir()
+    clip = next((tmp_path / "store" / "items").glob("*.h264"))
+    clip.write_bytes(clip.read_bytes()[:-1])
+    again()
+    assert len(Store(tmp_path / "store").items) == 6
+    assert (tmp_path / "store" / "items" / "@eaDir").is_dir()
+
+
 @pytest.mark.parametrize("content", ["", '{"sources": {}, "items": {"a"', "[1]", '{"items": 3}'])
 def test_damaged_list_of_what_is_prepared(table: Path, tmp_path: Path, content: str) -> None:
     def again() -> Path:

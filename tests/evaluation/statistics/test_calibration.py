@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.special import chdtrc, ndtr
+from scipy.special import chdtrc, expit, ndtr
 
 from evaluation import (
     EvaluationError,
@@ -180,6 +180,32 @@ def test_what_is_undefined_says_why(labels, p, reason, undefined):
     ours = calibration(labels, p)
     assert reason in ours.reason
     assert all(math.isnan(getattr(ours, name)) for name in undefined)
+
+
+@pytest.mark.parametrize("scale", [1, 30, 300, 3000])
+def test_slope_and_intercept_of_odds_that_probabilities_have_lost(scale):
+    """A network that is certain: its probabilities round to 0 and 1, its log-odds do not."""
+    rng = np.random.default_rng(6)
+    odds = rng.normal(0.3, 1.5, 280)
+    labels = rng.uniform(size=280) < 1 / (1 + np.exp(-odds))
+    certain = scale * odds
+    p = expit(certain)
+    modest = calibration(labels, expit(odds), log_odds=odds)
+    ours = calibration(labels, p, log_odds=certain)
+    assert ours.reason == ""
+    assert ours.slope == pytest.approx(modest.slope / scale, rel=1e-9)
+    assert ours.joint_intercept == pytest.approx(modest.joint_intercept, abs=1e-9)
+    # The intercept is where as many events are expected as there are.
+    assert expit(certain + ours.intercept).sum() == pytest.approx(labels.sum(), abs=1e-6)
+    assert math.isfinite(ours.log_loss)
+    if scale >= 300:
+        assert ((p == 0) | (p == 1)).any()
+        assert "probabilities of 0 or 1" in calibration(labels, p).reason
+
+
+def test_log_odds_of_other_probabilities_are_refused():
+    with pytest.raises(EvaluationError, match="log_odds must be those of the probabilities"):
+        calibration([0, 1], [0.2, 0.8], log_odds=[-1.0, 3.0])
 
 
 def test_a_wrong_certainty_has_an_infinite_log_loss():

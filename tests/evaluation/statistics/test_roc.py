@@ -107,15 +107,56 @@ def test_each_fold_is_cut_at_the_threshold_of_the_others():
     thresholds, reasons = cross_fitted_thresholds(labels, scores, folds)
     assert not reasons
     for fold in "012":
-        others = folds != fold
-        assert thresholds[fold] == youden_threshold(labels[others], scores[others])
+        mine, others = folds == fold, folds != fold
+        places = np.concatenate(
+            [scores[folds == f].argsort().argsort() for f in "012"]  # folds lie one after another
+        )
+        cut = youden_threshold(labels[others], places[others] / 20)
+        calls = scores[mine] >= thresholds[fold]
+        np.testing.assert_array_equal(calls, places[mine] / 20 >= cut)
+        below, above = scores[mine][~calls].max(), scores[mine][calls].min()
+        assert thresholds[fold] == pytest.approx((below + above) / 2)
+
+
+@pytest.mark.parametrize("change", [lambda x: 30 * x + 400, lambda x: np.exp(3 * x), np.arctan])
+def test_calls_do_not_change_with_the_scale_of_a_fold(change):
+    """What broke the threshold as a score: one fold's model on another scale."""
+    rng = np.random.default_rng(3)
+    labels, folds = np.tile([0, 0, 1], 40), np.repeat([0, 1, 2], 40)
+    scores = rng.normal(labels * 1.5, 1.0)
+    moved = np.where(folds == 1, change(scores), scores)
+    rates = []
+    for x in (scores, moved):
+        by_fold, _ = cross_fitted_thresholds(labels, x, folds)
+        cut = np.array([by_fold[fold] for fold in folds])
+        rates.append((x >= cut).tolist())
+    assert rates[0] == rates[1]
+    per_fold = [np.mean(np.array(rates[0])[(folds == f) & (labels == 1)]) for f in range(3)]
+    assert min(per_fold) > 0.4
+
+
+def test_a_rule_that_calls_all_or_none_is_infinite_and_ties_stay_together():
+    labels, folds = np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1])
+    reversed_ = np.array([2.0, 1, 5, 5])
+    thresholds, _ = cross_fitted_thresholds(labels, reversed_, folds)
+    assert thresholds[1] == -math.inf  # no threshold of fold 0 does better than chance
+    none = cross_fitted_thresholds(labels, reversed_, folds, rule=lambda *_: 2.0)[0]
+    assert set(none.values()) == {math.inf}
+    tied = np.array([3.0, 3, 3, 3])
+    assert set(cross_fitted_thresholds(labels, tied, folds)[0].values()) == {-math.inf}
 
 
 def test_a_fold_whose_others_lack_a_class_has_no_threshold():
     thresholds, reasons = cross_fitted_thresholds([0, 1, 1, 1], [1, 2, 3, 4], ["a", "a", "b", "b"])
     assert math.isnan(thresholds["a"])
     assert reasons == {"a": "no threshold from the other folds: no negative patient"}
-    assert thresholds["b"] == 1.5
+    assert thresholds["b"] == 3.5  # the quantile of 1.5 between 1 and 2
+
+
+@pytest.mark.parametrize(("positives", "accuracy"), [(2, 0.8), (8, 0.8), (5, 0.5), (10, 1.0)])
+def test_the_accuracy_to_beat_is_that_of_the_commoner_class(positives, accuracy):
+    labels = np.repeat([1, 0], [positives, 10 - positives])
+    assert confusion(labels, np.arange(10), 3.5).accuracy_commoner_class == accuracy
 
 
 def test_wrong_input_is_refused():

@@ -94,7 +94,7 @@ def test_a_lock_is_seen_from_other_machines(
         ({"nodes": 0}, r"launcher\.slurm\.nodes must be at least 1, got 0"),
         ({"requeues": -1}, r"launcher\.slurm\.requeues must be at least 0"),
         ({"hours": 0}, r"launcher\.slurm\.hours must be above 0"),
-        ({"sbatch": ("account=x",)}, r"launcher\.slurm\.sbatch must hold options of sbatch"),
+        ({"sbatch": ("account=x",)}, r"launcher\.slurm\.sbatch must be options of sbatch"),
     ],
 )
 def test_slurm_settings_are_checked(settings: dict[str, object], message: str) -> None:

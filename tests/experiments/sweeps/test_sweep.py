@@ -19,6 +19,7 @@ from experiments.sweeps.expand import Sweep, expand, make_data, pending
 from experiments.sweeps.file import LauncherSettings, read_sweep
 from experiments.sweeps.freeze import freeze
 
+OWN = Path(__file__).parents[1] / "own"
 SHIPPED = Path(__file__).parents[3] / "experiments" / "yaml" / "sweep"
 
 
@@ -101,6 +102,23 @@ def test_the_analysis_is_frozen_before_training(made: Sweep, store: Path, tmp_pa
             freeze(changed, extend=extend)
 
 
+def test_the_question_is_frozen_with_it(made: Sweep, store: Path, tmp_path: Path) -> None:
+    freeze(made)
+    frozen = json.loads((made.folder / "sweep.json").read_text())["question"]
+    assert frozen["positive"] == "OLNM"
+    assert frozen["published"]["rows"][0]["auc"] == 0.759
+    own = tmp_path / "lung.yaml"
+    own.write_text("title: Which lungs are abnormal?\nnegative: regular\npositive: abnormal\n")
+    with pytest.raises(ConfigError, match=r"question must be the one frozen in .* before training"):
+        freeze(sweep(store, tmp_path, f"question={own}"))
+    own.write_text("title: Which?\ndisease: x\n")
+    with pytest.raises(ConfigError, match="disease"):
+        sweep(store, tmp_path, f"question={own}")
+    own.write_text("title: Which?\npositive: label 0\n")
+    with pytest.raises(ConfigError, match=r"^question\.negative and .* must differ"):
+        sweep(store, tmp_path, f"question={own}")
+
+
 def test_a_sweep_is_entered_in_its_stores_ledger_once(store: Path, tmp_path: Path) -> None:
     store = shutil.copytree(store, tmp_path / "store")
     made = sweep(store, tmp_path / "runs")
@@ -179,6 +197,21 @@ def test_a_damaged_status_is_named(made: Sweep) -> None:
             "primary.modalities must be two that differ",
         ),
         ("name: x\naxes: {modality: [image]}\nanalysis: {sensitivity: 2}", "sensitivity must be"),
+        (
+            "name: x\naxes: {modality: [image, video], architecture: [resnet]}\n"
+            "analysis: {primary: {modalities: [image, video], architecture: swin}}",
+            "analysis.primary must name what the sweep runs, got architecture swin",
+        ),
+        (
+            "name: x\naxes: {modality: [image, video], architecture: [resnet]}\n"
+            "analysis: {primary: {modalities: [image, video], part: both}}",
+            "part",
+        ),
+        (
+            "name: x\naxes: {modality: [image, video], architecture: [resnet]}\n"
+            "analysis: {primary: {modalities: [image, video], architecture: selected, part: oof}}",
+            "analysis.primary.part must be test where primary.architecture is selected",
+        ),
     ],
 )
 def test_sweep_files_are_checked(store: Path, tmp_path: Path, content: str, message: str) -> None:
@@ -290,9 +323,58 @@ def test_axes_that_cannot_be_are_refused(
         further(store, tmp_path, content)
 
 
+def test_one_part_is_confirmatory_and_is_frozen(made: Sweep, store: Path, tmp_path: Path) -> None:
+    freeze(made)
+    frozen = json.loads((made.folder / "sweep.json").read_text())["analysis"]["primary"]
+    assert (frozen["architecture"], frozen["part"]) == ("mean", "oof")
+    with pytest.raises(ConfigError, match="analysis must be the one frozen"):
+        freeze(sweep(store, tmp_path, "analysis.primary.part=test"))
+    chosen = sweep(
+        store, tmp_path, "analysis.primary.architecture=selected", "analysis.primary.part=null"
+    )
+    assert chosen.analysis.primary
+    assert chosen.analysis.primary.part == "test"
+
+
+@pytest.mark.parametrize("by", ["tiny", str(OWN / "tiny.yaml"), "swin"])
+def test_an_architecture_of_a_path_has_the_name_inside(
+    store: Path, tmp_path: Path, by: str
+) -> None:
+    content = AXES[: AXES.index("  head:")].replace("[resnet]", f"[{OWN / 'tiny.yaml'}]")
+    content += f"analysis: {{primary: {{modalities: [combined, image], architecture: '{by}'}}}}"
+    if by == "swin":
+        with pytest.raises(ConfigError, match="must name what the sweep runs, got architecture sw"):
+            further(store, tmp_path, content)
+        return
+    analysis = further(store, tmp_path, content).analysis
+    assert analysis.primary
+    assert analysis.primary.architecture == "tiny"
+
+
+@pytest.mark.parametrize("name", ["mean", "selected"])
+def test_an_architecture_has_no_name_that_the_analysis_uses(
+    store: Path, tmp_path: Path, name: str
+) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text(
+        (OWN / "tiny.yaml").read_text().replace("architecture: tiny", f"architecture: {name}")
+    )
+    content = AXES[: AXES.index("  head:")].replace("[resnet]", f"[{own}]")
+    with pytest.raises(ConfigError, match="an architecture must not be called mean or selected"):
+        further(store, tmp_path, content + "analysis: {primary: {modalities: [combined, image]}}")
+
+
 def test_a_primary_contrast_names_its_cell_in_full(store: Path, tmp_path: Path) -> None:
     content = AXES + "analysis: {primary: {modalities: [combined, image], architecture: resnet}}"
     with pytest.raises(ConfigError, match=r"must name a cell of each modality, got 'resnet'"):
         further(store, tmp_path, content)
     named = content.replace("  head:", "  #").replace(": resnet}", ": resnet+pos_weight=1}")
     assert len(further(store, tmp_path, named).runs) == 4
+
+
+@pytest.mark.parametrize("name", ["2024", "1e3", "true", "null", "0x1f", "_1"])
+def test_a_name_that_yaml_would_take_for_something_else_is_a_name(
+    store: Path, tmp_path: Path, name: str
+) -> None:
+    made = sweep(store, tmp_path, f'name="{name}"', "modality=image", "fold=0")
+    assert {run.folder.parent for run in made.runs} == {tmp_path / name}

@@ -24,6 +24,7 @@ from experiments.run_folder.status import Status, read_status
 from experiments.sweeps.file import LauncherSettings
 from experiments.training.process import run_and_exit
 from experiments.training.watch import GRACE_SECONDS
+from tests.command import ceus
 
 OWN = Path(__file__).parents[1] / "own"
 SLEEPER = "study.image_encoder={class_path: own_package.Sleeper, init_args: {rank: %d, step: %d}}"
@@ -100,6 +101,28 @@ def test_ctrl_c_saves_the_epoch_and_leaves_nothing_behind(
     assert (status.state, status.reason) == ("interrupted", "stopped by SIGTERM")
     assert (run.folder / "checkpoints" / "last.ckpt").is_file()  # before its turn
     assert not is_locked(run.folder)
+
+
+def test_what_is_done_after_ctrl_c_is_evaluated(store: Path, tmp_path: Path) -> None:
+    common = [f"architecture={OWN / 'tiny.yaml'}", f"store={store}", f"runs={tmp_path}"]
+    settings = ["launcher.parallel=1", "wandb=false", "modality=image", "trainer.max_epochs=300"]
+    folder = tmp_path / "tiny"
+    with begun("experiments", "sweep", OWN / "tiny_sweep.yaml", *common, *settings) as sweep:
+        deadline = time.monotonic() + 120
+        while [read_status(p).state for p in folder.glob("tiny-*")].count("done") < 1:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.killpg(sweep.pid, signal.SIGINT)
+        told = sweep.communicate(timeout=60)
+    assert sweep.returncode == 130, told
+    states = sorted(read_status(p).state for p in folder.glob("tiny-*"))
+    assert states[0] == "done"
+    assert states[1] in ("interrupted", "pending")
+    evaluated = ceus("evaluate", folder)
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert f"Sweep tiny: 1 done, 1 {states[1]}." in evaluated.stdout
+    assert "* a run of this cell is not done" in evaluated.stdout
+    assert (folder / "evaluation" / "cells.csv").is_file()
 
 
 def test_what_imports_ahead_ends_with_the_caller(tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 import struct
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from datamodules.ingest.item import ingest
 from datamodules.ingest.readers.clip import VideoFacts
@@ -231,3 +233,98 @@ def test_frames_beyond_all_measure(tmp_path: Path) -> None:
         container.mux(stream.encode(None))
     with pytest.raises(MediaError, match=r"at most 8192 pixels a side and 8388608 in all"):
         Video(tmp_path / "wall.avi")
+
+
+def _remux(source: Path, target: Path, *, without: Callable[[int], bool], **options: str) -> Path:
+    with av.open(str(source)) as one, av.open(str(target), "w", options=dict(options)) as other:
+        stream = other.add_stream_from_template(one.streams.video[0])
+        for number, packet in enumerate(one.demux(video=0)):
+            if packet.dts is not None and not without(number):
+                packet.stream = stream
+                other.mux(packet)
+    return target
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".ts", ".flv"])
+def test_a_recording_that_starts_between_key_frames(
+    tmp_path: Path, media: ModuleType, suffix: str
+) -> None:
+    kind = media.Kind(".mkv", "libx264", options={"x264-params": "bframes=0:keyint=30:scenecut=0"})
+    whole = media.write_video(tmp_path / "whole", kind, numbers=range(60))
+    path = _remux(whole, tmp_path / f"cut{suffix}", without=lambda number: number < 7)
+    with pytest.raises(MediaError, match=r"got 2\d damaged of 53"):
+        decode(path)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.8])
+@pytest.mark.parametrize("name", ["wmv", "live-mkv", "apng", "dv"])
+def test_more_that_is_cut_off(tmp_path: Path, media: ModuleType, name: str, share: float) -> None:
+    path = tmp_path / "clip"
+    if name == "wmv":
+        path = media.write_video(path, media.KINDS["wmv"], numbers=range(60))
+    elif name == "live-mkv":
+        whole = media.write_video(path, media.KINDS["h264-mp4"], numbers=range(60))
+        path = _remux(whole, tmp_path / "live.mkv", without=lambda _: False, live="1")
+        assert len(decode(path)[0]) == 60
+    elif name == "apng":
+        path = tmp_path / "clip.png"
+        pictures = [Image.fromarray(media.numbered_frame(n, noise=9)) for n in range(20)]
+        pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=40)
+        assert len(decode(path)[0]) == 20
+    else:
+        path = tmp_path / "clip.dv"
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("dvvideo", rate=25)
+            stream.width, stream.height, stream.pix_fmt = 720, 576, "yuv420p"
+            for _ in range(3):
+                container.mux(stream.encode(av.VideoFrame(720, 576, "yuv420p")))
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(MediaError, match=r"file must be whole|must decode without errors"):
+        decode(path)
+
+
+def test_lost_packets_of_a_transport_stream(tmp_path: Path, media: ModuleType) -> None:
+    noisy = partial(media.numbered_frame, noise=60)
+    path = media.write_video(
+        tmp_path / "clip", media.KINDS["h264-ts"], numbers=range(120), frame=noisy
+    )
+    packets = [path.read_bytes()[at : at + 188] for at in range(0, path.stat().st_size, 188)]
+    middle = len(packets) // 2
+    path.write_bytes(b"".join(packets[:middle] + packets[middle + 10 :]))
+    with pytest.raises(MediaError, match=r"got \d+ damaged of 1\d\d"):
+        decode(path)
+
+
+def test_raw_frames_of_another_size_than_the_header_s(tmp_path: Path, media: ModuleType) -> None:
+    path = media.write_video(
+        tmp_path / "clip", media.Kind(".avi", "rawvideo", pix_fmt="bgr24"), numbers=range(5)
+    )
+    data = bytearray(path.read_bytes())
+    at = data.find(b"strf") + 8
+    data[at + 4 : at + 12] = struct.pack("<II", 32, 96)
+    path.write_bytes(data)
+    with pytest.raises(MediaError, match=r"must be of the header's 32×96 pixels"):
+        decode(path)
+
+
+def test_trimmed_past_a_key_frame(tmp_path: Path, media: ModuleType) -> None:
+    path = media.write_video(tmp_path / "clip", media.KINDS["h264-mp4"], numbers=range(60))
+    path.write_bytes(media.trim_by_edit_list(path.read_bytes(), skip=1.0, keep=1.0))
+    frames, facts = decode(path)
+    assert media.read_number(frames[0]) == 25
+    assert any("hidden by the file's edit list" in text for text in facts.timing.warnings)
+
+
+def test_what_one_clip_bears_does_not_touch_the_next(tmp_path: Path, media: ModuleType) -> None:
+    path = media.write_video(tmp_path / "clip", media.KINDS["h264-mp4"], numbers=range(60))
+    for _ in range(3):
+        readers = [Video(path) for _ in range(4)]
+        streams = [reader.frames() for reader in readers]
+        for stream, reader in zip(streams, readers, strict=True):
+            next(stream)
+            reader.__exit__()
+        del readers, streams
+        with Video(path) as video:
+            assert len(list(video.frames())) == 60
+            assert video.facts().concealed == 0

@@ -74,9 +74,9 @@ def test_a_folder_becomes_an_item(
     ("change", "message"),
     [
         (lambda f: (f / NAMES[1]).unlink(), "must be numbered without gaps, got no 9"),
-        (lambda f: (f / NAMES[1]).rename(f / "cover.png"), "must have different numbers, got one"),
-        (lambda f: shutil.copy(f / NAMES[1], f / "x9.png"), "must have different numbers, got"),
-        (lambda f: [(f / name).unlink() for name in NAMES], "must hold numbered pictures, got n"),
+        (lambda f: (f / NAMES[1]).rename(f / "cover.png"), "must have numbers, got one"),
+        (lambda f: shutil.copy(f / NAMES[1], f / "x9.png"), "different last numbers in .* got 9"),
+        (lambda f: [(f / name).unlink() for name in NAMES], r"must hold numbered pictures \("),
         (
             lambda f: Image.new("RGB", (9, 9)).save(f / NAMES[2]),
             r"must be of one size, got \(96, 128\) and \(9, 9\) \(height, width; frame 2\)",
