@@ -5,6 +5,7 @@ import pytest
 
 from evaluation import compute, evaluate, render
 from evaluation.tables.cohort import lacking_table
+from evaluation.text.model_card import model_card
 from evaluation.text.sentences import preface
 
 
@@ -59,6 +60,15 @@ def test_the_report_says_it_under_each_table_of_combined_figures(combined):
     said = "Combined: 3 of the 40 patients, out-of-fold, lack a modality"
     assert text.count(said) >= 6
     assert "Combined: none of the 10 patients, test, lacks a modality." in text
+
+
+def test_the_model_card_says_it(sweep_maker, tmp_path):
+    deployed = sweep_maker(
+        tmp_path / "trial", architectures=("alpha",), modalities=("combined",), folds=(0, 1, "all")
+    ).write()
+    take(deployed, "ceus", deployed.development[:4])
+    card = model_card(compute(deployed.path))
+    assert "Warning: Combined: 4 of the 40 patients, out-of-fold, lack a modality" in card
 
 
 def test_where_items_are_not_known_nothing_is_claimed(combined):
