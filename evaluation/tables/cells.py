@@ -146,9 +146,11 @@ def _best(complete: pd.DataFrame, scores: list[CellScores]) -> dict[str, Any]:
     row = dict.fromkeys(("best_auc", "optimism", "best_corrected", "best_low", "best_high"), nan)
     if not members:
         return {"best": None} | row
-    # Of one modality, so of the same patients, in the same order.
-    table = np.stack([each.oof["score"].to_numpy(np.float64) for each in members])
-    best = best_of(members[0].oof["label"], table, members[0].oof["fold"])
+    # On the patients that all of them scored, which are fewer where one lists fewer folds.
+    tables = [each.oof.set_index("patient_id") for each in members]
+    shared = pd.concat([table["score"] for table in tables], axis=1, join="inner")
+    known = tables[0].loc[shared.index]
+    best = best_of(known["label"], shared.to_numpy(np.float64).T, known["fold"])
     chosen = members[best.model].architecture if best.model >= 0 else None
     figures = (best.naive, best.optimism, best.auc, best.low, best.high)
     return {"best": chosen} | dict(zip(row, figures, strict=True))

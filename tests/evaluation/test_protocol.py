@@ -598,6 +598,18 @@ def test_the_best_of_a_modality_is_corrected_for_the_choice(made, scores):
         assert f"The best of 2 equally good {mean['modality']} models" in text
 
 
+def test_the_best_is_found_where_cells_list_other_folds(sweep_maker, tmp_path):
+    made = sweep_maker(tmp_path / "trial", folds=(0, 1, 2)).write()
+    made.entries[:] = [e for e in made.entries if (e["architecture"], e["fold"]) != ("beta", 2)]
+    made.list_runs()
+    declare(made, {"primary": {"modalities": ["video", "image"]}})
+    result = compute(made.path)
+    assert result.tables.modalities["best_corrected"].notna().all()
+    primary = result.tables.comparisons.query("family == 'primary' and part == 'oof'")
+    assert primary["patients_a"].tolist() == [28]
+    assert primary["p_value"].notna().all()
+
+
 def test_planning_without_enough_patients_says_why(sweep_maker, tmp_path):
     made = sweep_maker(
         tmp_path / "one", architectures=("alpha",), modalities=("image",), patients=12, holdout=3
