@@ -79,21 +79,35 @@ def _end_of_riff(file: BinaryIO, size: int) -> int:
     return end
 
 
-def count_empty_chunks(path: Path) -> int:
-    """Chunks of pictures in an AVI that hold none: the one before is shown again."""
-    size, empty = path.stat().st_size, 0
+def walk_avi(path: Path) -> tuple[int, int | None]:
+    """What an AVI's chunks tell that FFmpeg, which finds its way through anything, does not.
+
+    Returns:
+        Chunks of pictures that hold none (the one before is shown again), and the byte at which no
+        chunk begins where one should; None if the chain holds.
+    """
+    size, empty, at = path.stat().st_size, 0, 0
+    end = size  # of the list that the chunks are in
     with path.open("rb") as file:
-        at = 0
         while at + 8 <= size:
             file.seek(at)
             name, length = struct.unpack("<4sI", file.read(8))
+            if not any(name):  # padding
+                break
+            if not name.isascii() or not name.decode("latin-1").isprintable():
+                return empty, at
+            after = at + 8 + length + length % 2
             if name in {b"RIFF", b"LIST"}:  # "RIFF....AVI ", "LIST....movi", "LIST....rec "
-                inside = name == b"RIFF" or file.read(4) in {b"movi", b"rec "}
-                at += 12 if inside else 8 + length + length % 2
+                kind = file.read(4)
+                if kind == b"movi" and length:
+                    end = min(size, after)
+                at = at + 12 if name == b"RIFF" or kind in {b"movi", b"rec "} else after
                 continue
+            if at < end < after - 1:  # some writers forget the last padding byte
+                return empty, at
             empty += not length and name[2:] in {b"dc", b"db"}
-            at += 8 + length + length % 2
-    return empty
+            at = after
+    return empty, None
 
 
 def _end_of_segment(head: bytes) -> int:

@@ -19,7 +19,7 @@ from av.stream import Disposition
 from datamodules.ingest.readers.clip import ClipSource
 from datamodules.ingest.readers.damage import Damage
 from datamodules.ingest.readers.display import Colours, apply_display_matrix
-from datamodules.ingest.readers.integrity import check_whole, count_empty_chunks, has_edit_list
+from datamodules.ingest.readers.integrity import check_whole, has_edit_list, walk_avi
 from datamodules.ingest.readers.pictures import MAX_AREA, MAX_SIDE, MIN_SIDE, MediaError, Picture
 from datamodules.ingest.readers.timing import Timing, constant_rate
 
@@ -232,7 +232,15 @@ class Video(ClipSource):
         """Refuses a file whose header announces clearly more than could be decoded."""
         count = self._count + self._concealed
         if self._format == "avi":
-            self._check_count(count + count_empty_chunks(self._path), self._stream.frames)
+            empty, torn = walk_avi(self._path)
+            if torn is not None and not self._stream.codec_context.codec.intra_only:
+                raise MediaError(
+                    f"file must be whole, got an AVI that is torn at byte {torn}: what comes after "
+                    "depends on frames that are lost"
+                )
+            if torn is not None:
+                self._warnings.append(f"AVI torn at byte {torn}, frames are lost there")
+            self._check_count(count + empty, self._stream.frames)
         elif self._format == "mov":
             promised = max(self._stream.frames, self._packets_read)
             if not timing.guessed and has_edit_list(self._path):

@@ -88,6 +88,26 @@ def test_tables_of_times_that_lie(
         assert len(decode(path)[0]) == 40
 
 
+@pytest.mark.parametrize("factor", [0, 0.5, 2, 50])
+@pytest.mark.parametrize("name", ["mpeg4-b-avi", "mjpeg-avi"])
+def test_a_chunk_s_length_that_lies(
+    tmp_path: Path, media: ModuleType, name: str, factor: float
+) -> None:
+    path = media.write_video(tmp_path / "clip", media.KINDS[name], numbers=range(100))
+    whole, _ = decode(path)
+    data = path.read_bytes()
+    at = len(data) // 2 + data[len(data) // 2 :].index(b"00dc") + 4
+    (length,) = struct.unpack("<I", data[at : at + 4])
+    path.write_bytes(data[:at] + struct.pack("<I", int(length * factor)) + data[at + 4 :])
+    with suppress(MediaError):  # else right frames only, and what is lost is said
+        frames, facts = decode(path)
+        numbers = [media.read_number(frame) for frame in frames]
+        for frame, number in zip(frames, numbers, strict=True):
+            original = whole[number - media.read_number(whole[0])]
+            assert np.abs(frame.astype(int) - original).mean() < 1
+        assert len(frames) == len(whole) or facts.timing.warnings
+
+
 def test_hidden_by_an_edit_list_is_said(tmp_path: Path, media: ModuleType) -> None:
     path = media.write_video(tmp_path / "clip", media.KINDS["mpeg4-mp4"])
     path.write_bytes(media.trim_by_edit_list(path.read_bytes(), skip=0.4, keep=0.8))
