@@ -53,8 +53,8 @@ def test_the_cut_is_youdens_of_inner_validation(predictions: pd.DataFrame, store
     assert shown.summary["inner_threshold"] == max(cut, 0)
     counts = shown.charts["oof_confusion"].table.set_index(["Actual", "Predicted"])["nPredictions"]
     called = oof["probability"] >= cut
-    assert counts["OLNM", "OLNM"] == (called & (oof["label"] == 1)).sum()
-    assert counts["N0", "OLNM"] == (called & (oof["label"] == 0)).sum()
+    assert counts["positive", "positive"] == (called & (oof["label"] == 1)).sum()
+    assert counts["negative", "positive"] == (called & (oof["label"] == 0)).sum()
     assert counts.sum() == len(oof)
     # Other out-of-fold labels, other patients of the hold-out: the cut stays.
     other = predictions.copy()
