@@ -162,6 +162,12 @@ def test_the_first_screen_tells_what_was_found(page, result):
     row = result.tables.comparisons.query("family == 'primary' and part == 'test'").iloc[0]
     assert f"difference {row['difference']:.3f}" in page.locator("h1").inner_text()
     assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+    page.locator("summary", has_text="All operating points").click()
+    for table in ("youden", "operating-table"):  # nothing is cut off at the right
+        wide, shown = page.eval_on_selector(
+            f".scroll:has(#{table})", "each => [each.scrollWidth, each.clientWidth]"
+        )
+        assert wide <= shown, table
     links = page.eval_on_selector_all("nav a", "all => all.map(a => a.getAttribute('href'))")
     assert all(page.locator(link).count() == 1 for link in links)
 
