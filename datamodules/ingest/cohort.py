@@ -99,7 +99,7 @@ class Cohort:
         raise DataError(
             f"every row must describe a usable file, got {bad} bad of {bad + len(self.rows)} "
             f"({self.path}):\n{self.describe_problems()}\n"
-            "Nothing was written. Correct these rows, or leave them out with --skip-bad."
+            "The store is as it was. Correct these rows, or leave them out with --skip-bad."
         )
 
 

@@ -104,7 +104,7 @@ def prepare(
         if not cohort.rows:
             raise DataError(
                 f"cohort must have usable rows, got none ({cohort_csv}):\n"
-                f"{cohort.describe_problems()}\nNothing was written."
+                f"{cohort.describe_problems()}\nThe store is as it was."
             )
         kept = {row.line: outcomes[row.line] for row in cohort.rows}
         before = known.stored

@@ -20,10 +20,12 @@ from pydicom.multival import MultiValue
 from pydicom.pixels.decoders.base import Decoder, get_decoder
 from pydicom.uid import JPEGBaseline8Bit, JPEGExtended12Bit, MPEGTransferSyntaxes
 
+from datamodules.files import storing
 from datamodules.ingest.readers.clip import FASTEST, SLOWEST, Box, ClipSource
 from datamodules.ingest.readers.dicom_colours import Colours
 from datamodules.ingest.readers.dicom_file import find_frames, named, open_pixels, read_compressed
 from datamodules.ingest.readers.pictures import (
+    MAX_DAMAGED,
     MAX_SIDE,
     MIN_SIDE,
     REFUSED,
@@ -43,7 +45,6 @@ _SAMPLES = {
 _ONLY_COMPRESSED = {"YBR_ICT", "YBR_RCT", "YBR_PARTIAL_420"}
 
 _JPEG = {JPEGBaseline8Bit, JPEGExtended12Bit}  # FFmpeg knows these better than the others
-_MAX_DAMAGED = 0.05  # share of frames; a clip with more is refused
 _BLOCK = 2**24  # bytes
 _BARE_STREAM = re.compile(rb"\x00{3}\x01|\x00\x00\x01[^\xba]")  # H.264, HEVC, MPEG-2
 _TIMES = ("FrameTime", "FrameTimeVector", "CineRate")
@@ -266,6 +267,10 @@ class DicomVideo(ClipSource):
 
     def _open_stream(self) -> Video:
         """The video that is inside, by way of a file without a name: gone when this process is."""
+        with storing(Path(tempfile.gettempdir()), "TMPDIR names another folder for it."):
+            return self._copy_stream()
+
+    def _copy_stream(self) -> Video:
         pixels = self._pixels
         self._inside = tempfile.TemporaryFile()  # noqa: SIM115  __exit__ closes it
         for offset, length in pixels.pieces:
@@ -340,7 +345,7 @@ class DicomVideo(ClipSource):
             timing = self._stated_times(fps)
         if 0 < self._refused < self._count:  # all of them: it may be their encoder's way
             self._concealed = self._refused
-            if self._concealed > _MAX_DAMAGED * self._count:
+            if self._concealed > MAX_DAMAGED * self._count:
                 raise MediaError(
                     f"frames must decode without errors, got {self._concealed} damaged of "
                     f"{self._count}"

@@ -20,6 +20,9 @@ MIN_SIDE, MAX_SIDE = 8, 8192  # pixels; less or more is a slip or a bomb
 MAX_AREA = 2**23  # pixels of a clip's frame, of which several are held: a little over 3840×2160
 MAX_FRAMES = 20_000  # of a clip: a quarter of an hour at 20 a second
 _MAX_CLIP_BYTES = 2**36
+MAX_DAMAGED = 0.05  # share of a clip's frames; one with more is refused
+# FFmpeg's. Not "careful" and "aggressive": they refuse the slips of well-known encoders.
+STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}
 _LITTLE_USED = 3  # bits that no pixel sets: the picture has fewer than its file says
 _LARGEST_RATIO = 32
 REFUSED = "JPEG data that a strict decoder refuses, may be damaged"
@@ -116,7 +119,7 @@ class Use:
 def is_sound_jpeg(data: bytes) -> bool:
     """Whether FFmpeg at its strictest decodes a JPEG: libjpeg fills damage without a word."""
     context = av.CodecContext.create("mjpeg", "r")
-    context.options = {"err_detect": "crccheck+bitstream+buffer+explode"}
+    context.options = dict(STRICT)
     context.thread_count = 1
     try:
         frames = [*context.decode(av.Packet(data)), *context.decode(None)]

@@ -20,18 +20,23 @@ from datamodules.ingest.readers.clip import ClipSource
 from datamodules.ingest.readers.damage import Damage
 from datamodules.ingest.readers.display import Colours, apply_display_matrix
 from datamodules.ingest.readers.integrity import check_whole, has_edit_list, walk_avi
-from datamodules.ingest.readers.pictures import MAX_AREA, MAX_SIDE, MIN_SIDE, MediaError, Picture
+from datamodules.ingest.readers.pictures import (
+    MAX_AREA,
+    MAX_DAMAGED,
+    MAX_SIDE,
+    MIN_SIDE,
+    STRICT,
+    MediaError,
+    Picture,
+)
 from datamodules.ingest.readers.timing import Timing, constant_rate
 
 # What is opened at all. Pictures (`png_pipe`), text and playlists, which may point at other files,
 # are FFmpeg formats too and stay closed.
 _CONTAINERS = "avi,mov,matroska,mpeg,mpegvideo,mpegts,asf,gif,apng,flv,ogg,dv,h264,hevc,m4v,mjpeg"
 
-# Not "careful" and "aggressive": they refuse the slips of well-known encoders.
-_STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}
 _SILENT_PACKETS = {"vp8", "vp9", "av1"}  # have packets whose picture is shown later or never
 _RATES_DIFFER = 0.1  # share by which the header's rate may differ from that of the times
-_MAX_DAMAGED = 0.05  # share of frames; a clip with more is refused
 
 
 class Video(ClipSource):
@@ -63,7 +68,7 @@ class Video(ClipSource):
             raise
         context = self._stream.codec_context
         context.thread_count = 1
-        context.options = {**_STRICT, "max_pixels": str(MAX_AREA)}
+        context.options = {**STRICT, "max_pixels": str(MAX_AREA)}
         context.flags |= Flags.copy_opaque  # a frame says of which packet it is
         self._codec = context.name
         self._damage = Damage(intra_only=context.codec.intra_only)
@@ -175,7 +180,7 @@ class Video(ClipSource):
                 f"file must be whole, got one cut off: its last frame, after {self._count}, is "
                 "damaged"
             )
-        if self._concealed > _MAX_DAMAGED * total:
+        if self._concealed > MAX_DAMAGED * total:
             raise MediaError(
                 f"frames must decode without errors, got {self._concealed} damaged of {total}"
             )
