@@ -92,7 +92,8 @@ class DicomVideo(ClipSource):
         if self._stream:
             self._stream.__exit__()
         if self._inside:
-            self._inside.close()
+            with suppress(OSError):  # a full disk says so once more, for what it could not take
+                self._inside.close()
         self._pixels.file.close()
 
     @property

@@ -1,6 +1,7 @@
 """DICOM: real files of scanners by what is known of them, and made ones for every kind of times."""
 
 import io
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from datamodules.errors import StorageError
 from datamodules.ingest.prepare import prepare
 from datamodules.ingest.readers import dicom_file
 from datamodules.ingest.readers.clip import Box, VideoFacts
@@ -714,3 +716,10 @@ def test_a_video_inside(
         facts_of(write(syntax=syntax, fragments=[data], **{**elements, "Rows": 64, "Columns": 48}))
     with pytest.raises(MediaError, match=r"video inside \(.*\): file must be a whole video"):
         frames_of(write(syntax=syntax, fragments=[b"no video" * 99], **elements))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(StorageError, match="folder must be writable, got 'File too large'"):
+            frames_of(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
