@@ -160,8 +160,9 @@ class PatientDataModule(L.LightningDataModule):
         self._items: dict[str, dict[str, list[str]]] = {}
         for key in self.inputs:
             items = table[table["modality"] == _MODALITY[key]].sort_values("item_id")
-            groups = items.groupby("patient_id")["item_id"]
-            self._items[key] = {str(patient): list(ids) for patient, ids in groups}
+            of_patient = self._items[key] = {}
+            for patient, item in zip(items["patient_id"], items["item_id"], strict=True):
+                of_patient.setdefault(str(patient), []).append(item)
         where = f"fold {self._fold} of split {self._split!r}, {self._path}"
         modalities = " or ".join(_MODALITY[key] for key in self.inputs)
         parts = {}

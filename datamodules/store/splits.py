@@ -7,6 +7,7 @@ by patient, stratified by label, and the same for every architecture, modality a
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -82,7 +83,7 @@ class Split:
                 f"(split {self.name!r} has num_folds = {len(self.folds)}). "
                 "Choose one of these, or make another split with more folds under a new name."
             )
-        return {**asdict(self.folds[fold]), "test": self.holdout}
+        return {**vars(self.folds[fold]), "test": self.holdout}
 
 
 def make_split(
@@ -317,9 +318,9 @@ def _require_disjoint(split: Split, path: Path) -> None:
     everyone = {p for f in (*split.folds, split.all) for p in (*f.train, *f.inner_val, *f.oof)}
     for k in (*range(len(split.folds)), "all"):
         parts = split.parts(k)
-        listed = [p for patients in parts.values() for p in patients]
-        twice = sorted({p for p in listed if listed.count(p) > 1})
-        lacking = sorted((everyone | set(split.holdout)) - set(listed))
+        listed = Counter(p for patients in parts.values() for p in patients)
+        twice = sorted(p for p, count in listed.items() if count > 1)
+        lacking = sorted((everyone | set(split.holdout)) - listed.keys())
         if twice or lacking:
             raise DataError(
                 f"fold {k} of split {split.name!r} must list every patient once, got "
