@@ -14,15 +14,6 @@ from benchmarks.measure import Section, machine
 BENCHMARKS = (
     "readers", "loaders", "cached", "preparing", "training", "sweeping", "scale", "learning",
 )  # fmt: skip
-    "readers",
-    "loaders",
-    "cached",
-    "preparing",
-    "training",
-    "sweeping",
-    "scale",
-    "learning",
-)
 RESULTS = Path(__file__).with_name("RESULTS.md")
 _PACKAGES = ("torch", "decord", "torchcodec", "av", "opencv-python-headless")
 

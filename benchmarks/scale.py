@@ -1,7 +1,6 @@
 """How the work between training steps grows: with patients, and with runs."""
 
 import hashlib
-import json
 import math
 import os
 import shutil
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from omegaconf import OmegaConf
 
 from benchmarks.measure import Section, once, verdict
 from datamodules.batches.modalities import CombinedDataModule
@@ -24,6 +24,7 @@ from datamodules.store.splits import load_split, make_split
 from evaluation.records.listing import read_listing
 from evaluation.records.schema import PREDICTION_COLUMNS
 from experiments.config.compose import compose
+from experiments.config.files import HERE, load_yaml
 from experiments.config.run import Run, make_run, open_cohort
 from experiments.launchers.go import go
 from experiments.launchers.overview import overview
@@ -153,18 +154,25 @@ def _of_patients(store: Path) -> dict[str, Callable[[], object]]:
     }
 
 
+def _sweep_file(store: Path, runs: Path, count: int) -> str:
+    """The demo's sweep with more seeds."""
+    content = load_yaml(HERE / "sweep" / "demo.yaml")
+    content["axes"]["seed"] = list(range(_SEEDS[count]))
+    content["overrides"].update({"store": str(store), "runs": str(runs), "wandb": False})
+    file = runs.with_name("scale.yaml")
+    OmegaConf.save(content, file)
+    return str(file)
+
+
 def _of_runs(store: Path, runs: Path, count: int) -> dict[str, float]:
-    seeds = json.dumps(list(range(_SEEDS[count])))
-    settings = [f"store={store}", f"runs={runs}", "wandb=false", f"seed={seeds}"]
+    file = _sweep_file(store, runs, count)
     seconds, made = {}, list[Sweep]()
-    seconds["expand"] = once(lambda: made.append(expand(read_sweep("demo", settings)))).cpu
+    seconds["expand"] = once(lambda: made.append(expand(read_sweep(file, [])))).cpu
     sweep = made[0]
     seconds["freeze"] = once(partial(freeze, sweep, extend=False)).cpu
     for each in sweep.runs:
         _finish(each, sweep)
-    seconds["nothing to do"] = once(
-        lambda: go(expand(read_sweep("demo", settings)), extend=False)
-    ).cpu
+    seconds["nothing to do"] = once(lambda: go(expand(read_sweep(file, [])), extend=False)).cpu
     seconds["status"] = once(lambda: overview(sweep.folder)).cpu
     from evaluation import evaluate
 
@@ -178,7 +186,8 @@ def _finish(run: Run, sweep: Sweep) -> None:
     store, split = open_cohort(study.store, study.split)
     labels = store.labels
     rng = np.random.default_rng(int(run.run_id[-8:], 16))
-    parts = {p: part for part, patients in split.parts(study.fold).items() for p in patients}
+    fold: Any = study.fold
+    parts = {p: part for part, patients in split.parts(fold).items() for p in patients}
     truth = np.array([labels[p] for p in parts])
     logit = np.round(rng.normal(truth * 1.2, 1.0), 3)
     sealed = np.array([part == "test" for part in parts.values()])

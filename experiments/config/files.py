@@ -1,8 +1,11 @@
 """The YAML files that configurations are composed of."""
 
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
@@ -56,6 +59,31 @@ def load_yaml(path: Path) -> DictConfig:
         raise ConfigError(
             f"configuration must be a YAML file of keys, got {path}: {where}"
         ) from error
+
+
+def dump_yaml(config: Mapping[str, Any]) -> str:
+    """A configuration of plain values as YAML that `load_yaml` reads as the same values."""
+    return str(yaml.dump(config, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
+
+
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
+    """Quotes what OmegaConf would take for a number, as 1e-4."""
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
+        """Every value in full, wherever else it stands."""
+        return True
+
+
+def _represent_text(dumper: Any, text: str) -> Any:
+    try:
+        float(text.replace("_", ""))
+        style = "'"
+    except ValueError:
+        style = None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
 
 
 @lru_cache(maxsize=64)

@@ -6,10 +6,11 @@ datamodule by `${study.KEY}`, whose constructor checks it.
 
 import copy
 import difflib
+import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from functools import cache
+from dataclasses import dataclass, fields, replace
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,6 +63,20 @@ def study_of(settings: Mapping[str, Any]) -> Study:
     Raises:
         ConfigError: For a key that is unknown or missing, or a value that is not allowed.
     """
+    fold, seed = settings.get("fold"), settings.get("seed")
+    if type(fold) is int and type(seed) is int:
+        # They are as they should be, and with others the rest is the same: checked once.
+        text = json.dumps({**settings, "fold": 0, "seed": 0}, default=str)
+        return replace(_checked(text), fold=fold, seed=seed)
+    return _check(settings)
+
+
+@lru_cache(maxsize=256)
+def _checked(text: str) -> Study:
+    return _check(json.loads(text))
+
+
+def _check(settings: Mapping[str, Any]) -> Study:
     for key in settings:
         if key not in study_keys():
             raise ConfigError(

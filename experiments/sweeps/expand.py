@@ -11,7 +11,7 @@ from evaluation.records.analysis import MEAN, SELECTED, Analysis
 from evaluation.records.question import Question
 from evaluation.records.schema import CELL, MODALITIES
 from experiments.config.run import Run, make_run, open_cohort
-from experiments.config.variants import as_text, axes_of, compose_cell
+from experiments.config.variants import as_text, axes_of, compose_cells
 from experiments.errors import ConfigError
 from experiments.run_folder.lock import is_locked
 from experiments.run_folder.status import read_status
@@ -158,9 +158,9 @@ def configs_of(file: SweepFile) -> Iterator[dict[str, Any]]:
     own = [f"trainer.devices={file.launcher.devices_per_run}", f'sweep="{file.name}"']
     if file.launcher.kind == "slurm":
         own.append(f"trainer.num_nodes={file.launcher.slurm.nodes}")
-    for values in itertools.product(*file.axes.values()):
-        cell = dict(zip(file.axes, values, strict=True))
-        yield compose_cell([*profile, *own, *common], cell)
+    product = itertools.product(*file.axes.values())
+    cells = (dict(zip(file.axes, values, strict=True)) for values in product)
+    return compose_cells([*profile, *own, *common], cells)
 
 
 def pending(sweep: Sweep) -> list[Run]:

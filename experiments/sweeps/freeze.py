@@ -14,7 +14,7 @@ from datamodules.ledger import enter
 from datamodules.store.folder import Store
 from datamodules.store.splits import Split
 from evaluation.records.listing import FILE, FORMAT, ListedRun, Listing, Registered, read_listing
-from experiments.config.files import load_yaml
+from experiments.config.files import dump_yaml, load_yaml
 from experiments.config.identity import what_counts
 from experiments.config.pretraining import is_pretraining
 from experiments.config.run import Run, open_cohort
@@ -146,7 +146,7 @@ def _make_folders(sweep: Sweep) -> None:
     for run in sweep.runs:
         config = run.folder / "config.yaml"
         run.folder.mkdir(parents=True, exist_ok=True)
-        text = OmegaConf.to_yaml(OmegaConf.create(run.config))
+        text = dump_yaml(run.config)
         before = config.read_text(encoding="utf-8", errors="replace") if config.is_file() else None
         if before not in (None, text):
             _check_unedited(run, config)

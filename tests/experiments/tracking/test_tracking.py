@@ -26,7 +26,7 @@ from evaluation import compute, unseal
 from experiments.cli import main
 from experiments.config.compose import compose
 from experiments.config.run import make_run
-from experiments.config.variants import compose_cell
+from experiments.config.variants import compose_cells
 from experiments.errors import ConfigError
 from experiments.launchers.local import _child
 from experiments.processes import warm_server
@@ -464,7 +464,7 @@ def test_a_configuration_goes_without_paths(tmp_path: Path) -> None:
 def test_a_cell_named_for_a_path_does_not_tell_it(tmp_path: Path) -> None:
     cell = {"architecture": str(OWN / "tiny.yaml"), "modality": "image", "fold": 0,
             "image_encoder.init_args.pretrained": f"{tmp_path}/CANARYfile.pt"}  # fmt: skip
-    named = compose_cell([], cell)["study"]["architecture"]
+    (named,) = (c["study"]["architecture"] for c in compose_cells([], [cell]))
     assert re.fullmatch(r"tiny\+pretrained=path~[0-9a-f]{4}", named)
 
 
