@@ -76,7 +76,8 @@ class PatientDataModule(L.LightningDataModule):
         decode: Where clips are decoded: `auto`, `cpu` or `cuda`, see
             `datamodules.store.decode.choose_decoder`. With a cache it is the CPU.
         cache: Where decoded frames are kept at the size of the video input: `off`, `disk` (in
-            the store's folder) or `ram`; see `datamodules.store.cache.FrameCache`.
+            the store's folder), `ram`, or `auto`, see `datamodules.store.cache.open_cache`. With
+            `decode: cuda` `auto` is `off`.
         cache_gb: Most that the cache may take, in 10^9 bytes, 0 or more.
 
     Raises:
@@ -395,9 +396,8 @@ class PatientDataModule(L.LightningDataModule):
             self._reader = ClipReader(self._store)
             return
         size = self.inputs["video"].size
-        self._cache = open_cache(
-            self._store, cache=self._cache_where, size=size, limit_gb=self._cache_gb
-        )
+        where = "off" if self._decode == "cuda" else self._cache_where
+        self._cache = open_cache(self._store, cache=where, size=size, limit_gb=self._cache_gb)
         decoder = choose_decoder("cpu" if self._cache else self._decode, self._device)
         self._reader = ClipReader(self._store, decoder=decoder, cache=self._cache)
 

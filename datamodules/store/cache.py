@@ -8,7 +8,7 @@ All processes of a machine share one copy and fill it as they read. They need no
 other: two that lack a frame write the same bytes, and a frame torn by a crash does not fit its
 digest and is decoded again. KEY stands for the clips and their bytes: a changed store is a new
 folder, and the old one goes. `cache: disk` lies in the store, `cache: ram` in memory (/dev/shm),
-until the last process that uses it ends.
+until the last process that uses it ends; `cache: auto` takes the first of them with room for all.
 """
 
 import fcntl
@@ -32,9 +32,10 @@ from datamodules.store.clip_file import digest_of
 from datamodules.store.folder import Store
 from datamodules.store.slots import Slots
 
-Cache = Literal["off", "disk", "ram", False]
+Cache = Literal["auto", "off", "disk", "ram", False]
 """False is how YAML reads a bare `off`."""
 
+_PLACES: tuple[Literal["disk", "ram"], ...] = ("disk", "ram")
 _FORMAT = 1  # of the folder; to be raised when frames are made in another way
 _log = logging.getLogger(__name__)
 
@@ -185,10 +186,41 @@ class FrameCache:
 
 
 def open_cache(store: Store, *, cache: Cache, size: int, limit_gb: float) -> FrameCache | None:
-    """The cache that a setting names; None for `off`."""
+    """The cache that a setting names; None for `off`.
+
+    With `auto` it is on disk or else in memory, wherever all frames fit into `limit_gb` and into
+    half of what is free, and nowhere else.
+    """
     if cache == "off" or cache is False:
         return None
-    return FrameCache(store, where=cache, size=size, limit_gb=limit_gb)
+    if cache != "auto":
+        return FrameCache(store, where=cache, size=size, limit_gb=limit_gb)
+    clips = store.items[store.items["modality"] == "ceus"]
+    needed = int(clips["frames"].sum()) * size * size * 3
+    found = []
+    for where in _PLACES:
+        room = _free(store, where, size=size) / 2
+        if needed <= min(room, limit_gb * 1e9):
+            try:
+                opened = FrameCache(store, where=where, size=size, limit_gb=limit_gb)
+            except DataError:  # a store on a disk that is only read
+                found.append(f"{where} cannot be written")
+                continue
+            _log.info("cache: %.2g GB of decoded frames on %s", needed / 1e9, where)
+            return opened
+        found.append(f"{where} {room / 1e9:.2g} GB")
+    _log.info(
+        "cache: off, decoded frames need %.2g GB of at most cache_gb=%g and half of what is free: "
+        "%s", needed / 1e9, limit_gb, ", ".join(found),
+    )  # fmt: skip
+    return None
+
+
+def _free(store: Store, where: Literal["disk", "ram"], *, size: int) -> int:
+    """Bytes that a cache may grow to there: those free, and those that it has."""
+    root, prefix = _root(store, where)
+    taken = sum(file.stat().st_blocks * 512 for file in root.glob(f"{prefix}{size}-*/frames"))
+    return shutil.disk_usage(root if root.is_dir() else store.path).free + taken
 
 
 def _root(store: Store, where: Literal["disk", "ram"]) -> tuple[Path, str]:

@@ -207,3 +207,32 @@ def test_a_place_that_cannot_be_written_is_refused(store: Store) -> None:
     with pytest.raises(DataError, match=r"cache must be writable, got .*cache=ram or cache=off"):
         open_cache(store, cache="disk", size=SIZE, limit_gb=1.0)
     assert open_cache(store, cache="off", size=SIZE, limit_gb=1.0) is None
+
+
+@pytest.mark.parametrize(
+    ("blocked", "limit_gb", "where", "told"),
+    [
+        (False, 1.0, "disk", "of decoded frames on disk"),
+        (True, 1.0, "ram", "of decoded frames on ram"),
+        (False, 1e-4, None, "cache: off, decoded frames need 0.00062 GB of at most"),
+    ],
+    ids=["room", "disk cannot be written", "too large"],
+)
+def test_auto_takes_the_first_place_with_room_for_all_and_says_so(
+    store: Store,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    blocked: bool,
+    limit_gb: float,
+    where: str | None,
+    told: str,
+) -> None:
+    if blocked:
+        (store.path / "cache").write_bytes(b"")
+    with caplog.at_level("INFO", "datamodules"):
+        cache = open_cache(store, cache="auto", size=SIZE, limit_gb=limit_gb)
+    places = {None: None, "disk": store.path / "cache", "ram": Path("/dev/shm")}
+    assert (cache.path.parent if cache else None) == places[where]
+    assert told in caplog.text
+    if cache:
+        cache.close()
