@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.config.run import Run
+from experiments.launchers.so_far import so_far
 from experiments.run_folder.status import Status, read_status
 
 
@@ -28,6 +29,7 @@ class Progress:
         self._done, self._failed, self._total = done, 0, total
         self._left_at_start = total - done
         self._begun = time.monotonic()
+        self._so_far = ""
 
     def __enter__(self) -> "Progress":
         if self._console.is_terminal:
@@ -60,6 +62,9 @@ class Progress:
         )
         if status.note:
             self.say(f"  {status.note}")
+        if good and (line := so_far(run.folder.parent, run.study.architecture)) != self._so_far:
+            self._so_far = line
+            self.say(line)
 
     def elsewhere(self, run: Run) -> None:
         """Say that another process has a run under way, or has done it."""

@@ -13,6 +13,7 @@ from datamodules.store.splits import load_split
 from evaluation.records.listing import read_listing
 from experiments.errors import ConfigError
 from experiments.launchers.slots import slots
+from experiments.launchers.so_far import so_far
 from experiments.run_folder.lock import run_lock
 from experiments.run_folder.status import Status, next_attempt, read_status, write_status
 from experiments.sweeps.expand import Sweep, expand, make_data, pending
@@ -172,6 +173,30 @@ def test_pending_are_those_neither_done_nor_held(made: Sweep) -> None:
         assert free
         assert [run.run_id for run in pending(made)] == [made.runs[i].run_id for i in (1, 2, 4, 5)]
     assert len(pending(made)) == 5
+
+
+def test_cells_that_are_whole_are_compared_while_the_sweep_runs(made: Sweep) -> None:
+    freeze(made)
+    logits = {"image": [0.0, 1.0, 2.0, 3.0], "video": [0.0, 2.0, 1.0, 3.0]}
+    assert so_far(made.folder, "resnet") == ""
+    for run in sorted(made.runs, key=lambda run: run.study.modality):
+        if run.study.modality == "combined" and run.study.fold == 1:
+            continue
+        scores = logits.get(run.study.modality, [0.0] * 4)
+        rows = {
+            "part": ["oof"] * 4 + ["test"],
+            "label": [0, 1, 0, 1, None],
+            "logit": [*scores, 9.0],
+        }
+        pd.DataFrame(rows).to_parquet(run.folder / "predictions.parquet")
+        write_status(run.folder, Status(state="done"))
+        if (run.study.modality, run.study.fold) == ("image", 1):
+            assert so_far(made.folder, "resnet") == "resnet so far: image 0.750 (AUC out of fold)"
+    told = so_far(made.folder, "resnet")
+    assert told == "resnet so far: image 0.750, video 1.000 (AUC out of fold)"
+    assert so_far(made.folder, "mvit") == ""
+    (made.runs[0].folder / "predictions.parquet").write_bytes(b"")
+    assert so_far(made.folder, "resnet") == "resnet so far: video 1.000 (AUC out of fold)"
 
 
 def test_a_damaged_status_is_named(made: Sweep) -> None:

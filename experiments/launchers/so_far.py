@@ -1,0 +1,43 @@
+"""A first comparison while a sweep runs: cells whose runs are all done, by their predictions."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from evaluation.records.listing import read_listing
+from evaluation.statistics.auc import auc_interval
+from experiments.run_folder.status import read_status
+
+
+def so_far(folder: Path, architecture: str) -> str:
+    """What an architecture reaches out of fold, modality by modality, as far as it is known.
+
+    Args:
+        folder: Of the sweep.
+        architecture: As the list of runs names it.
+
+    Returns:
+        `resnet so far: image 0.792, video 0.870 (AUC out of fold)`, means over folds and seeds of
+        the cells that are whole; "" where none is, or where what they wrote cannot be read.
+    """
+    cells: dict[str, list[Path]] = {}
+    for run in read_listing(folder).runs:
+        if run.architecture == architecture and run.fold not in ("all", "none"):
+            cells.setdefault(run.modality, []).append(folder / run.run_id)
+    means = []
+    for modality, runs in cells.items():
+        if all(read_status(run).state == "done" for run in runs):
+            try:
+                means.append(f"{modality} {np.mean([_auc(run) for run in runs]):.3f}")
+            except (OSError, ValueError, KeyError):
+                continue  # evaluation says what is wrong with it
+    return f"{architecture} so far: {', '.join(means)} (AUC out of fold)" if means else ""
+
+
+def _auc(run: Path) -> float:
+    table = pd.read_parquet(
+        run / "predictions.parquet", columns=["part", "label", "logit"], use_threads=False
+    )
+    scored = table[table["part"] == "oof"]
+    return auc_interval(scored["label"].to_numpy(int), scored["logit"].to_numpy()).auc
