@@ -33,6 +33,11 @@ class Evaluation:
         return self.folder / "report.html"
 
     @property
+    def repeats(self) -> int:
+        """How often the patients were dealt into folds."""
+        return int(self.tables.cells["repeats"].max())
+
+    @property
     def exit_code(self) -> int:
         """0, or 3 when the hold-out was opened again or elsewhere, or something changed since.
 

@@ -71,7 +71,8 @@ COMMANDS = {
     "split": Command(
         "freeze hold-out and folds by patient",
         "datamodules.store.splits:make_split",
-        "store --name --num_folds:folds --seed --holdout_fraction:holdout --overlap_reason",
+        "store --name --scheme --num_folds:folds --repeats --seed --holdout_fraction:holdout "
+        "--overlap_reason",
         _shown_as("split"),
     ),
     "weights": Command(

@@ -59,6 +59,7 @@ class PatientDataModule(L.LightningDataModule):
         split: Name of a split of this store.
         fold: Number of the fold, from 0, or `all`; with `twins` also `none`: of the patients
             without a label only.
+        repeat: Which of the split's partitions the fold is of, from 0.
         seed: Seed of order, windows and augmentation, 0 or more.
         batch_size: Training rows per batch and process.
         eval_batch_size: Evaluation rows per batch and process; `batch_size` if not given.
@@ -99,6 +100,7 @@ class PatientDataModule(L.LightningDataModule):
         store: Path,
         split: str,
         fold: int | Literal["all", "none"],
+        repeat: int = 0,
         seed: int = 0,
         batch_size: int = 8,
         eval_batch_size: int | None = None,
@@ -123,7 +125,7 @@ class PatientDataModule(L.LightningDataModule):
         ):
             if value < least:
                 raise DataError(f"{name} must be {least} or more, got {value!r}.")
-        self._path, self._split, self._fold = Path(store), split, fold
+        self._path, self._split, self._fold, self._repeat = Path(store), split, fold, repeat
         self._seed, self._num_threads, self._augment = seed, num_threads, augment
         self._batch_size, self._eval_batch_size = batch_size, eval_batch_size
         self._class_sampling, self._selection = class_sampling, selection
@@ -153,7 +155,8 @@ class PatientDataModule(L.LightningDataModule):
         table = self._store.items
         patients_of: dict[str, Sequence[str]] = {}
         if self._fold != "none":
-            patients_of = dict(load_split(self._path, self._split).parts(self._fold))
+            split = load_split(self._path, self._split)
+            patients_of = dict(split.parts(self._fold, self._repeat))
         if self._twins:
             kept = {p for part in ("train", "inner_val") for p in patients_of.get(part, ())}
             kept |= set(table[table["label"].isna()]["patient_id"])

@@ -3,6 +3,8 @@
 First a hold-out (sealed until the end of the study), then k folds over the other patients; inside
 each fold 20 % of the training patients are set aside to watch training (inner validation). All is
 by patient, stratified by label, and the same for every architecture, modality and training seed.
+A split may hold several such partitions of the same patients (repeats): their spread is what the
+draw of folds, and training again, change. Or each fold is a centre, left out of training.
 """
 
 import hashlib
@@ -17,6 +19,7 @@ from datamodules.errors import DataError
 from datamodules.files import storing, write_atomic
 from datamodules.ledger import LEDGER, Ledger, enter, read_ledger
 from datamodules.names import RULE, is_name
+from datamodules.store.centres import centres_of, deal_by_centre
 from datamodules.store.deal import deal, require_enough, stratified_share
 from datamodules.store.folder import Store
 
@@ -53,6 +56,7 @@ class Split:
         sha: SHA-256 of the file's content, in hex.
         holdout: The sealed test patients.
         folds: The folds, over all patients outside the hold-out.
+        further: Further partitions of the same patients into as many folds, from repeat 1 on.
         all: Training on every patient outside the hold-out, less an inner validation part.
         overlap_reason: Why patients of an earlier hold-out are trained on; "" where none is.
     """
@@ -64,16 +68,18 @@ class Split:
     holdout: tuple[str, ...]
     folds: tuple[Fold, ...]
     all: Fold
+    further: tuple[tuple[Fold, ...], ...] = ()
     overlap_reason: str = ""
 
-    def parts(self, fold: int | Literal["all"]) -> dict[str, tuple[str, ...]]:
+    def parts(self, fold: int | Literal["all"], repeat: int = 0) -> dict[str, tuple[str, ...]]:
         """Patients of `train`, `inner_val`, `oof` (absent for `all`) and `test`.
 
         Args:
             fold: 0 to `num_folds - 1`, or `"all"`.
+            repeat: Which partition, from 0; `all` is the same in each.
 
         Raises:
-            DataError: If there is no such fold.
+            DataError: If there is no such fold or partition.
         """
         if fold == "all":
             return {"train": self.all.train, "inner_val": self.all.inner_val, "test": self.holdout}
@@ -83,14 +89,22 @@ class Split:
                 f"(split {self.name!r} has num_folds = {len(self.folds)}). "
                 "Choose one of these, or make another split with more folds under a new name."
             )
-        return {**vars(self.folds[fold]), "test": self.holdout}
+        if type(repeat) is not int or not 0 <= repeat <= len(self.further):
+            raise DataError(
+                f"repeat must be 0 to {len(self.further)}, got {repeat!r} (split {self.name!r} has "
+                f"repeats = {1 + len(self.further)}). Choose one of these, or make a split with "
+                "more under a new name: ceus split --repeats N --name NAME."
+            )
+        return {**vars((self.folds, *self.further)[repeat][fold]), "test": self.holdout}
 
 
 def make_split(
     store: Path,
     *,
     name: str = "default",
+    scheme: Literal["patient", "centre"] = "patient",
     num_folds: int = 5,
+    repeats: int = 1,
     seed: int = 0,
     holdout_fraction: float = REFERENCE_HOLDOUT,
     overlap_reason: str = "",
@@ -107,7 +121,11 @@ def make_split(
     Args:
         store: A prepared store.
         name: Name of the split: letters, digits, `.`, `_` and `-`, at most 64.
+        scheme: What a fold is: patients dealt at random, or a centre, left out of training; that
+            is the kept column `centre` of the cohort, and takes no number of folds.
         num_folds: Number of folds, 2 or more.
+        repeats: How often the development patients are dealt into folds anew, 1 or more; the first
+            partition is the same whatever their number.
         seed: Seed of the permutations, 0 or more.
         holdout_fraction: Share of each class that is held out, in (0, 1).
         overlap_reason: Why patients whom an earlier split of this store held out may be trained on;
@@ -118,37 +136,32 @@ def make_split(
 
     Raises:
         DataError: If a setting is out of range, a class has too few patients, the cohort's
-            `split` column is not usable, a split of this name exists and differs, patients of
-            an earlier hold-out would be trained on without a reason, or the store's ledger cannot
-            be read or written.
+            `split` or `centre` column is not usable, a split of this name exists and differs,
+            patients of an earlier hold-out would be trained on without a reason, or the store's
+            ledger cannot be read or written.
     """
     overlap_reason = " ".join(overlap_reason.split())
-    if num_folds < 2:
-        raise DataError(
-            f"num_folds must be 2 or more, got {num_folds!r}. Without folds, train with fold=all."
-        )
-    if seed < 0:
-        raise DataError(f"split seed must be 0 or more, got {seed!r}.")
-    if not 0 < holdout_fraction < 1:
-        raise DataError(
-            f"holdout_fraction must be between 0 and 1, got {holdout_fraction!r}. "
-            "Give the share of patients that is sealed as the test set."
-        )
+    _check_settings(scheme, num_folds, repeats, seed, holdout_fraction)
     path = _file(store, name)
     table = Store(store)
     patients = sorted(set(table.items["patient_id"]))
     holdout = _fixed_holdout(table)
-    scheme = {
-        "num_folds": num_folds,
+    centres = centres_of(table) if scheme == "centre" else {}
+    drawn: dict[str, Any] = {
+        "num_folds": len(set(centres.values())) or num_folds,
         "holdout": "column 'split'" if holdout is not None else f"fraction {holdout_fraction:.6f}",
         "inner_fraction": INNER_FRACTION,
     }
+    if centres:
+        drawn["centres"] = sorted(set(centres.values()))
+    if repeats > 1:
+        drawn["repeats"] = repeats
     if path.exists():
         frozen = load_split(store, name)
-        if (frozen.scheme, frozen.seed) != (scheme, seed):
+        if (frozen.scheme, frozen.seed) != (drawn, seed):
             raise DataError(
                 f"split {name!r} is frozen with {frozen.scheme}, seed {frozen.seed}; "
-                f"asked for {scheme}, seed {seed} ({path}). Choose another name for a new split."
+                f"asked for {drawn}, seed {seed} ({path}). Choose another name for a new split."
             )
         _record(store, frozen.name, frozen.sha, frozen.holdout, frozen.overlap_reason)
         return path
@@ -156,7 +169,12 @@ def make_split(
     if holdout is None:
         holdout = stratified_share(patients, labels, holdout_fraction, seed=(seed, 0))
     development = sorted(set(patients) - set(holdout))
-    require_enough(development, labels, num_folds=num_folds, where=store)
+    if centres:
+        partitions = [deal_by_centre(development, labels, centres, where=store)]
+    else:
+        require_enough(development, labels, num_folds=num_folds, where=store)
+        draws = [(seed, 1), *((seed, 4, repeat) for repeat in range(1, repeats))]
+        partitions = [deal(development, labels, num_folds, seed=draw) for draw in draws]
     overlapping = _held_out_before(store, development)
     if overlapping and not overlap_reason:
         first, count = next(iter(overlapping.items()))
@@ -172,18 +190,22 @@ def make_split(
         inner_val = stratified_share(fitted, labels, INNER_FRACTION, seed=(seed, *draw))
         return Fold(tuple(sorted(set(fitted) - set(inner_val))), tuple(inner_val), oof)
 
-    dealt = deal(development, labels, num_folds, seed=(seed, 1))
     everyone = fold((), 3)
     content = {
         "format": FORMAT,
         "name": name,
-        "scheme": scheme,
+        "scheme": drawn,
         "seed": seed,
         "cohort_sha": _cohort_sha(table, development),
         "holdout": sorted(holdout),
-        "folds": [asdict(fold(oof, 2, k)) for k, oof in enumerate(dealt)],
+        "folds": [asdict(fold(oof, 2, k)) for k, oof in enumerate(partitions[0])],
         "all": {"train": everyone.train, "inner_val": everyone.inner_val},
     }
+    if repeats > 1:
+        content["further"] = [
+            [asdict(fold(oof, 5, repeat, k)) for k, oof in enumerate(partitions[repeat])]
+            for repeat in range(1, repeats)
+        ]
     if overlapping:
         content["overlap_reason"] = overlap_reason
     sha = _sha(content)
@@ -222,6 +244,9 @@ def load_split(store: Path, name: str) -> Split:
             holdout=tuple(content["holdout"]),
             folds=tuple(_fold_from(fold) for fold in content["folds"]),
             all=_fold_from(content["all"]),
+            further=tuple(
+                tuple(_fold_from(fold) for fold in folds) for folds in content.get("further", ())
+            ),
             overlap_reason=content.get("overlap_reason", ""),
         )
         intact = sha == _sha(content) and content["format"] == FORMAT and split.name == name
@@ -235,6 +260,27 @@ def load_split(store: Path, name: str) -> Split:
     _require_disjoint(split, path)
     _require_same_cohort(split, Store(store), content["cohort_sha"])
     return split
+
+
+def _check_settings(
+    scheme: str, num_folds: int, repeats: int, seed: int, holdout_fraction: float
+) -> None:
+    if num_folds < 2:
+        raise DataError(
+            f"num_folds must be 2 or more, got {num_folds!r}. Without folds, train with fold=all."
+        )
+    if repeats < 1 or (repeats > 1 and scheme == "centre"):
+        raise DataError(
+            f"repeats must be 1 or more, and 1 where a fold is a centre, got {repeats!r} "
+            f"(scheme {scheme}). Centres can be left out in one way only."
+        )
+    if seed < 0:
+        raise DataError(f"split seed must be 0 or more, got {seed!r}.")
+    if not 0 < holdout_fraction < 1:
+        raise DataError(
+            f"holdout_fraction must be between 0 and 1, got {holdout_fraction!r}. "
+            "Give the share of patients that is sealed as the test set."
+        )
 
 
 def _file(store: Path, name: str) -> Path:
@@ -316,14 +362,18 @@ def _fold_from(content: dict[str, list[str]]) -> Fold:
 
 def _require_disjoint(split: Split, path: Path) -> None:
     everyone = {p for f in (*split.folds, split.all) for p in (*f.train, *f.inner_val, *f.oof)}
-    for k in (*range(len(split.folds)), "all"):
-        parts = split.parts(k)
+    partitions = (split.folds, *split.further)
+    named = [(k, repeat) for repeat, folds in enumerate(partitions) for k in range(len(folds))]
+    every: list[tuple[int | Literal["all"], int]] = [*named, ("all", 0)]
+    for k, repeat in every:
+        parts = split.parts(k, repeat)
         listed = Counter(p for patients in parts.values() for p in patients)
         twice = sorted(p for p, count in listed.items() if count > 1)
         lacking = sorted((everyone | set(split.holdout)) - listed.keys())
         if twice or lacking:
+            which = f"fold {k}" + (f" of repeat {repeat}" if repeat else "")
             raise DataError(
-                f"fold {k} of split {split.name!r} must list every patient once, got "
+                f"{which} of split {split.name!r} must list every patient once, got "
                 f"{twice or lacking} {'twice' if twice else 'nowhere'} ({path}). {_REMAKE}"
             )
 

@@ -32,7 +32,7 @@ _START = {
 }
 """What a combined model starts from, by whether it is warm."""
 
-_SPLIT = ("seed", "holdout", "num_folds", "inner_fraction")
+_SPLIT = ("seed", "holdout", "num_folds", "inner_fraction", "centres", "repeats")
 
 
 def facts(evaluation: Evaluation) -> Facts:
@@ -47,7 +47,8 @@ def facts(evaluation: Evaluation) -> Facts:
         "openings": len(evaluation.seal.openings),
         "deployed": is_deployed(evaluation),
         "seeds": len({run.seed for run in sweep.runs}),
-        "folds": cells["folds_expected"].max(),
+        "folds": cells["folds_expected"].max() // evaluation.repeats,
+        "repeats": evaluation.repeats,
         "architectures": ", ".join(dict.fromkeys(cells["architecture"])),
         "split": {name: split.get(name) for name in _SPLIT} if split else {},
         "split_sha": sweep.shas["split_sha"][:12],

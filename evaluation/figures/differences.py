@@ -57,6 +57,7 @@ def forest(evaluation: Evaluation) -> Drawing:
         for row in tested[tested["family"] == PRIMARY].to_dict("records")
     )
     confirmatory = paired[(paired["family"] == PRIMARY) & (paired["standing"] == CONFIRMATORY)]
+    methods = ", ".join(dict.fromkeys(paired.loc[paired["part"] == "oof", "method"]))
     part = "".join(PARTS[name] for name in confirmatory["part"])
     message = f"{primary[:1].upper()}{primary[1:]}" or "No primary contrast could be tested"
     return Drawing(
@@ -66,7 +67,7 @@ def forest(evaluation: Evaluation) -> Drawing:
         alt=f"{message}. Of {len(secondary)} other differences "
         f"{int((secondary['p_holm'] < 0.05).sum())} differ from 0 at 0.05 after Holm.",
         caption="Difference of AUC on the patients that both models scored, with its 95 % interval "
-        "(not adjusted). Out-of-fold: influence curves of the fold mean; test: DeLong. p: the "
+        f"(not adjusted). Out-of-fold: {methods}; test: DeLong. p: the "
         "primary contrast is tested alone"
         + (f", and its test is confirmatory {part} only" if part else "")
         + "; within each family p is adjusted by Holm's method. "

@@ -24,6 +24,7 @@ from evaluation.figures.style import (
 from evaluation.result import Evaluation
 from evaluation.tables.scores import of_cell
 from evaluation.text.format import ends, estimate, number
+from evaluation.text.sentences import interval_name
 
 
 def comparison(evaluation: Evaluation) -> Drawing:
@@ -59,8 +60,8 @@ def comparison(evaluation: Evaluation) -> Drawing:
         title="AUC of each architecture and modality",
         figure=figure,
         alt=f"{message}Means over architectures: {means}. All values are in the table Results.",
-        caption="Circles: fold-mean out-of-fold AUC with LeDell's 95 % interval (hollow: not all "
-        "runs done). "
+        caption=f"Circles: fold-mean out-of-fold AUC with its {interval_name(evaluation)} 95 % "
+        "interval (hollow: not all runs done). "
         + ("Squares: test AUC with DeLong's 95 % interval. " if opened else "")
         + "Dotted: mean over architectures. Grey line: chance.",
     )

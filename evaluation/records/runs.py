@@ -14,7 +14,14 @@ from evaluation.files import read_parquet
 from evaluation.records.analysis import Analysis
 from evaluation.records.listing import ListedRun, Listing, NamedRun, read_listing
 from evaluation.records.question import Question
-from evaluation.records.schema import PARTS, PREDICTION_COLUMNS, RUN_COLUMNS, STATES, State
+from evaluation.records.schema import (
+    PARTS,
+    PREDICTION_COLUMNS,
+    RUN_COLUMNS,
+    STATES,
+    State,
+    repeat_of,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,11 +275,12 @@ def _check_folds(predictions: pd.DataFrame) -> None:
                     f"every run, got {len(expected)} in {other} and {len(patients)} in {run_id} "
                     f"(not in both: {_some(patients ^ expected)}). Run these again on one split."
                 )
-    folds = predictions[predictions["part"] == "oof"].groupby("patient_id")["fold"].nunique()
+    scored = predictions[predictions["part"] == "oof"]
+    folds = scored.groupby(["patient_id", scored["fold"].map(repeat_of)])["fold"].nunique()
     if (twice := folds[folds > 1]).size:
         raise EvaluationError(
-            f"a patient must be out-of-fold in one fold, got {twice.iloc[0]} "
-            f"({_some(twice.index)}). The folds overlap; make a new split."
+            f"a patient must be out-of-fold in one fold of a partition, got {twice.iloc[0]} "
+            f"({_some(twice.index.get_level_values(0))}). The folds overlap; make a new split."
         )
 
 

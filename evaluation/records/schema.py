@@ -23,7 +23,10 @@ MODALITIES = ("image", "video")
 """Modalities that a combined model is made of."""
 
 CELL = ("architecture", "modality", "fold", "seed")
-"""What tells the runs of a sweep apart."""
+"""What tells the runs of a sweep apart. The name of a fold tells its partition, too."""
+
+REPEAT = "repeat"
+"""Axis of the partitions; it has no say in the name of a cell."""
 
 RUN_COLUMNS = ("run_id", *CELL)
 SCORE_COLUMNS = ("part", "patient_id", "label", "logit", "probability", "n_items")
@@ -34,3 +37,13 @@ RUN_SHAS = ("config_sha", "split_sha", "store_sha")
 
 PREDICTION_COLUMNS = (*RUN_COLUMNS, *SCORE_COLUMNS, *RUN_SHAS, "checkpoint_sha")
 """Columns of `predictions.parquet`, in order."""
+
+
+def fold_name(fold: int | str, repeat: int = 0) -> str:
+    """A fold as it is named in runs and tables: `0`; `0r2` of repeat 2; `all` of none."""
+    return f"{fold}r{repeat}" if repeat and isinstance(fold, int) else str(fold)
+
+
+def repeat_of(name: str) -> int:
+    """The partition that a fold's name tells, from 0."""
+    return int(name.partition("r")[2] or 0)

@@ -20,6 +20,7 @@ from evaluation.result import Evaluation
 from evaluation.tables.comparisons import CONFIRMATORY, PRIMARY
 from evaluation.tables.operating import YOUDEN
 from evaluation.text.format import PARTS, bare_p, difference, pair
+from evaluation.text.sentences import interval_sentences
 
 _RISKS = (0.1, 0.2, 0.3)
 
@@ -108,8 +109,7 @@ def contrasts(evaluation: Evaluation) -> Section:
             "architectures within a modality, and are adjusted by Holm's method within the family "
             "and part; so are McNemar's tests of sensitivity and of specificity. What is not "
             "complete, or of unequal numbers of seeds, is not tested.",
-            "The intervals are of the models as they were trained on the folds as they were drawn: "
-            "what training again or another partition would change is not in them.",
+            *interval_sentences(evaluation)[:1],
         ),
         figures=("forest",),
         views=(

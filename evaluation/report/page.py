@@ -56,6 +56,7 @@ def report_html(
         style=Markup((own / "page.css").read_text(encoding="utf-8")),
         script=Markup((own / "page.js").read_text(encoding="utf-8")),
         headline=headline(evaluation),
+        repeats=evaluation.repeats,
         findings=findings(evaluation),
         preface=preface(evaluation),
         seal=evaluation.seal,

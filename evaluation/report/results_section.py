@@ -16,7 +16,7 @@ from evaluation.report.views import (
 from evaluation.result import Evaluation
 from evaluation.tables.operating import YOUDEN
 from evaluation.tables.scores import DEPLOYED, Cell, of_cell
-from evaluation.text.sentences import notes
+from evaluation.text.sentences import interval_name, interval_sentences, notes
 
 _RATES = ("sensitivity", "specificity", "accuracy")
 _PARTS = {"train": "train (apparent)", "oof": "out-of-fold", "test": "test"}
@@ -25,11 +25,12 @@ _PARTS = {"train": "train (apparent)", "oof": "out-of-fold", "test": "test"}
 def results(evaluation: Evaluation) -> Section:
     """All cells, their means, and the selected ones as the reference study prints its own."""
     tables = evaluation.tables
+    of_folds = interval_name(evaluation)
     rows, means_rows = _cell_rows(evaluation), rows_of(tables.modalities)
     shown: list[Column] = [
         words("shown", "architecture"), words("modality", facet=True), people(),
         count("folds_done", "folds done"), figure("train", "train AUC (apparent)"),
-        estimate("fold_mean_auc", "out-of-fold AUC, fold mean (LeDell 95 % CI)",
+        estimate("fold_mean_auc", f"out-of-fold AUC, fold mean ({of_folds} 95 % CI)",
                  low="fold_mean_low", high="fold_mean_high"),
         figure("fold_sd_auc", "SD over folds"),
         estimate("pooled_auc", "pooled (DeLong 95 % CI), secondary",
@@ -46,6 +47,7 @@ def results(evaluation: Evaluation) -> Section:
             "The headline is the out-of-fold AUC: the mean over folds, each patient scored by "
             "models that never saw them. The train AUC is apparent, of the deployed model where "
             "there is one, and says only how far a model can learn its patients by heart.",
+            *interval_sentences(evaluation),
         ),
         views=(
             _reference(evaluation),

@@ -10,7 +10,7 @@ The AUC of several models is the mean of theirs, and its influence curve the mea
 for the influence curve is linear.
 
 The interval is that of the models as they were trained, on the folds as they were drawn: it leaves
-out what training again, or another partition of the patients, would change.
+out what training again, or another partition of the patients, would change (`repeated` has them).
 """
 
 from math import sqrt
@@ -75,7 +75,7 @@ def cv_auc(
     reason, weak = fold_reasons(y, fold)
     if reason:
         return undefined(AucInterval, reason, level=level, method=_METHOD)
-    aucs, curve = _influence(y, x[None], fold, names, divisor)
+    aucs, curve = influence(y, x[None], fold, names, divisor)
     auc = float(np.mean(list(aucs.values())))
     variance = _variance(curve, fold, names)
     half = z * sqrt(variance)
@@ -144,7 +144,7 @@ def cv_overlapping_test(
         reason, weak = fold_reasons(y, fold)
         if reason:
             return undefined(AucTest, reason)
-        fold_aucs, curve = _influence(y, x, fold, np.asarray(names), divisor)
+        fold_aucs, curve = influence(y, x, fold, np.asarray(names), divisor)
         aucs.append(float(np.mean(list(fold_aucs.values()))))
         # So weighted, the sum of squares is the mean over folds of the mean square, over n.
         _, place, size = np.unique(fold, return_inverse=True, return_counts=True)
@@ -179,8 +179,8 @@ def _folds(folds: ArrayLike, y: Bools) -> NDArray[Any]:
     return fold
 
 
-def _influence(
-    y: Bools, x: Floats, fold: NDArray[Any], names: NDArray[Any], divisor: Divisor
+def influence(
+    y: Bools, x: Floats, fold: NDArray[Any], names: NDArray[Any], divisor: Divisor = "m-1"
 ) -> tuple[dict[Any, float], Floats]:
     """AUC by fold, and the (n,) influence curve: a patient's placement less its fold's AUC.
 

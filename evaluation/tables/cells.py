@@ -7,23 +7,33 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from evaluation.records.schema import repeat_of
 from evaluation.statistics.auc import AucInterval, auc_interval, logit_interval
 from evaluation.statistics.checks import one_class, undefined
 from evaluation.statistics.cross_validated import cv_auc
+from evaluation.statistics.repeated import repeated_cv_auc
 from evaluation.statistics.roc import youden_threshold
 from evaluation.statistics.selection import best_of
 from evaluation.tables.operating import Thresholds, called, calls
-from evaluation.tables.scores import DEPLOYED, SEALED, CellScores, progress
+from evaluation.tables.scores import DEPLOYED, SEALED, CellScores, partitions_of, progress
 
 
 def fold_rows(scores: CellScores) -> list[dict[str, Any]]:
-    """A row for each listed fold."""
-    patients, names = calls(scores, "oof", {}), {run.fold for run in scores.fold_runs}
-    return [fold_row(scores, patients, name) for name in sorted(names, key=lambda n: (len(n), n))]
+    """A row for each listed fold of each partition."""
+    rows = []
+    for repeat in scores.oof_by_repeat:
+        patients = calls(scores, "oof", {}, repeat=repeat)
+        names = {run.fold for run in scores.fold_runs if repeat_of(run.fold) == repeat}
+        rows += [fold_row(scores, patients, name) for name in sorted(names, key=_number)]
+    return rows
+
+
+def _number(fold: str) -> tuple[int, str]:
+    return len(fold), fold
 
 
 def fold_row(scores: CellScores, patients: pd.DataFrame, fold: str) -> dict[str, Any]:
-    """A fold's out-of-fold patients (of `calls`), cut at the quantile of the other folds."""
+    """A fold's out-of-fold patients (of `calls`), cut at the quantile of its partition's others."""
     inside, others = patients[patients["fold"] == fold], patients[patients["fold"] != fold]
     auc = auc_interval(inside["label"], inside["score"])
     # Without a variance: one class, or a single patient of one.
@@ -33,6 +43,7 @@ def fold_row(scores: CellScores, patients: pd.DataFrame, fold: str) -> dict[str,
     return {
         **scores.name,
         "fold": fold,
+        "repeat": repeat_of(fold),
         **progress([run for run in scores.fold_runs if run.fold == fold]),
         "patients": len(inside),
         "events": int(inside["label"].sum()),
@@ -59,9 +70,10 @@ def cell_row(scores: CellScores, folds: list[dict[str, Any]]) -> dict[str, Any]:
         **done,
         "folds_done": sum(row["runs_done"] == row["runs_expected"] for row in listed),
         "folds_expected": len(listed),
+        "repeats": len(scores.oof_by_repeat),
         "patients": len(patients),
         "events": int(labels.sum()),
-        **_interval(cv_auc(labels, values, patients["fold"]), prefix="fold_mean_"),
+        **_interval(oof_auc(scores), prefix="fold_mean_"),
         "fold_sd_auc": aucs.std(ddof=1) if aucs.size > 1 else nan,
         **_interval(pooled, prefix="pooled_"),
         **called(labels, values, patients["threshold"]),
@@ -70,13 +82,22 @@ def cell_row(scores: CellScores, folds: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def oof_auc(scores: CellScores) -> AucInterval:
+    """The headline: the mean over folds and, where there are several, over partitions."""
+    partitions = partitions_of([scores]) if len(scores.oof_by_repeat) > 1 else []
+    if len(partitions) > 1:
+        return repeated_cv_auc(partitions)
+    oof = next((t for t in scores.oof_by_repeat.values() if len(t)), scores.oof)
+    return cv_auc(oof["label"], oof["score"], oof["fold"])
+
+
 def auc_rows(scores: CellScores) -> list[dict[str, Any]]:
     """Every AUC of a cell: train (apparent), out-of-fold twice, and the hold-out."""
     oof, test, train = scores.oof, scores.test, scores.train.drop_duplicates("patient_id")
     pooling = "secondary: pooling mixes models"
     estimates = [
         ("train", "fold mean", "apparent", train, _apparent(scores)),
-        ("oof", "fold mean", "headline", oof, cv_auc(oof["label"], oof["score"], oof["fold"])),
+        ("oof", "fold mean", "headline", oof, oof_auc(scores)),
         ("oof", "pooled", pooling, oof, auc_interval(oof["label"], oof["score"])),
         ("test", scores.source, "test", test, _test_auc(scores)),
     ]

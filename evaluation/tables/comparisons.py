@@ -3,10 +3,11 @@
 A pair is compared on the patients that both sides scored; where a modality is missing for some,
 the AUCs over all available patients stand beside it, with an interval and no test. What is not
 complete, or of unequal numbers of seeds, is not compared: its figures would be those of the runs
-that happen to be done.
+that happen to be done. Where the patients were dealt into folds several times, both sides are
+averaged over the partitions (`repeated_cv_test`); calls are those of the first.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -19,8 +20,9 @@ from evaluation.statistics.auc_tests import AucTest, delong_test, overlapping_te
 from evaluation.statistics.checks import undefined
 from evaluation.statistics.cross_validated import cv_auc_test, cv_overlapping_test
 from evaluation.statistics.proportions import holm, mcnemar
+from evaluation.statistics.repeated import METHOD, repeated_cv_test
 from evaluation.tables.operating import Thresholds, calls
-from evaluation.tables.scores import SEALED, Cell, CellScores, progress
+from evaluation.tables.scores import SEALED, Cell, CellScores, partitions_of, progress
 
 PRIMARY = "primary"
 
@@ -124,7 +126,7 @@ def compare(
             where = {"family": family, "part": part, "standing": _standing(family, part, analysis)}
             a, b = ([called[cell, part] for cell in side.cells] for side in sides)
             untested = _untested(sides, a + b, part)
-            for used, result in _of_pair(a, b, part, untested):
+            for used, result in _of_pair(sides, a, b, part, untested):
                 rows.append(where | {"patients_used": used} | names | result)
     return _adjusted(pd.DataFrame(rows, columns=COLUMNS))
 
@@ -176,29 +178,40 @@ def _untested(sides: Contrast, tables: list[pd.DataFrame], part: str) -> str:
         return f"not tested before all runs are done: {', '.join(unfinished[:3])}{more}"
     if part == "test" and len(sources := sorted({member.source for member in members})) > 1:
         return f"not tested, for the hold-out was scored by different means: {', '.join(sources)}"
-    seeds = {str(n) for table in tables for n in table["seeds"].unique()}
-    if len(seeds) > 1:
-        return f"not tested, for the numbers of seeds differ: {', '.join(sorted(seeds))}"
+    repeats = {", ".join(map(str, member.oof_by_repeat)) for member in members}
+    if part == "oof" and len(repeats) > 1:
+        return f"not tested, for the partitions differ: {'; '.join(sorted(repeats))}"
+    by_repeat: list[Sequence[pd.DataFrame]] = [tables]
+    if part == "oof":
+        by_repeat += zip(*(member.oof_by_repeat.values() for member in members), strict=True)
+    for of_members in by_repeat:
+        seeds = {str(n) for table in of_members for n in table["seeds"].unique()}
+        if len(seeds) > 1:
+            return f"not tested, for the numbers of seeds differ: {', '.join(sorted(seeds))}"
     return ""
 
 
 def _of_pair(
-    a: list[pd.DataFrame], b: list[pd.DataFrame], part: str, untested: str
+    members: Contrast, a: list[pd.DataFrame], b: list[pd.DataFrame], part: str, untested: str
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """The rows of a contrast: of the patients that both sides scored, and of all of either."""
     available = [_wide(tables) for tables in (a, b)]
     common = available[0].index.intersection(available[1].index)
     # Label and fold are the patient's own, checked when the sweep was read.
     paired = [wide.loc[common] for wide in available]
+    method = METHOD if _are_repeated(members) else "influence curve of the fold mean"
+    method = method if part == "oof" else "DeLong"
     known, scores_a, scores_b = paired[0], *map(_scores, paired)
     if untested:
         test = undefined(AucTest, untested)
     elif part == "oof":
-        test = cv_auc_test(known["label"], scores_a, scores_b, known["fold"])
+        test = _repeated(members, common) or cv_auc_test(
+            known["label"], scores_a, scores_b, known["fold"]
+        )
     else:
         test = delong_test(known["label"], scores_a, scores_b)
     p_values = _mcnemar(*paired) if not untested and len(a) == len(b) == 1 else {}
-    yield PAIRED, _row(test, paired, part, untested) | p_values
+    yield PAIRED, _row(test, paired, method, untested) | p_values
     if set(available[0].index) == set(available[1].index):
         return
     sides: list[Any] = [(wide.index, wide["label"], _scores(wide)) for wide in available]
@@ -206,10 +219,21 @@ def _of_pair(
         test = undefined(AucTest, untested)
     elif part == "oof":
         folds = ((*side, wide["fold"]) for side, wide in zip(sides, available, strict=True))
-        test = cv_overlapping_test(*folds)
+        test = _repeated(members) or cv_overlapping_test(*folds)
     else:
         test = overlapping_test(*sides)
-    yield AVAILABLE, _row(test, available, part, untested) | {"z": np.nan, "p_value": np.nan}
+    yield AVAILABLE, _row(test, available, method, untested) | {"z": np.nan, "p_value": np.nan}
+
+
+def _repeated(sides: Contrast, patients: Iterable[str] | None = None) -> AucTest | None:
+    """The test over all partitions, of all patients or these; None where there is one."""
+    if not _are_repeated(sides):
+        return None
+    return repeated_cv_test(*(partitions_of(side.members, patients) for side in sides))
+
+
+def _are_repeated(sides: Contrast) -> bool:
+    return len(sides[0].members[0].oof_by_repeat) > 1
 
 
 def _wide(tables: list[pd.DataFrame]) -> pd.DataFrame:
@@ -225,10 +249,8 @@ def _scores(wide: pd.DataFrame) -> Any:
     return wide.filter(like="score_").to_numpy(np.float64).T
 
 
-def _row(test: AucTest, sides: list[pd.DataFrame], part: str, untested: str) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "method": "influence curve of the fold mean" if part == "oof" else "DeLong"
-    }
+def _row(test: AucTest, sides: list[pd.DataFrame], method: str, untested: str) -> dict[str, Any]:
+    row: dict[str, Any] = {"method": method}
     for name, side in zip("ab", sides, strict=True):
         row[f"patients_{name}"] = len(side)
         row[f"events_{name}"] = None if untested == SEALED else int(side["label"].sum())

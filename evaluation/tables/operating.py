@@ -157,9 +157,16 @@ def called(
     return row
 
 
-def calls(scores: CellScores, part: str, thresholds: Thresholds) -> pd.DataFrame:
-    """`threshold` and `call` (0/1, NA where undefined) at Youden's threshold beside the scores."""
+def calls(
+    scores: CellScores, part: str, thresholds: Thresholds, *, repeat: int | None = None
+) -> pd.DataFrame:
+    """`threshold` and `call` (0/1, NA where undefined) at Youden's threshold beside the scores.
+
+    Out-of-fold scores are those of a partition, the first if none is named.
+    """
     table = scores.oof if part == "oof" else scores.test
+    if repeat is not None:
+        table = scores.oof_by_repeat[repeat]
     if part == "oof":
         by_fold, _ = cross_fitted_thresholds(table["label"], table["score"], table["fold"])
         threshold = table["fold"].map(by_fold).astype(float)

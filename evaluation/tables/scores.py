@@ -3,7 +3,7 @@
 A cell is an architecture × a modality.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
 
@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 
 from evaluation.records.runs import Run, Sweep
+from evaluation.records.schema import repeat_of
+from evaluation.statistics.repeated import Partition
 
 DEPLOYED = "deployed model"
 
@@ -32,7 +34,8 @@ class CellScores:
         architecture: Name of the cell's architecture.
         modality: What its models see: `image`, `video` or `combined`.
         runs: Listed runs of the cell, done or not.
-        oof: Out-of-fold scores, each patient once.
+        oof_by_repeat: Out-of-fold scores of each listed partition, each patient once.
+        models: The same of every seed by itself: repeat, fold, seed, patient_id, label, score.
         test: Scores of the hold-out by `source`; labels are NaN while it is sealed.
         source: DEPLOYED if the sweep lists runs on all development patients, else ENSEMBLE.
         train: Scores of the fold models on the patients that they were trained on.
@@ -43,12 +46,18 @@ class CellScores:
     architecture: str
     modality: str
     runs: tuple[Run, ...]
-    oof: pd.DataFrame
+    oof_by_repeat: Mapping[int, pd.DataFrame]
+    models: pd.DataFrame
     test: pd.DataFrame
     source: str
     train: pd.DataFrame
     train_deployed: pd.DataFrame
     sealed: bool
+
+    @property
+    def oof(self) -> pd.DataFrame:
+        """Out-of-fold scores of the first partition, of which calls, curves and calibration are."""
+        return next(iter(self.oof_by_repeat.values()))
 
     @property
     def cell(self) -> Cell:
@@ -89,6 +98,7 @@ def cell_scores(sweep: Sweep, test_labels: Mapping[str, int] | None) -> list[Cel
     for run in sweep.runs:
         runs.setdefault((run.architecture, run.modality), []).append(run)
     parts = {part: _mean_over_seeds(sweep.predictions, part) for part in ("train", "oof", "test")}
+    parts["model"] = _by_model(sweep.predictions)
 
     def scored(part: str, cell: Cell) -> pd.DataFrame:
         rows = of_cell(parts[part], *cell)
@@ -98,12 +108,15 @@ def cell_scores(sweep: Sweep, test_labels: Mapping[str, int] | None) -> list[Cel
     for cell, listed in runs.items():
         deployed = any(run.fold == "all" for run in listed)
         train = scored("train", cell)
+        oof = scored("oof", cell)
+        numbers = sorted({repeat_of(run.fold) for run in listed if run.fold != "all"})
         cells.append(
             CellScores(
                 architecture=cell[0],
                 modality=cell[1],
                 runs=tuple(listed),
-                oof=scored("oof", cell),
+                oof_by_repeat={number: _in_repeat(oof, number) for number in numbers or [0]},
+                models=scored("model", cell),
                 test=_tested(scored("test", cell), deployed, test_labels),
                 source=DEPLOYED if deployed else ENSEMBLE,
                 train=train[train["fold"] != "all"],
@@ -120,6 +133,42 @@ def of_cell(
     """The rows of a cell in any of the tables, and of a part."""
     chosen = (table["architecture"] == architecture) & (table["modality"] == modality)
     return table[chosen if part is None else chosen & (table["part"] == part)]
+
+
+def partitions_of(
+    members: Sequence[CellScores], patients: Iterable[str] | None = None
+) -> list[Partition]:
+    """The scored partitions of one or several cells, of the patients that all of them scored.
+
+    Args:
+        members: Cells, whose AUCs are averaged.
+        patients: Of whom; all if not given.
+    """
+    found = []
+    for repeat in members[0].oof_by_repeat:
+        tables = [each.models[each.models["repeat"] == repeat] for each in members]
+        by_seed = [t.pivot(index="patient_id", columns="seed", values="score") for t in tables]
+        shared = sorted(
+            set.intersection(*(set(wide.index) for wide in by_seed)).intersection(
+                by_seed[0].index if patients is None else patients
+            )
+        )
+        if not shared:
+            continue
+        scores = [wide.loc[shared].to_numpy(np.float64).T for wide in by_seed]
+        if len({each.shape for each in scores}) > 1 or any(np.isnan(each).any() for each in scores):
+            # Seeds that some folds lack cannot be drawn: their mean stands for them.
+            scores = [np.nanmean(each, axis=0, keepdims=True) for each in scores]
+        known = tables[0].drop_duplicates("patient_id").set_index("patient_id").loc[shared]
+        found.append(
+            Partition(
+                patients=known.index.to_numpy(),
+                labels=known["label"].to_numpy(),
+                folds=known["fold"].to_numpy(),
+                scores=np.stack(scores),
+            )
+        )
+    return found
 
 
 def progress(runs: list[Run]) -> dict[str, int]:
@@ -140,6 +189,18 @@ def _mean_over_seeds(predictions: pd.DataFrame, part: str) -> pd.DataFrame:
         label=("label", "first"), seeds=("seed", "nunique"), score=("score", "mean")
     )
     return scores.assign(probability=sigmoid(scores["score"])).reset_index()
+
+
+def _by_model(predictions: pd.DataFrame) -> pd.DataFrame:
+    rows = predictions[predictions["part"] == "oof"]
+    columns = ["architecture", "modality", "fold", "seed", "patient_id", "label", "score"]
+    rows = rows[columns].sort_values(columns[:5], kind="stable", ignore_index=True)
+    return rows.assign(repeat=rows["fold"].map(repeat_of).astype(int))
+
+
+def _in_repeat(table: pd.DataFrame, repeat: int) -> pd.DataFrame:
+    """The rows of a partition, by the names of its folds."""
+    return table[table["fold"].map(repeat_of) == repeat].reset_index(drop=True)
 
 
 def _tested(

@@ -9,7 +9,7 @@ from evaluation.result import Evaluation
 from evaluation.tables.operating import YOUDEN
 from evaluation.tables.scores import DEPLOYED, of_cell
 from evaluation.text.format import PARTS, estimate, number
-from evaluation.text.sentences import findings, headline, lacking_sentences
+from evaluation.text.sentences import findings, headline, interval_name, lacking_sentences
 from evaluation.text.templates import templates
 
 _TASK = {"image": "image-classification", "video": "video-classification"}
@@ -39,6 +39,7 @@ def model_card(evaluation: Evaluation) -> str | None:
         ],
         opened=evaluation.seal.labels is not None,
         results=_results(evaluation),
+        interval=interval_name(evaluation),
         lacking=lacking_sentences(evaluation),
     )
 

@@ -279,3 +279,25 @@ def states(evaluation: Evaluation) -> str:
 def is_deployed(evaluation: Evaluation) -> bool:
     """Whether any test figure is one of a deployed model, so that a threshold applies to it."""
     return bool((evaluation.tables.test["source"] == DEPLOYED).any())
+
+
+def interval_name(evaluation: Evaluation) -> str:
+    """Whose the interval of an out-of-fold AUC is."""
+    return "LeDell" if evaluation.repeats == 1 else "bootstrap"
+
+
+def interval_sentences(evaluation: Evaluation) -> tuple[str, ...]:
+    """What the out-of-fold intervals hold, and what they leave out."""
+    if evaluation.repeats == 1:
+        return (
+            "The out-of-fold intervals are of the models as they were trained on the folds as they "
+            "were drawn: what training again or another partition would change is not in them.",
+        )
+    return (
+        f"The patients were dealt into folds {evaluation.repeats} times. Out-of-fold AUCs and "
+        "their differences are means over these partitions, and their intervals are by a bootstrap "
+        "over patients, seeds and partitions: training again and another partition are now partly "
+        "in them; other patients to train on are not.",
+        "Operating points, calls, calibration and curves are of the first partition, in which each "
+        "patient has one score.",
+    )

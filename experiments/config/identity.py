@@ -85,6 +85,10 @@ def _sections(config: Mapping[str, Any]) -> dict[str, Any]:
             settings.pop(name, None)
             if isinstance(arguments := settings.get("init_args"), dict):
                 arguments.pop(name, None)
+    dealt = (counted.get("data") or {}).get("init_args")
+    # The first partition is what a fold was before there were others, and `all` is of none.
+    if isinstance(dealt, dict) and not (dealt.get("repeat") and isinstance(dealt.get("fold"), int)):
+        dealt.pop("repeat", None)
     return counted
 
 

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from datamodules.store.folder import Store
 from datamodules.store.pseudonyms import Pseudonyms
 from datamodules.store.splits import Split
+from evaluation.records.schema import fold_name
 from experiments.config.weights import encoders
 from experiments.errors import ConfigError
 
@@ -75,7 +76,10 @@ def refuse_leak(config: Mapping[str, Any], store: Store, split: Split) -> None:
     Raises:
         ConfigError: Naming file, fold, and how many.
     """
-    parts = split.parts(config["study"]["fold"])
+    study = config["study"]
+    repeat = study.get("repeat", 0)
+    parts = split.parts(study["fold"], repeat)
+    setting = f" repeat={repeat}" if repeat else ""
     for node in encoders(config["model"]):
         path = Path(str(node["init_args"]["pretrained"]))
         record = _record_of(path)
@@ -92,9 +96,9 @@ def refuse_leak(config: Mapping[str, Any], store: Store, split: Split) -> None:
             if seen:
                 raise ConfigError(
                     f"pretrained weights must not have seen patients that the run is scored on, "
-                    f"got {len(seen)} {name} patients of fold {config['study']['fold']} ({path}). "
-                    "Pretrain for this fold: ceus pretrain STORE --fold K, or on patients without "
-                    "a label."
+                    f"got {len(seen)} {name} patients of fold {fold_name(study['fold'], repeat)} "
+                    f"({path}). Pretrain for this fold: ceus pretrain STORE --fold K{setting}, or "
+                    "on patients without a label."
                 )
 
 

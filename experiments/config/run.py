@@ -23,7 +23,8 @@ class Run:
     """One cell x fold x seed, resolved.
 
     Attributes:
-        run_id: `ARCHITECTURE-MODALITY-foldK-seedS-HASH8`; the same work has the same id.
+        run_id: `ARCHITECTURE-MODALITY-foldK-seedS-HASH8`, in repeat R `-foldKrR-`; the same work
+            has the same id.
         study: Our keys, checked.
         config: The whole resolved configuration, plain values only.
         shas: `config_sha`, `split_sha`, `store_sha`: what the id stands for.
@@ -78,7 +79,8 @@ def make_run(
         store_sha, split_sha = everyone.sha, ""
     else:
         store, split = cohort(study.store, study.split)
-        split.parts(study.fold)  # refuses a fold that is not there, before anything starts
+        # Refuses a fold that is not there, before anything starts.
+        split.parts(study.fold, study.repeat)
         refuse_leak(config, store, split)
         store_sha, split_sha = store.sha, split.sha
     shas = {
@@ -86,7 +88,7 @@ def make_run(
         "split_sha": split_sha,
         "store_sha": store_sha,
     }
-    cell = f"{study.architecture}-{study.modality}-fold{study.fold}-seed{study.seed}"
+    cell = f"{study.architecture}-{study.modality}-fold{study.fold_name}-seed{study.seed}"
     if len(cell) > _LONGEST_CELL:
         raise ConfigError(
             f"name of a run must be of at most {_LONGEST_CELL} characters, for it is that of a "

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from jsonargparse import ArgumentError, ArgumentParser
 
 from datamodules.names import RULE, is_name
+from evaluation.records.schema import fold_name
 from experiments.config.files import GROUPS, HERE, ROOMS, load_yaml
 from experiments.errors import ConfigError
 
@@ -55,6 +56,12 @@ class Study:
     last_every: int
     stall_minutes: float | None = None
     wandb: bool
+    repeat: int = 0
+
+    @property
+    def fold_name(self) -> str:
+        """The fold with its partition, as runs and tables name it."""
+        return fold_name(self.fold, self.repeat)
 
 
 def study_of(settings: Mapping[str, Any]) -> Study:

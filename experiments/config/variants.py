@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from evaluation.records.schema import CELL
+from evaluation.records.schema import CELL, REPEAT
 from experiments.config.compose import compose, merge
 from experiments.config.identity import matters
 from experiments.config.study import full_key
@@ -43,7 +43,7 @@ def compose_cells(
         ConfigError: As `compose`.
     """
     templates: dict[str, dict[str, Any] | None] = {}
-    for cell in cells:
+    for cell in map(_in_one_partition, cells):
         varied = {
             k: cell[k] for k in _STAND_INS if type(cell.get(k)) is int or cell.get(k) == "all"
         }
@@ -61,11 +61,19 @@ def compose_cells(
             yield _filled(template, {_STAND_INS[key]: value for key, value in varied.items()})
 
 
+def _in_one_partition(cell: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The cell; of a fold of all patients there is one partition only."""
+    is_everyone = cell.get("fold") in ("all", "none") and REPEAT in cell
+    return {**cell, REPEAT: 0} if is_everyone else cell
+
+
 def _compose_cell(common: Sequence[str], cell: Mapping[str, Any]) -> dict[str, Any]:
-    named = [f"{key}={as_text(value)}" for key, value in cell.items() if key in CELL]
-    # Fold and seed reach every run: without them the question is the same, and asked once.
-    start = (*common, *(text for text in named if not text.startswith(("fold=", "seed="))))
-    further = {k: v for k, v in cell.items() if k not in CELL and _matters(k, start)}
+    axes = (*CELL, REPEAT)
+    named = [f"{key}={as_text(value)}" for key, value in cell.items() if key in axes]
+    # These reach every run: without them the question is the same, and asked once.
+    everywhere = ("fold=", "seed=", f"{REPEAT}=")
+    start = (*common, *(text for text in named if not text.startswith(everywhere)))
+    further = {k: v for k, v in cell.items() if k not in axes and _matters(k, start)}
     config = compose([*common, *named, *(f"{k}={as_text(v)}" for k, v in further.items())])
     labels = [f"+{key.rpartition('.')[2]}={_label(value)}" for key, value in further.items()]
     config["study"]["architecture"] += "".join(labels)

@@ -6,7 +6,7 @@ from typing import Any
 
 from evaluation.errors import EvaluationError
 from evaluation.records.listing import read_listing
-from evaluation.records.schema import MODALITIES
+from evaluation.records.schema import MODALITIES, fold_name
 from experiments.errors import ConfigError
 from experiments.run_folder.status import read_status
 
@@ -76,7 +76,8 @@ def _listed(folder: Path, study: Mapping[str, Any], modality: str) -> str:
             f"study.warm_start must be sweep or the folder of a sweep, got "
             f"{study['warm_start']!r}: {error} Run the image and video runs first."
         ) from error
-    wanted = (family(study["architecture"]), modality, str(study["fold"]), study["seed"])
+    fold = fold_name(study["fold"], study.get("repeat", 0))
+    wanted = (family(study["architecture"]), modality, fold, study["seed"])
     run_ids = [
         run.run_id
         for run in listing.runs
@@ -85,7 +86,7 @@ def _listed(folder: Path, study: Mapping[str, Any], modality: str) -> str:
     if len(run_ids) != 1:
         raise ConfigError(
             f"study.warm_start must find one {modality} run of {study['architecture']}, fold "
-            f"{study['fold']}, seed {study['seed']}, got {len(run_ids)} ({folder}). "
+            f"{fold}, seed {study['seed']}, got {len(run_ids)} ({folder}). "
             f"Name it: warm_start.{modality}=RUN."
         )
     return run_ids[0]

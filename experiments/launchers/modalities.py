@@ -53,10 +53,10 @@ def _holders(store: Store, modality: str) -> frozenset[str]:
 
 def _part_without(store: Store, split: Split, run: Run, whole: frozenset[str]) -> str | None:
     """The first part without one of these patients; of training also without one of a label."""
-    fold = run.study.fold
-    if fold == "none":
+    if run.study.fold == "none":
         return None
-    for part, patients in split.parts(fold).items():
+    fold = run.study.fold_name
+    for part, patients in split.parts(run.study.fold, run.study.repeat).items():
         there = whole.intersection(patients)
         if not there:
             return f"{part} of fold {fold}"

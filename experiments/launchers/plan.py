@@ -145,17 +145,17 @@ def _child(answer: Connection, config: dict[str, Any], slot: Slot) -> None:
 
 
 def _table(sweep: Sweep, states: Mapping[str, str], timings: Mapping[Cell, Timing | str]) -> Table:
-    folds = list(dict.fromkeys(run.study.fold for run in sweep.runs))
+    folds = list(dict.fromkeys(run.study.fold_name for run in sweep.runs))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("cell", overflow="fold")
     for fold in folds:
-        table.add_column(f"fold {fold}" if fold == folds[0] else str(fold), overflow="fold")
+        table.add_column(f"fold {fold}" if fold == folds[0] else fold, overflow="fold")
     for name in ("s/step", "a run", "GB"):
         table.add_column(name, justify="right", no_wrap=True)
     for cell in dict.fromkeys(map(_cell, sweep.runs)):
         runs = [run for run in sweep.runs if _cell(run) == cell]
         marks = (
-            "".join(_MARKS[states[run.run_id]] for run in runs if run.study.fold == fold)
+            "".join(_MARKS[states[run.run_id]] for run in runs if run.study.fold_name == fold)
             for fold in folds
         )
         timing = timings.get(cell)

@@ -9,7 +9,7 @@ from typing import Any
 
 from evaluation.records.analysis import MEAN, SELECTED, Analysis
 from evaluation.records.question import Question
-from evaluation.records.schema import CELL, MODALITIES
+from evaluation.records.schema import CELL, MODALITIES, REPEAT
 from experiments.config.run import Run, make_run, open_cohort
 from experiments.config.variants import as_text, axes_of, compose_cells
 from experiments.errors import ConfigError
@@ -93,7 +93,8 @@ def _check_values(file: SweepFile) -> None:
 def _check_axes(file: SweepFile, runs: Sequence[Run]) -> None:
     """Two runs of one name would be one model to evaluation; an axis for nothing is a mistake."""
     named_axes = {axis for run in runs for axis in axes_of(run.study.architecture)}
-    idle = [k for k in file.axes if k not in CELL and k.rpartition(".")[2] not in named_axes]
+    named_axes |= {*CELL, REPEAT}
+    idle = [k for k in file.axes if k not in named_axes and k.rpartition(".")[2] not in named_axes]
     if idle:
         raise ConfigError(
             f"axes must change what a run gives, got {idle[0]}, which changes no run of sweep "
@@ -144,7 +145,9 @@ def make_data(file: SweepFile, cohort: str) -> None:
     prepare(table, store, canvas=data.canvas, covariates=data.covariates, as_is=is_phantom)
     make_split(
         store,
+        scheme=data.scheme,
         num_folds=data.num_folds,
+        repeats=data.repeats,
         seed=data.split_seed,
         holdout_fraction=data.holdout_fraction,
     )

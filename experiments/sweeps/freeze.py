@@ -135,7 +135,7 @@ def _listed(run: Run, needs: Sequence[str]) -> ListedRun:
         run_id=run.run_id,
         architecture=study.architecture,
         modality=study.modality,
-        fold=str(study.fold),
+        fold=study.fold_name,
         seed=study.seed,
         shas=run.shas,
         needs=tuple(needs),

@@ -36,13 +36,13 @@ class TolerantWandbLogger(WandbLogger):
         super().__init__(
             **identity(study.sweep, study.modality, run.run_id),
             save_dir=run.folder,
-            tags=[study.architecture[:64], f"fold{study.fold}"],  # W&B refuses longer ones
+            tags=[study.architecture[:64], f"fold{study.fold_name}"],  # W&B refuses longer ones
             config=without_paths(run.config)
             | {
                 "architecture": study.architecture,
                 "modality": study.modality,
                 "cell": f"{study.architecture} {study.modality}",
-                "fold": str(study.fold),
+                "fold": study.fold_name,
                 "seed": study.seed,
                 "sweep": study.sweep,
                 **run.shas,

@@ -120,7 +120,7 @@ class RunCheckpointIO(AtomicCheckpointIO):
 def identity(run: Run) -> dict[str, str]:
     """What a checkpoint carries of its run: id, cell and what the id stands for."""
     study = run.study
-    cell = {name: str(getattr(study, name)) for name in ("modality", "fold", "seed")}
+    cell = {"modality": study.modality, "fold": study.fold_name, "seed": str(study.seed)}
     return {"run_id": run.run_id, "architecture": family(study.architecture), **cell, **run.shas}
 
 

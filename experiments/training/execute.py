@@ -203,7 +203,7 @@ def _work(run: Run, pulse: Pulse, watch: Watch | None) -> str | None:
         run_id=run.run_id,
         architecture=study.architecture,
         modality=study.modality,
-        fold=str(study.fold),
+        fold=study.fold_name,
         seed=study.seed,
         checkpoint_sha=hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
         **run.shas,

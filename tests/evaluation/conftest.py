@@ -32,6 +32,7 @@ class SweepMaker:
     seeds: Sequence[int] = (0,)
     patients: int = 40
     holdout: int = 10
+    repeats: int = 1
     analysis: dict[str, Any] = field(default_factory=dict)
     entries: list[dict[str, Any]] = field(default_factory=list)
 
@@ -44,20 +45,32 @@ class SweepMaker:
         self.home = {
             name: numbered[(n // 6) % len(numbered)] for n, name in enumerate(self.development)
         }
+        # Further partitions deal the blocks in another order: still balanced.
+        blocks = -(-len(self.development) // 6)
+        self.further = []
+        for repeat in range(1, self.repeats):
+            order = np.random.default_rng(repeat).permutation(blocks)
+            self.further.append(
+                {
+                    name: numbered[order[n // 6] % len(numbered)]
+                    for n, name in enumerate(self.development)
+                }
+            )
 
     def table(self, entry: dict[str, Any]) -> pd.DataFrame:
-        fold = entry["fold"]
+        fold, _, repeat = str(entry["fold"]).partition("r")
+        home = [self.home, *self.further][int(repeat or 0)]
         parts = dict.fromkeys(self.hidden, "test")
         for number, name in enumerate(self.development):
             inner = "inner_val" if number % 5 == 0 else "train"
-            parts[name] = "oof" if self.home[name] == fold else inner
+            parts[name] = "oof" if str(home[name]) == fold else inner
         rng = np.random.default_rng(sum(entry["run_id"].encode()))
         truth = np.array([self.labels[name] for name in parts])
         logit = np.round(rng.normal(truth * 1.2, 1.0), 2)
         return pd.DataFrame(
             {
                 **{key: entry[key] for key in ("run_id", "architecture", "modality", "seed")},
-                "fold": str(fold),
+                "fold": str(entry["fold"]),
                 "part": list(parts.values()),
                 "patient_id": list(parts),
                 "label": [
@@ -78,7 +91,7 @@ class SweepMaker:
         self.path.mkdir(parents=True)
         for architecture in self.architectures:
             for modality in self.modalities:
-                for fold in self.folds:
+                for fold in self.fold_names():
                     for seed in self.seeds:
                         run_id = f"{architecture}-{modality}-fold{fold}-seed{seed}-01234567"
                         self.entries.append(
@@ -133,6 +146,15 @@ class SweepMaker:
     @property
     def store(self) -> Path:
         return self.path.parent / "store"
+
+    def fold_names(self) -> list[Any]:
+        further = (
+            f"{fold}r{repeat}"
+            for repeat in range(1, self.repeats)
+            for fold in self.folds
+            if fold != "all"
+        )
+        return [*self.folds, *further]
 
     def list_runs(self) -> None:
         content = {"name": "trial", "analysis": self.analysis, "runs": self.entries}

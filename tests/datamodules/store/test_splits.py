@@ -2,6 +2,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 
@@ -311,3 +312,94 @@ def test_the_command_line_pays_neither_torch_nor_lightning_for_it() -> None:
         "assert not {'torch', 'lightning'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_repeats_deal_the_same_patients_anew_and_leave_the_first_partition(tmp_path: Path) -> None:
+    labels = cohort(40, 15)
+    store = write_table(tmp_path / "store", labels)
+    make_split(store, num_folds=3)
+    make_split(store, name="again", num_folds=3, repeats=3)
+    once, again = load_split(store, "default"), load_split(store, "again")
+    assert (again.folds, again.all, again.holdout) == (once.folds, once.all, once.holdout)
+    assert again.scheme == once.scheme | {"repeats": 3}
+    assert len(again.further) == 2
+    development = sorted(set(labels) - set(again.holdout))
+    partitions = set()
+    for repeat in range(3):
+        scored = []
+        for fold in range(3):
+            parts = again.parts(fold, repeat)
+            assert sorted(p for part in parts.values() for p in part) == sorted(labels)
+            assert all(min(count(part, labels)) >= 1 for part in parts.values())
+            assert parts["test"] == again.holdout
+            scored += parts["oof"]
+        assert sorted(scored) == development
+        partitions.add(tuple(again.parts(0, repeat)["oof"]))
+    assert len(partitions) == 3
+    assert again.parts("all", 0) == again.parts("all", 2)
+    with pytest.raises(DataError, match=r"repeat must be 0 to 2, got 3 .*--repeats"):
+        again.parts(0, 3)
+    with pytest.raises(DataError, match=r"repeats must be 1 or more, .*got 0"):
+        make_split(store, name="none", repeats=0)
+    with pytest.raises(DataError, match=r"is frozen with .*'repeats': 3"):
+        make_split(store, name="again", num_folds=3, repeats=2)
+
+
+def test_a_patient_twice_in_a_further_partition_is_refused(tmp_path: Path) -> None:
+    path = make_split(write_table(tmp_path / "store", cohort(20, 9)), num_folds=2, repeats=2)
+    content = json.loads(path.read_text())
+    folds = content["further"][0]
+    folds[1]["train"].append(folds[1]["oof"][0])
+    rewrite(path, further=content["further"])
+    with pytest.raises(DataError, match=r"fold 1 of repeat 1 .* must list every patient once"):
+        load_split(tmp_path / "store", "default")
+
+
+def with_centres(store: Path, centre_of: dict[str, str | None]) -> Path:
+    table = pd.read_parquet(store / "cohort.parquet")
+    table["centre"] = table["patient_id"].map(centre_of)
+    table.to_parquet(store / "cohort.parquet")
+    return store
+
+
+def test_a_fold_is_a_centre(tmp_path: Path) -> None:
+    labels = cohort(60, 24)
+    centre_of = {p: ("north", "south", "west")[int(p[1:]) % 3] for p in labels}
+    store = with_centres(write_table(tmp_path / "store", labels), centre_of)
+    path = make_split(store, scheme="centre")
+    split = load_split(store, "default")
+    assert split.scheme["num_folds"] == 3
+    assert split.scheme["centres"] == ["north", "south", "west"]
+    for fold, centre in enumerate(split.scheme["centres"]):
+        parts = split.parts(fold)
+        assert {centre_of[p] for p in parts["oof"]} == {centre}
+        assert centre not in {centre_of[p] for p in (*parts["train"], *parts["inner_val"])}
+        assert min(count(parts["inner_val"], labels)) >= 1
+    assert make_split(store, scheme="centre") == path
+    with pytest.raises(DataError, match="repeats must be 1 or more, and 1 where a fold is a cent"):
+        make_split(store, name="more", scheme="centre", repeats=2)
+
+
+@pytest.mark.parametrize(
+    ("centre", "match"),
+    [
+        (lambda _: "one", r"centres must be 2 or more .*got 1 .*--scheme patient"),
+        (lambda i: "a" if i < 9 else "b", r"both labels .*got 0 and \d+ of label 0 \(centre 'a'"),
+        (lambda i: None if i == 3 else "ab"[i % 2], r"centre must be filled.*patient p003; 1 such"),
+        (lambda i: " " if i == 3 else "ab"[i % 2], r"centre must be filled.*patient p003; 1 such"),
+    ],
+)
+def test_centres_that_cannot_be_left_out(
+    tmp_path: Path, centre: Callable[[int], str | None], match: str
+) -> None:
+    labels = cohort(30, 12)
+    centre_of = {p: centre(int(p[1:])) for p in labels}
+    store = with_centres(write_table(tmp_path / "store", labels), centre_of)
+    with pytest.raises(DataError, match=match):
+        make_split(store, scheme="centre")
+
+
+def test_a_store_without_centres_says_how_to_have_them(tmp_path: Path) -> None:
+    store = write_table(tmp_path / "store", cohort(30, 12))
+    with pytest.raises(DataError, match=r"must have kept the column 'centre'.*--covariates centre"):
+        make_split(store, scheme="centre")

@@ -1,5 +1,6 @@
 """Composition of the shipped YAML files, overrides, ids, and what is refused."""
 
+import copy
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,22 @@ def test_the_fold_changes_every_path_made_from_it(store: Path) -> None:
     assert len({run.folder for run in runs}) == 3
     for run, fold in zip(runs, ("0", "1", "all"), strict=True):
         assert f"-fold{fold}-" in run.folder.name
+
+
+def test_the_first_partition_has_the_ids_of_before_and_others_their_own(repeated: Path) -> None:
+    base = [*CELL, f"store={repeated}", "fold=1"]
+    config = compose(base)
+    before = copy.deepcopy(config)
+    del before["study"]["repeat"], before["data"]["init_args"]["repeat"]
+    first, other = make_run(config), make_run(compose([*base, "repeat=1"]))
+    assert make_run(before).run_id == first.run_id
+    assert first.run_id.startswith("resnet-combined-fold1-seed0-")
+    assert other.run_id.startswith("resnet-combined-fold1r1-seed0-")
+    assert first.run_id[-8:] != other.run_id[-8:]
+    every = [make_run(compose([*base, "fold=all", f"repeat={k}"])).run_id for k in (0, 1)]
+    assert every[0] == every[1]
+    with pytest.raises(DataError, match="repeat must be 0 to 1, got 2"):
+        make_run(compose([*base, "repeat=2"]))
 
 
 @pytest.mark.parametrize(
