@@ -1,10 +1,12 @@
 """Runs in processes of their own, forked from one server: its imports are paid once a file."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from datamodules.store.splits import make_split
 from experiments.config.compose import compose
 from experiments.config.run import Run, make_run
 from experiments.launchers.local import launch
@@ -19,6 +21,15 @@ Launch = Callable[[Run], int]
 @pytest.fixture(autouse=True)
 def own_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(OWN)
+
+
+@pytest.fixture(scope="session")
+def repeated(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store with its patients dealt twice into two folds."""
+    path = tmp_path_factory.mktemp("repeated") / "store"
+    shutil.copytree(store, path, ignore=shutil.ignore_patterns("splits", "ledger.jsonl"))
+    make_split(path, num_folds=2, repeats=2)
+    return path
 
 
 @pytest.fixture
