@@ -17,6 +17,7 @@ from evaluation.statistics.calibration import (
     calibration_curve,
 )
 from evaluation.statistics.cross_validated import cv_auc, cv_auc_test
+from evaluation.statistics.instability import mape
 from evaluation.statistics.kappa import Kappa, cohen_kappa, stratified_spearman
 from evaluation.statistics.net_benefit import DecisionCurve, decision_curve
 from evaluation.statistics.power import (
@@ -33,6 +34,7 @@ from evaluation.statistics.proportions import (
     mcnemar,
     wilson,
 )
+from evaluation.statistics.repeated import Partition, repeated_cv_auc, repeated_cv_test
 from evaluation.statistics.roc import (
     Confusion,
     RocCurve,
@@ -70,6 +72,7 @@ __all__ = [
     "Interval",
     "Kappa",
     "McNemar",
+    "Partition",
     "Ranking",
     "RocBand",
     "RocCurve",
@@ -97,6 +100,7 @@ __all__ = [
     "evaluate",
     "holm",
     "make_tables",
+    "mape",
     "mcnemar",
     "minimum_detectable_difference",
     "misranked",
@@ -108,6 +112,8 @@ __all__ = [
     "read_study",
     "read_sweep",
     "render",
+    "repeated_cv_auc",
+    "repeated_cv_test",
     "roc_band",
     "roc_curve",
     "run_aucs",

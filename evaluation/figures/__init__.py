@@ -5,6 +5,7 @@ from matplotlib.figure import Figure
 from evaluation.figures.differences import forest
 from evaluation.figures.discrimination import comparison, folds, roc
 from evaluation.figures.probabilities import calibration, confusion, decision, scales
+from evaluation.figures.stability import instability
 from evaluation.figures.study import flow, training
 from evaluation.figures.style import COLOURS, Drawing, styled
 from evaluation.result import Evaluation
@@ -21,6 +22,7 @@ __all__ = [
     "flow",
     "folds",
     "forest",
+    "instability",
     "roc",
     "scales",
     "training",
@@ -36,6 +38,8 @@ def drawings(evaluation: Evaluation) -> dict[str, Drawing]:
         made += [calibration(evaluation), decision(evaluation), scales(evaluation)]
         parts = ("oof",) if evaluation.seal.labels is None else ("oof", "test")
         made += [confusion(evaluation, part) for part in parts]
+        if moved := instability(evaluation):
+            made.append(moved)
         if curves := training(evaluation):
             made.append(curves)
     return {drawing.name: drawing for drawing in made}

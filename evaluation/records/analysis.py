@@ -40,11 +40,15 @@ class Analysis:
         primary: The one contrast tested without adjustment; every other is adjusted.
         sensitivity: Operating point besides Youden's: the best specificity at this sensitivity.
         probabilities: Further operating points: predicted probabilities from which to act.
+        subgroup_events: Fewest events of a group of patients whose figures are given, 2 or more.
+        subgroup_non_events: The same of non-events.
     """
 
     primary: Primary | None = None
     sensitivity: float = 0.90
     probabilities: tuple[float, ...] = ()
+    subgroup_events: int = 10
+    subgroup_non_events: int = 10
 
     def __post_init__(self) -> None:
         if self.primary and len(set(self.primary.modalities)) != 2:
@@ -75,6 +79,12 @@ class Analysis:
                 f"probabilities must be above 0 and below 1, got {list(self.probabilities)!r}. "
                 "Give risks at which you would act."
             )
+        for name in ("subgroup_events", "subgroup_non_events"):
+            if getattr(self, name) < 2:
+                raise EvaluationError(
+                    f"{name} must be 2 or more, got {getattr(self, name)!r}. With one patient of a "
+                    "class nothing has an interval."
+                )
 
 
 def read_analysis(declared: dict[str, Any]) -> Analysis:

@@ -279,7 +279,7 @@ def _check_folds(predictions: pd.DataFrame) -> None:
     folds = scored.groupby(["patient_id", scored["fold"].map(repeat_of)])["fold"].nunique()
     if (twice := folds[folds > 1]).size:
         raise EvaluationError(
-            f"a patient must be out-of-fold in one fold of a partition, got {twice.iloc[0]} "
+            f"a patient must be out-of-fold in one fold, got {twice.iloc[0]} "
             f"({_some(twice.index.get_level_values(0))}). The folds overlap; make a new split."
         )
 

@@ -28,9 +28,12 @@ _RISKS = (0.1, 0.2, 0.3)
 def discrimination(evaluation: Evaluation) -> Section:
     """ROC curves, and the folds one by one."""
     folds = rows_of(evaluation.tables.folds)
+    centres = evaluation.study.design.get("split", {}).get("centres", ())
+    named = ", ".join(f"{fold} {centre}" for fold, centre in enumerate(centres))
     return Section(
         name="discrimination",
         title="ROC curves and spread over folds",
+        words=(f"A fold is a centre, left out of training: {named}.",) if named else (),
         figures=("roc", "folds"),
         views=(
             View(

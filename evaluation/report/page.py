@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from evaluation.checklists import CHECKLISTS, Answered
 from evaluation.figures import Drawing
-from evaluation.report import model_sections, study_sections
+from evaluation.report import model_sections, patient_sections, study_sections
 from evaluation.report.provenance import provenance, settings_view
 from evaluation.report.results_section import results
 from evaluation.report.views import Section
@@ -25,6 +25,8 @@ _SECTIONS = (
     model_sections.contrasts,
     model_sections.calibration,
     model_sections.decision,
+    patient_sections.instability,
+    patient_sections.subgroups,
     model_sections.transfer,
     study_sections.planning,
     study_sections.training,

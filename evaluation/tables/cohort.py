@@ -16,7 +16,8 @@ DEVELOPMENT, HOLDOUT = "development", "hold-out"
 LACKING_SHARE = 0.10
 """From which share on patients who lack a modality are a warning beside combined figures."""
 
-_MAX_LEVELS = 10
+MAX_LEVELS = 10
+"""A covariate of more may name patients."""
 
 _MODALITIES = {"image": "ultrasound image", "ceus": "CEUS clip"}
 
@@ -192,7 +193,7 @@ def _covariate(name: str, patients: pd.DataFrame) -> list[dict[str, Any]]:
         rows.append(_numeric("covariates", name, name, patients))
     else:
         levels = sorted(values.dropna().unique(), key=str)
-        if len(levels) > _MAX_LEVELS or len(levels) == values.notna().sum():
+        if len(levels) > MAX_LEVELS or len(levels) == values.notna().sum():
             rows.append(
                 _row("covariates", name, f"{len(levels)} values, not shown", patients, lambda _: "")
             )

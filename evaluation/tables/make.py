@@ -32,6 +32,8 @@ from evaluation.tables.curves import (
 from evaluation.tables.operating import COUNTS, Thresholds, calls, operating_points
 from evaluation.tables.planning import planning
 from evaluation.tables.scores import CellScores, cell_scores
+from evaluation.tables.stability import stability_tables
+from evaluation.tables.subgroups import subgroup_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,10 @@ class Tables:
         calibration: Do the probabilities agree with the rates?
         calibration_curves: Smoothed rates over the probabilities.
         net_benefit: Decision curves.
+        instability: One row a patient whom several models of a cell score out-of-fold: how far
+            their predictions lie apart.
+        instability_models: What each of these models predicts, beside the mean of them.
+        subgroups: The selected and the primary cells by centre and other kept covariates.
         scales: Where scores lie in each part: did the threshold transfer?
         planning: What a cohort of this size can show, and the optimism of choosing.
         flow: From the rows of the cohort table to the patients scored.
@@ -76,6 +82,9 @@ class Tables:
     calibration: pd.DataFrame
     calibration_curves: pd.DataFrame
     net_benefit: pd.DataFrame
+    instability: pd.DataFrame
+    instability_models: pd.DataFrame
+    subgroups: pd.DataFrame
     scales: pd.DataFrame
     planning: pd.DataFrame
     flow: pd.DataFrame
@@ -112,6 +121,7 @@ def make_tables(
     parts = ("oof", "test")
     patients = _joined([_patients(each, part, frozen) for each in scores for part in parts])
     study = study or read_study(sweep)
+    models, instability = stability_tables(scores)
     return Tables(
         runs=pd.DataFrame([asdict(run) for run in sweep.runs]),
         cells=cells,
@@ -128,6 +138,9 @@ def make_tables(
         calibration=_table(calibration),
         calibration_curves=_joined(curves),
         net_benefit=_joined(net_benefit_rows(scores)),
+        instability=instability,
+        instability_models=models,
+        subgroups=subgroup_table(scores, selected, study, sweep.analysis),
         scales=_table(scale_rows(scores, sweep.analysis, frozen)),
         planning=planning(scores, aucs, primary),
         flow=flow_table(study, patients, test_labels),

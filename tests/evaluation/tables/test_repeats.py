@@ -161,7 +161,7 @@ def test_a_patient_twice_in_a_partition_is_refused(repeated):
 
     for run_id in repeated.run_ids(fold="0r1"):
         repeated.change(run_id, stolen)
-    with pytest.raises(EvaluationError, match=r"out-of-fold in one fold of a partition, got 2"):
+    with pytest.raises(EvaluationError, match=r"out-of-fold in one fold, got 2"):
         read_sweep(repeated.path)
 
 
@@ -172,5 +172,7 @@ def test_report_and_texts_say_that_partitions_are_in(repeated):
     assert "out-of-fold AUC, fold mean (bootstrap 95 % CI)" in page
     assert "LeDell 95 % CI" not in page
     assert "another partition would change is not in them" not in page
+    assert "Mean absolute prediction error (MAPE)" in page
+    assert (evaluation.folder / "figures" / "instability.svg").is_file()
     checklists = "".join(p.read_text() for p in evaluation.folder.glob("*tripod*.csv"))
     assert "Cross-validation over 2 folds, 3 times" in page + checklists
