@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
+
 from evaluation.records.runs import Sweep, read_sweep
 from evaluation.records.study import Study, read_study
 from evaluation.tables.make import Tables, make_tables
@@ -31,6 +33,14 @@ class Evaluation:
     def report(self) -> Path:
         """The report, one HTML file."""
         return self.folder / "report.html"
+
+    @property
+    def selected(self) -> pd.DataFrame:
+        """The row of `cells` of each modality's selected architecture, in the modalities' order."""
+        cells = self.tables.cells
+        chosen = cells[cells["selected"]].set_index("modality", drop=False)
+        order = [name for name in self.tables.modalities["modality"] if name in chosen.index]
+        return chosen.loc[order].reset_index(drop=True)
 
     @property
     def repeats(self) -> int:

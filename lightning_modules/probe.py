@@ -53,12 +53,24 @@ class ProbeRows:
     Attributes:
         features: `(N, F)` by modality, NaN throughout where the row lacks it.
         patients: `(N,)` patient of each row.
+        items: `(N,)` item of each row: those of a patient weigh alike, whatever their windows.
         labels: `(N,)` 0 or 1.
     """
 
     features: Mapping[str, Array]
     patients: npt.NDArray[np.str_]
+    items: npt.NDArray[np.str_]
     labels: Array
+
+    @property
+    def weights(self) -> Array:
+        """`(N,)`, of a patient in sum 1: as patients are scored, items are the means of windows."""
+        _, item, windows = np.unique(
+            np.stack([self.patients, self.items]), axis=1, return_inverse=True, return_counts=True
+        )
+        of_item = 1 / windows[item.ravel()]
+        _, patient = np.unique(self.patients, return_inverse=True)
+        return np.asarray(of_item / np.bincount(patient, of_item)[patient])
 
 
 def fit_rule(
@@ -104,8 +116,7 @@ class _Space:
 
     def __init__(self, rows: ProbeRows) -> None:
         self._rows = rows
-        _, number, count = np.unique(rows.patients, return_inverse=True, return_counts=True)
-        self._row_weights = 1 / count[number]
+        self._row_weights = rows.weights
         self._scales = {name: self._standard(values) for name, values in rows.features.items()}
         self._blocks = {  # what is absent: the mean, which is 0
             name: np.nan_to_num((values - self._scales[name][0]) / self._scales[name][1])
@@ -170,14 +181,12 @@ def _inner_folds(
 def _of(rows: ProbeRows, patients: npt.NDArray[np.str_]) -> ProbeRows:
     chosen = np.isin(rows.patients, patients)
     features = {name: values[chosen] for name, values in rows.features.items()}
-    return ProbeRows(features, rows.patients[chosen], rows.labels[chosen])
+    return ProbeRows(features, rows.patients[chosen], rows.items[chosen], rows.labels[chosen])
 
 
 def _log_loss(rule: LinearRule, rows: ProbeRows) -> float:
-    """Summed over patients, each with the mean of its rows' logits."""
+    """Summed over patients, each with the mean of its items' mean logits."""
     logits = rule_logits(rule, rows.features)
-    _, first, number, count = np.unique(
-        rows.patients, return_index=True, return_inverse=True, return_counts=True
-    )
-    means = np.bincount(number, logits) / count
+    _, first, number = np.unique(rows.patients, return_index=True, return_inverse=True)
+    means = np.bincount(number, logits * rows.weights)
     return float(np.logaddexp(0, -means * (2 * rows.labels[first] - 1)).sum())

@@ -11,6 +11,7 @@ from evaluation.records.question import Question
 from evaluation.result import Evaluation
 from evaluation.tables.cohort import DEVELOPMENT
 from evaluation.tables.operating import YOUDEN, rules
+from evaluation.tables.scores import of_cell
 from evaluation.text.format import PARTS, brief, number
 from evaluation.text.sentences import findings, headline, is_deployed
 
@@ -269,7 +270,6 @@ def _figures(evaluation: Evaluation) -> Facts:
     part = "oof" if evaluation.seal.labels is None else "test"
     points = tables.operating
     points = points[(points["part"] == part) & (points["rule"] == YOUDEN)]
-    selected = {(each["architecture"], each["modality"]) for each in findings(evaluation)}
     shifted = [] if smd.empty else smd[smd["smd"].abs() > 0.1]["characteristic"].tolist()
     return {
         "fold_sd": {"lowest": number(spread.min()), "highest": number(spread.max())}
@@ -277,8 +277,8 @@ def _figures(evaluation: Evaluation) -> Facts:
         else {},
         "rates": [
             row
-            for row in points.to_dict("records")
-            if (row["architecture"], row["modality"]) in selected
+            for cell in evaluation.selected.to_dict("records")
+            for row in of_cell(points, cell["architecture"], cell["modality"]).to_dict("records")
         ],
         "shifted": None if smd.empty else ", ".join(dict.fromkeys(shifted)),
     }

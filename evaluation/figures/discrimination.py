@@ -97,7 +97,7 @@ def roc(evaluation: Evaluation) -> Drawing:
         "oof": tables.cells.set_index(["architecture", "modality"])["pooled_auc"],
         "test": tables.test.set_index(["architecture", "modality"])["auc"],
     }
-    selected = tables.cells[tables.cells["selected"]]
+    selected = evaluation.selected
     banded = dict(zip(selected["modality"], selected["architecture"], strict=True))
     for axes, part, modality in shown:
         axes.plot([0, 1], [0, 1], color=LINE, lw=0.8)

@@ -14,13 +14,13 @@ def instability(evaluation: Evaluation) -> Drawing | None:
     tables = evaluation.tables
     if tables.instability.empty:
         return None
-    cells = tables.cells
     modalities = [m for m in modalities_of(evaluation) if m in set(tables.instability["modality"])]
     figure, (row,) = panels(modalities, height_mm=66)
     told = []
     for axes, modality in zip(row, modalities, strict=True):
         mine = tables.instability[tables.instability["modality"] == modality]
-        chosen = cells.loc[cells["selected"] & (cells["modality"] == modality), "architecture"]
+        selected = evaluation.selected
+        chosen = selected.loc[selected["modality"] == modality, "architecture"]
         architecture = next(iter(chosen), mine["architecture"].iloc[0])
         points: pd.DataFrame = of_cell(tables.instability_models, architecture, modality)
         axes.set_title(f"{modality}, {architecture}", loc="left", fontweight="bold")

@@ -22,6 +22,9 @@ PARTS: tuple[Part, ...] = get_args(Part)
 MODALITIES = ("image", "video")
 """Modalities that a combined model is made of."""
 
+ITEMS = ("image", "ceus")
+"""Modalities of a store's items, in the order in which tables show them."""
+
 CELL = ("architecture", "modality", "fold", "seed")
 """What tells the runs of a sweep apart. The name of a fold tells its partition, too."""
 

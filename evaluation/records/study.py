@@ -18,7 +18,7 @@ import yaml
 from evaluation.errors import EvaluationError
 from evaluation.files import read_csv, read_parquet
 from evaluation.records.runs import Run, Sweep
-from evaluation.records.schema import RUN_COLUMNS
+from evaluation.records.schema import ITEMS, RUN_COLUMNS
 
 _UNREADABLE = (
     OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error,
@@ -57,7 +57,8 @@ class Study:
         table = groups[["label", *self.covariates]].first()
         if "modality" in self.items:
             counts = pd.crosstab(self.items["patient_id"], self.items["modality"])
-            table = table.join(counts.add_prefix("items_"))
+            kinds = [*(k for k in ITEMS if k in counts), *(k for k in counts if k not in ITEMS)]
+            table = table.join(counts[kinds].add_prefix("items_"))
         return table
 
     @property

@@ -107,10 +107,9 @@ def _cell_rows(evaluation: Evaluation) -> list[Row]:
 
 def _reference(evaluation: Evaluation) -> View:
     """Modality by modality as the reference study prints them, with its own figures beside."""
-    selected = evaluation.tables.cells[evaluation.tables.cells["selected"]]
     published = evaluation.sweep.question.published
     rows: list[Row] = []
-    for cell in rows_of(selected):
+    for cell in rows_of(evaluation.selected):
         rows += _own_rows(evaluation, (cell["architecture"], cell["modality"]))
         rows += [
             row

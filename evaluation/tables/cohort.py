@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from evaluation.records.schema import ITEMS
 from evaluation.records.study import Study
 
 DEVELOPMENT, HOLDOUT = "development", "hold-out"
@@ -78,7 +79,10 @@ def flow_table(
         if len(skipped):
             count("left out", rows=len(skipped), patients=lost, reason="rows with a problem")
             by = skipped.astype({"modality": object}).fillna({"modality": ""})
-            for (reason, modality), lost_rows in by.groupby(["reason", "modality"], sort=True):
+            groups = by.groupby(["reason", "modality"], sort=True)
+            for (reason, modality), lost_rows in sorted(
+                groups, key=lambda group: (group[0][0], _place(group[0][1]))
+            ):
                 name = _MODALITIES.get(str(modality), str(modality))
                 count("reason", rows=len(lost_rows), modality=name, reason=reason)
         for split, members in _splits(patients):
@@ -117,6 +121,11 @@ def characteristics_table(study: Study, labels: Mapping[str, int] | None) -> pd.
         rows += _covariate(name, patients)
     table = pd.DataFrame(rows, columns=list(CHARACTERISTICS))
     return table.assign(smd=table["smd"].astype(float))
+
+
+def _place(modality: Any) -> int:
+    """Where a modality of items stands among the others."""
+    return ITEMS.index(modality) if modality in ITEMS else len(ITEMS)
 
 
 def _labelled(study: Study, labels: Mapping[str, int] | None) -> pd.DataFrame:
@@ -165,7 +174,9 @@ def _row(group: str, name: str, level: str, table: pd.DataFrame, tell: Any) -> d
 def _technical(items: pd.DataFrame, patients: pd.DataFrame) -> list[dict[str, Any]]:
     rows = []
     joined = items.drop(columns="label").join(patients[["holdout", "label"]], on="patient_id")
-    for modality, files in joined.groupby("modality", sort=False):
+    for modality, files in sorted(
+        joined.groupby("modality", sort=False), key=lambda group: _place(group[0])
+    ):
         name = _MODALITIES.get(str(modality), str(modality))
         column = f"items_{modality}"
 

@@ -90,13 +90,20 @@ class CellScores:
 
 
 def cell_scores(sweep: Sweep, test_labels: Mapping[str, int] | None) -> list[CellScores]:
-    """The scores of each cell, in the order of the list of runs.
+    """The scores of each cell: architectures and modalities in the order of the list of runs.
 
     `test_labels` are 0/1 by patient of the hold-out; None while the test set is sealed.
     """
     runs: dict[Cell, list[Run]] = {}
-    for run in sweep.runs:
-        runs.setdefault((run.architecture, run.modality), []).append(run)
+    architectures, modalities = (
+        list(dict.fromkeys(getattr(run, name) for run in sweep.runs))
+        for name in ("architecture", "modality")
+    )
+    every = ((architecture, modality) for architecture in architectures for modality in modalities)
+    for cell in every:
+        listed = [run for run in sweep.runs if (run.architecture, run.modality) == cell]
+        if listed:
+            runs[cell] = listed
     parts = {part: _mean_over_seeds(sweep.predictions, part) for part in ("train", "oof", "test")}
     parts["model"] = _by_model(sweep.predictions)
 

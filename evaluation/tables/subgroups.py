@@ -58,7 +58,9 @@ def _chosen(
     wanted = {(architecture, modality) for modality, architecture in selected.items()}
     if analysis.primary and analysis.primary.architecture not in (MEAN, SELECTED):
         wanted |= {(analysis.primary.architecture, m) for m in analysis.primary.modalities}
-    return [scores for scores in cells if scores.cell in wanted]
+    order = list(dict.fromkeys(scores.modality for scores in cells))
+    chosen = [scores for scores in cells if scores.cell in wanted]
+    return sorted(chosen, key=lambda scores: order.index(scores.modality))
 
 
 def _levels(values: pd.Series, development: pd.Series) -> Iterator[tuple[str, pd.Series]]:

@@ -63,11 +63,10 @@ def findings(evaluation: Evaluation) -> list[dict[str, str]]:
     chosen.
     """
     means = evaluation.tables.modalities.set_index("modality")
-    cells, opened = evaluation.tables.cells, evaluation.seal.labels is not None
+    opened = evaluation.seal.labels is not None
     tests = evaluation.tables.test.set_index(["architecture", "modality"])
     selected = []
-    chosen = cells[cells["selected"]].set_index("modality", drop=False)
-    for cell in chosen.reindex(means.index.intersection(chosen.index)).to_dict("records"):
+    for cell in evaluation.selected.to_dict("records"):
         test = tests.loc[(cell["architecture"], cell["modality"])]
         mean = means.loc[cell["modality"]]
         selected.append(

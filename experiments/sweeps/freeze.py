@@ -13,6 +13,7 @@ from datamodules.files import storing, write_atomic
 from datamodules.ledger import enter
 from datamodules.store.folder import Store
 from datamodules.store.splits import Split
+from evaluation.records.analysis import MEAN
 from evaluation.records.listing import FILE, FORMAT, ListedRun, Listing, Registered, read_listing
 from experiments.config.files import dump_yaml, load_yaml
 from experiments.config.identity import what_counts
@@ -63,7 +64,10 @@ def _freeze(sweep: Sweep, *, extend: bool) -> None:
                 f"sweep must be the one frozen in {path}, got {_difference(sweep, runs, frozen)}. "
                 "Give it another name=, undo the change, or add runs with --extend."
             )
-        runs = (*frozen.runs, *(run for run in runs if run.run_id not in frozen_ids))
+        _check_primary_members(sweep, frozen, path)
+        # In the order of the axes where they hold all of them, which tables and figures follow.
+        if not frozen_ids <= run_ids:
+            runs = (*frozen.runs, *(run for run in runs if run.run_id not in frozen_ids))
     _make_folders(sweep)
     _write_cohort(sweep)
     listing = Listing(
@@ -113,6 +117,35 @@ def _check_same_kind(sweep: Sweep, frozen: Listing, path: Path) -> None:
         raise ConfigError(
             f"{what} must be the one frozen in {path} before training, got {difference}. Undo "
             "the change, or give the sweep another name=."
+        )
+
+
+def _check_primary_members(sweep: Sweep, frozen: Listing, path: Path) -> None:
+    """Refuse an architecture more in a primary mean over architectures once there are results."""
+    primary = frozen.analysis.primary
+    if primary is None or primary.architecture != MEAN:
+        return
+    known = {(run.architecture, run.modality) for run in frozen.runs}
+    done = [
+        run.modality
+        for run in frozen.runs
+        if run.modality in primary.modalities
+        and read_status(sweep.folder / run.run_id).state == "done"
+    ]
+    cells = {(run.study.architecture, run.study.modality) for run in sweep.runs}
+    # A modality without results may still get the architectures that there are.
+    free = {name for name, _ in known} if done else {name for name, _ in cells}
+    added = sorted(
+        (name, modality)
+        for name, modality in cells - known
+        if modality in primary.modalities and (modality in done or name not in free)
+    )
+    if added:
+        named = ", ".join(" ".join(cell) for cell in added[:3])
+        raise ConfigError(
+            "primary contrast must be the mean over the architectures that were listed before "
+            f"there were results, got {len(added)} more ({named}) after {len(done)} runs were done "
+            f"({path}). Give these a sweep of their own: another name=."
         )
 
 

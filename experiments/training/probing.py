@@ -52,6 +52,7 @@ def start_from_probe(
     probed = ProbeRows(
         features=features_of(rows, items),
         patients=np.array([row.patient_id for row in rows]),
+        items=np.array([row.item_id for row in rows]),
         labels=np.array([data.label_of(row.patient_id) for row in rows], float),
     )
     try:

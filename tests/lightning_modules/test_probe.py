@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -10,7 +11,8 @@ from torch import nn
 
 from backbones import ConcatFusion, SumLogitFusion
 from lightning_modules import CombinedClassifier, ImageClassifier
-from lightning_modules.probe import STRENGTHS, ProbeRows, fit_rule, rule_logits
+from lightning_modules.probe import STRENGTHS, ProbeRows, _log_loss, fit_rule, rule_logits
+from lightning_modules.scores import patient_scores
 
 
 def rows_of(
@@ -21,7 +23,8 @@ def rows_of(
     features = {"image": rng.normal(5, 2, (patients, width)) + signal * labels[:, None]}
     if video:
         features["video"] = rng.normal(0, 9, (patients, 2 * width)) + 9 * labels[:, None]
-    return ProbeRows(features, np.array([f"p{i:03d}" for i in range(patients)]), labels)
+    names = np.array([f"p{i:03d}" for i in range(patients)])
+    return ProbeRows(features, names, names, labels)
 
 
 @pytest.mark.parametrize("strength", [0.1, 10.0])
@@ -41,12 +44,53 @@ def test_a_patient_with_many_rows_weighs_as_one() -> None:
     rows = rows_of()
     again = np.concatenate([np.arange(40), np.zeros(30, int), np.full(7, 5)])
     repeated = ProbeRows(
-        {"image": rows.features["image"][again]}, rows.patients[again], rows.labels[again]
+        {"image": rows.features["image"][again]},
+        rows.patients[again],
+        np.array([f"i{n}" for n in range(len(again))]),
+        rows.labels[again],
     )
     one, many = fit_rule(rows), fit_rule(repeated)
     assert one.strength == many.strength
     np.testing.assert_allclose(one.weights["image"], many.weights["image"], rtol=1e-4, atol=1e-6)
     assert one.bias == pytest.approx(many.bias, rel=1e-3)
+
+
+def of_items(windows: list[tuple[int, int]]) -> ProbeRows:
+    """Two items of each patient, that of `windows` as often as it says: (item 0, item 1)."""
+    both = rows_of(patients=80)
+    patients = np.array([f"p{i // 2:03d}" for i in range(80)])
+    labels = np.repeat(both.labels[:40], 2)
+    items = np.array([f"i{i:03d}" for i in range(80)])
+    times = np.array([windows[(i // 2) % len(windows)][i % 2] for i in range(80)])
+    again = np.repeat(np.arange(80), times)
+    features = {"image": both.features["image"][again]}
+    return ProbeRows(features, patients[again], items[again], labels[again])
+
+
+def test_items_of_a_patient_weigh_alike_however_many_windows_each_has() -> None:
+    rows = of_items([(1, 3), (2, 1), (1, 1)])
+    weights = pd.Series(rows.weights)
+    assert weights.groupby(rows.patients).sum().to_numpy() == pytest.approx(np.ones(40))
+    by_item = weights.groupby(rows.items).sum().to_numpy()
+    assert by_item == pytest.approx(np.full(80, 0.5))
+    # The same items with one window each are the same patients: the rule and its choice are.
+    one, several = fit_rule(of_items([(1, 1)])), fit_rule(rows)
+    assert one.strength == several.strength
+    np.testing.assert_allclose(one.weights["image"], several.weights["image"], rtol=1e-4, atol=1e-6)
+    assert one.bias == pytest.approx(several.bias, rel=1e-3)
+    # And the loss is that of patients as they are scored.
+    table = pd.DataFrame(
+        {
+            "row_key": range(len(rows.patients)),
+            "item_id": rows.items,
+            "patient_id": rows.patients,
+            "label": rows.labels,
+            "logit": rule_logits(several, rows.features),
+        }
+    )
+    scored = patient_scores(table)
+    odds = scored["logit"] * (2 * scored["label"] - 1)
+    assert _log_loss(several, rows) == pytest.approx(np.logaddexp(0, -odds).sum())
 
 
 def test_the_penalty_follows_the_signal_and_the_same_rows_give_the_same_rule() -> None:
@@ -69,16 +113,17 @@ def test_the_share_of_a_modality_without_signal_is_small_and_one_that_lacks_it_i
     np.testing.assert_allclose(
         rule_logits(rule, lacking)[:7], rule_logits(rule, average)[:7], atol=1e-8
     )
-    half = fit_rule(ProbeRows(lacking, rows.patients, rows.labels), shares=[0.5])
+    half = fit_rule(ProbeRows(lacking, rows.patients, rows.items, rows.labels), shares=[0.5])
     assert np.isfinite(rule_logits(half, lacking)).all()
 
 
 def test_patients_of_one_class_are_refused() -> None:
     rows = rows_of()
-    alike = ProbeRows(rows.features, rows.patients, np.zeros(40))
+    alike = ProbeRows(rows.features, rows.patients, rows.items, np.zeros(40))
     with pytest.raises(ValueError, match=r"patients of a probe must be of both labels, got 40"):
         fit_rule(alike)
-    one = ProbeRows(rows.features, rows.patients, (np.arange(40) == 3).astype(float))
+    lonely = (np.arange(40) == 3).astype(float)
+    one = ProbeRows(rows.features, rows.patients, rows.items, lonely)
     assert fit_rule(one).strength in STRENGTHS  # nothing can be held out: no choice is made
 
 
@@ -131,7 +176,8 @@ def test_a_model_whose_head_is_the_rule_scores_as_the_rule(
     if unit_features:
         rms = np.sqrt((features["image"] ** 2).mean(1))
         np.testing.assert_allclose(rms, 1, rtol=1e-3)
-    rows = ProbeRows(features, np.array(one["patient_id"]), one["label"].double().numpy())
+    patients, items = np.array(one["patient_id"]), np.array(one["item_id"])
+    rows = ProbeRows(features, patients, items, one["label"].double().numpy())
     rule = fit_rule(rows, strengths=[3.0])
     model.eval()
     model.start_from_rule(rule)

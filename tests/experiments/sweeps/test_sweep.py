@@ -403,3 +403,36 @@ def test_a_name_that_yaml_would_take_for_something_else_is_a_name(
 ) -> None:
     made = sweep(store, tmp_path, f'name="{name}"', "modality=image", "fold=0")
     assert {run.folder.parent for run in made.runs} == {tmp_path / name}
+
+
+def test_no_architecture_joins_the_primary_mean_once_there_are_results(
+    store: Path, tmp_path: Path
+) -> None:
+    some = [f"store={store}", f"runs={tmp_path}"]
+
+    def of(*overrides: str) -> Sweep:
+        return expand(read_sweep(SHIPPED / "demo.yaml", [*some, *overrides]))
+
+    freeze(of("architecture=resnet", "modality=image"))
+    freeze(of("architecture=swin", "modality=image"), extend=True)  # nothing is known yet
+    first = of("architecture=resnet", "modality=image").runs[0]
+    write_status(first.folder, Status(state="done"))
+    listed = (tmp_path / "demo" / "sweep.json").read_text()
+    with pytest.raises(ConfigError, match=r"got 1 more \(mvit image\) after 1 runs were done"):
+        freeze(of("architecture=mvit", "modality=image"), extend=True)
+    with pytest.raises(ConfigError, match=r"got 1 more \(mvit combined\)"):
+        freeze(of("architecture=mvit", "modality=combined"), extend=True)
+    assert (tmp_path / "demo" / "sweep.json").read_text() == listed
+    # Of other modalities, seeds and the other side of the contrast the mean is the same.
+    freeze(of("architecture=mvit", "modality=video"), extend=True)
+    freeze(of("architecture=resnet", "modality=image", "seed=1"), extend=True)
+    freeze(of("architecture=resnet", "modality=combined"), extend=True)
+    freeze(of("architecture=swin", "modality=combined"), extend=True)
+
+
+def test_what_is_added_stands_in_the_order_of_the_axes(store: Path, tmp_path: Path) -> None:
+    freeze(sweep(store, tmp_path, "modality=combined"))
+    freeze(sweep(store, tmp_path, "modality=image"), extend=True)
+    freeze(sweep(store, tmp_path), extend=True)
+    runs = read_listing(tmp_path / "demo").runs
+    assert list(dict.fromkeys(run.modality for run in runs)) == ["image", "video", "combined"]
