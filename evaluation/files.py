@@ -1,14 +1,18 @@
 """Writing results so that no reader ever sees half a file, and no spreadsheet computes a cell."""
 
 import csv
+import glob
 import os
 import re
+import socket
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
+
+_HOST = socket.gethostname()
 
 # What spreadsheets take for a formula, or strip to get at one; the signs of full width likewise.
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
@@ -26,8 +30,13 @@ def write_together(contents: Mapping[Path, str | bytes]) -> None:
 
     Raises:
         OSError: Naming the file; the old ones are there as they were, and nothing is beside them.
+            What a killed process left beside them is removed by the next one.
     """
-    temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in contents}
+    temporary = {
+        path: path.with_name(f".{path.name}.{_HOST}-{os.getpid()}.tmp") for path in contents
+    }
+    for folder in {path.parent for path in contents}:
+        _sweep_up(folder)
     try:
         for path, content in contents.items():
             with _named(path), temporary[path].open("wb") as file:
@@ -41,6 +50,28 @@ def write_together(contents: Mapping[Path, str | bytes]) -> None:
         for left_over in temporary.values():
             with suppress(OSError):
                 left_over.unlink(missing_ok=True)
+
+
+def _sweep_up(folder: Path) -> None:
+    """Remove what was being written here by a process of this machine that is no more.
+
+    Of other machines, and of who writes right now, nothing is touched.
+    """
+    for left_over in folder.glob(f".*.{glob.escape(_HOST)}-*.tmp"):
+        number = left_over.name.rpartition("-")[2].removesuffix(".tmp")
+        if number.isdecimal() and not _is_alive(int(number)):
+            with suppress(OSError):
+                left_over.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 @contextmanager

@@ -164,11 +164,14 @@ def _local_line(x: Floats, events: Floats, *, at: int, left: int, count: int) ->
     return float((weight * events).sum())
 
 
+_COEFFICIENTS = 3  # of a spline with three knots
+
+
 def _spline(y: Floats, x: Floats) -> Floats:
     """Harrell's restricted cubic spline with knots at the 10th, 50th and 90th percentile."""
     low, middle, high = np.quantile(x, (0.1, 0.5, 0.9))
-    if not low < middle < high:
-        raise TooFewValuesError("a spline needs three knots apart")
+    if not low < middle < high or x.size < _COEFFICIENTS:
+        raise TooFewValuesError("a spline needs three knots apart, and as many patients")
 
     def cube(knot: float) -> Floats:
         return np.asarray(np.maximum(x - knot, 0) ** 3 / (high - low) ** 2)

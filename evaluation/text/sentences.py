@@ -149,7 +149,7 @@ def caution_sentences(evaluation: Evaluation) -> list[str]:
     ]
     points = operating[(operating["part"] == "oof") & (operating["rule"] == YOUDEN)]
     apart = points["sensitivity_highest_fold"] - points["sensitivity_lowest_fold"]
-    for row in points.loc[apart.nlargest(1).index].to_dict("records"):
+    for row in points.loc[apart.dropna().nlargest(1).index].to_dict("records"):
         ends = f"{number(row['sensitivity_lowest_fold'], 2)} and "
         ends += number(row["sensitivity_highest_fold"], 2)
         sentences.append(

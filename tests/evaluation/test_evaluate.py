@@ -228,3 +228,11 @@ def test_importing_needs_neither_torch_nor_matplotlib():
     code = f"import sys, evaluation; print([m for m in '{heavy}'.split() if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_where_no_rate_is_defined_nothing_is_said_of_its_range(sweep):
+    for run_id in sweep.run_ids(fold=1):
+        sweep.status(run_id, "failed", "lost")
+    told = " ".join(render(compute(sweep.path)).split())
+    assert "– and –" not in told
+    assert "differs most between the folds" not in told

@@ -3,6 +3,9 @@
 import csv
 import os
 import resource
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -70,3 +73,39 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one_and_nothing_else(
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_what_a_killed_process_left_is_removed_and_what_is_being_written_is_not(
+    tmp_path: Path,
+) -> None:
+    """Killed with all files written and none in its place; another writes all the while."""
+    write = (
+        "import os, signal, sys; from pathlib import Path; from evaluation import files\n"
+        "def stop(*_):\n"
+        "    print('there', flush=True); {then}\n"
+        "Path.replace = stop\n"
+        "files.write_together({Path(sys.argv[1]) / name: 'x' for name in ('a.csv', 'b.csv')})\n"
+    )
+    killed = write.replace("{then}", "os.kill(os.getpid(), signal.SIGKILL)")
+    waiting = write.replace("{then}", "sys.stdin.read()")
+    dead = subprocess.run([sys.executable, "-c", killed, tmp_path], check=False, timeout=60)
+    assert dead.returncode == -signal.SIGKILL
+    left = {path.name for path in tmp_path.iterdir()}
+    assert len(left) == 2
+    assert all(name.endswith(".tmp") for name in left)
+    with subprocess.Popen(
+        [sys.executable, "-c", waiting, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as alive:
+        assert alive.stdin is not None
+        assert alive.stdout is not None
+        alive.stdout.readline()
+        own = {path.name for path in tmp_path.iterdir()}
+        assert len(own) == 2
+        assert not own & left, "of the dead one nothing is left"
+        foreign = tmp_path / ".a.csv.elsewhere-1.tmp"
+        foreign.write_text("of another machine")
+        write_atomic(tmp_path / "c.csv", "new")
+        assert {path.name for path in tmp_path.iterdir()} == {*own, "c.csv", foreign.name}
+        alive.kill()
+    write_atomic(tmp_path / "c.csv", "new")
+    assert {path.name for path in tmp_path.iterdir()} == {"c.csv", foreign.name}

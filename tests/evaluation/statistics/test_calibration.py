@@ -278,3 +278,17 @@ def test_wrong_input_is_refused():
         decision_curve([0, 1], [0.5, 0.5], thresholds=[0.0, 0.5])
     with pytest.raises(EvaluationError, match="labels must hold patients, got none"):
         decision_curve([], [], thresholds=[0.5])
+
+
+def test_the_smallest_cohorts_have_figures_or_a_reason_and_no_warning():
+    """Of 2 to 8 patients, log-odds of any scale, ties and near separation; warnings are errors."""
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        n = int(rng.integers(2, 9))
+        labels = rng.permutation(np.arange(n) < rng.integers(1, n))
+        odds = rng.normal(0, 10.0 ** rng.integers(-9, 4), n) + rng.choice([0, -30, 5])
+        odds = np.where(rng.random(n) < 0.2, odds[0], odds)
+        for smoother in ("loess", "rcs"):
+            found = calibration(labels, expit(odds), log_odds=odds, smoother=smoother)
+            missing = np.isnan([found.slope, found.ici])
+            assert bool(found.reason) == missing.any()

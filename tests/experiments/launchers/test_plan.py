@@ -77,6 +77,17 @@ def test_a_further_axis_is_planned_run_and_evaluated_as_cells_of_their_own(
     assert "At most" not in again
 
 
+def test_runs_that_their_schedule_ends_are_timed(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "axes.yaml"
+    path.write_text(SWEEP.replace("  model.init_args.pos_weight: [1, balanced]\n", ""))
+    common = [f"architecture={OWN / 'tiny.yaml'}", f"store={store}", f"runs={tmp_path / 'runs'}"]
+    planned = ceus(capsys, "sweep", path, *common, "fold=0", "selection=last", "--plan")
+    assert "Not timed" not in planned
+    assert "timed on CPU" in " ".join(planned.split())
+
+
 def test_the_plan_prepares_no_cohort(
     store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,5 +1,6 @@
 """Sweeps over several partitions: their runs, and real ones from split to report."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -123,3 +124,29 @@ def test_runs_of_two_partitions_are_trained_and_evaluated(file: Path, repeated: 
     cells = pd.read_csv(folder / "evaluation" / "cells.csv")
     assert (cells["repeats"] == 2).all()
     assert cells["complete"].all()
+
+
+def test_split_by_the_command_line_in_repeats_and_by_centre(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "store"
+    shutil.copytree(store, path, ignore=shutil.ignore_patterns("splits", "ledger.jsonl"))
+
+    def split(*options: str) -> str:
+        with pytest.raises(SystemExit) as ended:
+            main(["split", str(path), *options])
+        told = capsys.readouterr()
+        return told.out if not ended.value.code else told.err
+
+    assert "several.json" in split("--folds", "2", "--repeats", "3", "--name", "several")
+    assert len(load_split(path, "several").further) == 2
+    assert "--covariates centre" in split("--scheme", "centre", "--name", "centres")
+    items = pd.read_parquet(path / "cohort.parquet")
+    patients = sorted(items["patient_id"].unique())
+    items["centre"] = items["patient_id"].map(lambda p: "ab"[patients.index(p) % 2])
+    items.to_parquet(path / "cohort.parquet")
+    assert "centres.json" in split("--scheme", "centre", "--name", "centres")
+    centres = load_split(path, "centres")
+    assert centres.scheme["centres"] == ["a", "b"]
+    centre_of = dict(zip(items["patient_id"], items["centre"], strict=True))
+    assert {centre_of[p] for p in centres.parts(1)["oof"]} == {"b"}
