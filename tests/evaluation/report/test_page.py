@@ -213,8 +213,8 @@ def test_the_flow_counts_what_the_folder_holds(made, sealed, result):
     reasons = flow[flow["step"] == "reason"].fillna({"modality": ""})
     assert reasons[["modality", "reason", "rows"]].values.tolist() == [
         ["CEUS clip", "clip must be decodable", 1],
-        ["CEUS clip", "file must exist", 1],
         ["ultrasound image", "file must exist", 1],
+        ["CEUS clip", "file must exist", 1],
         ["", "label must be '0' or '1'", 1],
     ]
     labels = pd.Series(made.labels)
