@@ -38,8 +38,8 @@ def instability(evaluation: Evaluation) -> Drawing | None:
         title="Prediction instability",
         figure=figure,
         alt="Out-of-fold predictions of each model over their mean, one panel a modality. Mean "
-        f"absolute prediction error: {'; '.join(told)}. Of single patients, over all cells, between "
-        f"{ends(tables.instability['mape'])}.",
+        f"absolute prediction error: {'; '.join(told)}. Of single patients, over all cells, "
+        f"between {ends(tables.instability['mape'])}.",
         caption="A point is a patient as one model, of one seed and partition, predicts them out "
         "of fold, over the mean of such models. On the grey diagonal they agree; the wider the "
         "cloud, the less is the prediction of a patient that of the patient alone.",
