@@ -297,6 +297,6 @@ def interval_sentences(evaluation: Evaluation) -> tuple[str, ...]:
         "their differences are means over these partitions, and their intervals are by a bootstrap "
         "over patients, seeds and partitions: training again and another partition are now partly "
         "in them; other patients to train on are not.",
-        "Operating points, calls, calibration, curves and the correction for the choice of the best "
-        "are of the first partition, in which each patient has one score.",
+        "Operating points, calls, calibration, curves and the correction for the choice of the "
+        "best are of the first partition, in which each patient has one score.",
     )
