@@ -18,7 +18,12 @@ from evaluation.statistics.calibration import (
 )
 from evaluation.statistics.cross_validated import cv_auc, cv_auc_test
 from evaluation.statistics.kappa import Kappa, cohen_kappa, stratified_spearman
-from evaluation.statistics.net_benefit import DecisionCurve, decision_curve
+from evaluation.statistics.net_benefit import (
+    DecisionCurve,
+    NetBenefitDifference,
+    decision_curve,
+    net_benefit_difference,
+)
 from evaluation.statistics.power import (
     Simulated,
     minimum_detectable_difference,
@@ -70,6 +75,7 @@ __all__ = [
     "Interval",
     "Kappa",
     "McNemar",
+    "NetBenefitDifference",
     "Ranking",
     "RocBand",
     "RocCurve",
@@ -100,6 +106,7 @@ __all__ = [
     "mcnemar",
     "minimum_detectable_difference",
     "misranked",
+    "net_benefit_difference",
     "optimism_of_best",
     "overlapping_test",
     "patient_difficulty",

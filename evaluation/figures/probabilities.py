@@ -66,13 +66,22 @@ def decision(evaluation: Evaluation) -> Drawing:
     )
     table = evaluation.tables.net_benefit
     top = max(0.05, float(np.nanmax([0.0, *table["model"], *table["treat_all"]])))
+    selected = evaluation.tables.cells[evaluation.tables.cells["selected"]]
+    banded = set(zip(selected["architecture"], selected["modality"], strict=True))
+    low, high = evaluation.sweep.analysis.net_benefit_range
     for axes, part, modality in shown:
+        axes.axvspan(low, high, color=LINE, alpha=0.25, lw=0)
         axes.axhline(0, color=FAINT, lw=0.9)
         everyone = table[(table["part"] == part) & (table["modality"] == modality)]
         everyone = everyone.drop_duplicates("threshold")
         axes.plot(everyone["threshold"], everyone["treat_all"], color=FAINT, lw=0.9)
         for architecture, curve, style in curves_of(evaluation, table, part, modality):
             axes.plot(curve["threshold"], curve["model"], **style, label=architecture)
+            if (architecture, modality) in banded:
+                axes.fill_between(
+                    curve["threshold"].astype(float), curve["low"].astype(float),
+                    curve["high"].astype(float), color=style["color"], alpha=0.14, lw=0,
+                )  # fmt: skip
         axes.set(xlim=(0, 1), ylim=(-0.3 * top, 1.1 * top))
     below(figure, shown[0][0])
     oof = table[table["part"] == "oof"]
@@ -90,7 +99,8 @@ def decision(evaluation: Evaluation) -> Drawing:
         alt=f"Net benefit over threshold risk, one panel a modality, out-of-fold. {message}",
         caption="Net benefit: true positives less false positives weighted by the odds of the "
         "threshold, per patient. A model is of use where its curve is above both grey ones: "
-        "solid, acting on everyone; zero, acting on no one.",
+        "solid, acting on everyone; zero, acting on no one. Band: pointwise 95 % interval of the "
+        "modality's selected architecture. Grey field: the declared range of risks.",
     )
 
 

@@ -19,6 +19,7 @@ from evaluation.report.views import (
 from evaluation.result import Evaluation
 from evaluation.tables.comparisons import CONFIRMATORY, PRIMARY
 from evaluation.tables.operating import YOUDEN
+from evaluation.tables.primary import MEAN_OVER_RANGE
 from evaluation.text.format import PARTS, bare_p, difference, pair
 
 _RISKS = (0.1, 0.2, 0.3)
@@ -156,7 +157,7 @@ def calibration(evaluation: Evaluation) -> Section:
 
 
 def decision(evaluation: Evaluation) -> Section:
-    """Net benefit at three risks."""
+    """Net benefit at three risks, and the primary contrast over the declared range."""
     table = evaluation.tables.net_benefit
     rows: list[Row] = []
     names = ["architecture", "modality", "part"]
@@ -165,23 +166,56 @@ def decision(evaluation: Evaluation) -> Section:
         for risk in _RISKS:
             at_risk = curve["threshold"].astype(float).round(2) == risk
             for point in curve[at_risk].to_dict("records"):
-                row |= {f"model_{risk}": point["model"], f"all_{risk}": point["treat_all"]}
+                row |= {f"{name}_{risk}": point[name] for name in ("model", "low", "high")}
+                row[f"all_{risk}"] = point["treat_all"]
         rows.append(row)
     columns = [*cells(), words("part", facet=True)]
     for risk in _RISKS:
-        columns += [figure(f"model_{risk}", f"at {risk:g}"), figure(f"all_{risk}", "all treated")]
+        columns += [
+            estimate(f"model_{risk}", f"at {risk:g} (95 % CI)", low=f"low_{risk}",
+                     high=f"high_{risk}"),
+            figure(f"all_{risk}", "all treated"),
+        ]  # fmt: skip
+    low, high = evaluation.sweep.analysis.net_benefit_range
+    contrast = rows_of(evaluation.tables.net_benefit_contrast)
+    shown: list[Row] = [
+        {**row, "pair": pair(row), "where": _where(row)}
+        for row in contrast
+        if row["at"] == MEAN_OVER_RANGE or round(row["threshold"], 2) in _RISKS
+    ]
     return Section(
         name="decision",
         title="Net benefit",
-        words=("Acting on no one has a net benefit of 0 at every risk.",),
+        words=(
+            "Acting on no one has a net benefit of 0 at every risk. Intervals are of the mean over "
+            "patients of what acting on each is worth, pointwise.",
+            f"The range of risks {low:g} to {high:g} is that of the analysis "
+            "(net_benefit_range): over it the primary contrast is averaged. Its confirmatory "
+            "test is that of the AUC; this is secondary.",
+        ),
         figures=("decision",),
         views=(
             View(
+                name="net-benefit-contrast", caption="Primary contrast in net benefit",
+                columns=[
+                    words("part", facet=True), words("pair", "first − second"),
+                    words("where", "risk"), people(),
+                    Column("difference (95 % CI)", _difference, figure("difference").key),
+                ],
+                rows=shown, csv="net_benefit_contrast.csv", notes=counted_reasons(shown),
+            ),
+            View(
                 name="decision-table", caption="Net benefit at three risks", columns=columns,
-                rows=rows, csv="net_benefit.csv",
+                rows=rows, csv="net_benefit.csv", folded=True,
             ),
         ),
     )  # fmt: skip
+
+
+def _where(row: Row) -> str:
+    if row["at"] == MEAN_OVER_RANGE:
+        return f"mean over {row['threshold']:g} to {row['threshold_high']:g}"
+    return f"{row['threshold']:g}"
 
 
 def transfer(evaluation: Evaluation) -> Section:

@@ -51,7 +51,7 @@ def calibration_rows(cells: list[CellScores]) -> tuple[list[dict[str, Any]], lis
 
 def net_benefit_rows(cells: list[CellScores]) -> list[pd.DataFrame]:
     """Decision curves over the risks of ACT_AT."""
-    columns = ("threshold", "model", "treat_all", "treat_none", "avoided")
+    columns = ("threshold", "model", "treat_all", "treat_none", "avoided", "low", "high")
     tables = []
     for name, table in _scored(cells, of_models=True):
         labelled = _labelled(table, "probability")

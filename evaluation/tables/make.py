@@ -31,6 +31,7 @@ from evaluation.tables.curves import (
 )
 from evaluation.tables.operating import COUNTS, Thresholds, calls, operating_points
 from evaluation.tables.planning import planning
+from evaluation.tables.primary import net_benefit_contrast
 from evaluation.tables.scores import CellScores, cell_scores
 
 
@@ -54,7 +55,8 @@ class Tables:
         roc_bands: Pointwise bands of them.
         calibration: Do the probabilities agree with the rates?
         calibration_curves: Smoothed rates over the probabilities.
-        net_benefit: Decision curves.
+        net_benefit: Decision curves with pointwise intervals.
+        net_benefit_contrast: The primary contrast in net benefit, over the declared range.
         scales: Where scores lie in each part: did the threshold transfer?
         planning: What a cohort of this size can show, and the optimism of choosing.
         flow: From the rows of the cohort table to the patients scored.
@@ -76,6 +78,7 @@ class Tables:
     calibration: pd.DataFrame
     calibration_curves: pd.DataFrame
     net_benefit: pd.DataFrame
+    net_benefit_contrast: pd.DataFrame
     scales: pd.DataFrame
     planning: pd.DataFrame
     flow: pd.DataFrame
@@ -128,6 +131,7 @@ def make_tables(
         calibration=_table(calibration),
         calibration_curves=_joined(curves),
         net_benefit=_joined(net_benefit_rows(scores)),
+        net_benefit_contrast=net_benefit_contrast(primary, sweep.analysis),
         scales=_table(scale_rows(scores, sweep.analysis, frozen)),
         planning=planning(scores, aucs, primary),
         flow=flow_table(study, patients, test_labels),
