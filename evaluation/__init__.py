@@ -13,8 +13,10 @@ from evaluation.statistics.auc_tests import AucTest, delong_test, overlapping_te
 from evaluation.statistics.calibration import (
     Calibration,
     CalibrationCurve,
+    IciInterval,
     calibration,
     calibration_curve,
+    ici_interval,
 )
 from evaluation.statistics.cross_validated import cv_auc, cv_auc_test
 from evaluation.statistics.kappa import Kappa, cohen_kappa, stratified_spearman
@@ -37,6 +39,11 @@ from evaluation.statistics.proportions import (
     holm,
     mcnemar,
     wilson,
+)
+from evaluation.statistics.recalibration import (
+    Recalibration,
+    cross_fitted_recalibration,
+    recalibration,
 )
 from evaluation.statistics.roc import (
     Confusion,
@@ -72,11 +79,13 @@ __all__ = [
     "DecisionCurve",
     "Evaluation",
     "EvaluationError",
+    "IciInterval",
     "Interval",
     "Kappa",
     "McNemar",
     "NetBenefitDifference",
     "Ranking",
+    "Recalibration",
     "RocBand",
     "RocCurve",
     "Run",
@@ -95,6 +104,7 @@ __all__ = [
     "compute",
     "concordance",
     "confusion",
+    "cross_fitted_recalibration",
     "cross_fitted_thresholds",
     "cv_auc",
     "cv_auc_test",
@@ -102,6 +112,7 @@ __all__ = [
     "delong_test",
     "evaluate",
     "holm",
+    "ici_interval",
     "make_tables",
     "mcnemar",
     "minimum_detectable_difference",
@@ -114,6 +125,7 @@ __all__ = [
     "read_seal",
     "read_study",
     "read_sweep",
+    "recalibration",
     "render",
     "roc_band",
     "roc_curve",

@@ -21,6 +21,7 @@ from evaluation.tables.comparisons import CONFIRMATORY, PRIMARY
 from evaluation.tables.operating import YOUDEN
 from evaluation.tables.primary import MEAN_OVER_RANGE
 from evaluation.text.format import PARTS, bare_p, difference, pair
+from evaluation.text.sentences import findings
 
 _RISKS = (0.1, 0.2, 0.3)
 
@@ -128,29 +129,55 @@ def contrasts(evaluation: Evaluation) -> Section:
 
 
 def calibration(evaluation: Evaluation) -> Section:
-    """Whether probabilities agree with rates."""
-    rows = rows_of(evaluation.tables.calibration)
+    """Whether probabilities agree with rates, before and after recalibration."""
+    rows, maps = rows_of(evaluation.tables.calibration), rows_of(evaluation.tables.recalibration)
+    selected = {(each["architecture"], each["modality"]) for each in findings(evaluation)}
     columns = [
-        *cells(), words("part", facet=True), figure("mean_probability", "mean prediction"),
-        figure("observed", "observed rate"),
-        estimate("intercept", "intercept", low="intercept_low", high="intercept_high", digits=2),
-        estimate("slope", "slope", low="slope_low", high="slope_high", digits=2),
-        figure("brier", "Brier"), figure("brier_scaled", "scaled Brier"),
-        figure("ici", "ICI"), figure("e90", "E90"), words("smoother"),
+        *cells(), words("part", facet=True), words("state", "probabilities", facet=True),
+        figure("mean_probability", "mean prediction"), figure("observed", "observed rate"),
+        *(estimate(name, title, low=f"{name}_low", high=f"{name}_high", digits=digits)
+          for name, title, digits in (
+              ("observed_over_expected", "O/E", 2), ("intercept", "intercept", 2),
+              ("slope", "slope", 2), ("brier", "Brier", 3), ("brier_scaled", "scaled Brier", 2),
+              ("ici", "ICI", 3), ("e50", "E50", 3), ("e90", "E90", 3),
+          )),
     ]  # fmt: skip
     return Section(
         name="calibration",
         title="Calibration",
         words=(
-            "Intercept (calibration in the large): 0 is right, below 0 predictions are too high. "
-            "Slope: 1 is right, below 1 they are too extreme. ICI: mean distance of prediction and "
-            "smoothed rate. Weighting of the loss was undone before, by the protocol.",
+            "O/E: events observed by expected. Intercept (calibration in the large): 0 is right, "
+            "below 0 predictions are too high. Slope: 1 is right, below 1 they are too extreme. "
+            "ICI, E50, E90: mean, median and 90th percentile of the distance of prediction and "
+            "smoothed rate; even perfect predictions have one above 0 by chance, so 0 is in none "
+            "of its intervals, and a small one may lie below its own. Weighting of the loss was "
+            "undone before, by the protocol.",
+            "Recalibrated: a logistic map (intercept and slope) of the score. Out-of-fold each "
+            "fold is mapped by what was fitted on the other folds, which judges the recipe. The "
+            "map to be used with a deployed model is fitted on all out-of-fold scores and kept in "
+            "recalibration.json; the rows of the test set, once it is open, judge it. Every other "
+            "figure of this report is of the probabilities as predicted.",
         ),
         figures=("calibration",),
         views=(
             View(
-                name="calibration-table", caption="Calibration", columns=columns, rows=rows,
+                name="calibration-selected",
+                caption="Calibration of each modality's selected architecture (95 % CI)",
+                columns=columns,
+                rows=[row for row in rows if (row["architecture"], row["modality"]) in selected],
                 csv="calibration.csv", notes=counted_reasons(rows),
+            ),
+            View(
+                name="calibration-table", caption="Calibration of all cells (95 % CI)",
+                columns=columns, rows=rows, csv="calibration.csv", folded=True,
+            ),
+            View(
+                name="recalibration-table", caption="Recalibration maps",
+                columns=[*cells(), words("applies_to", "applies to fold", facet=True),
+                         people("fitted on patients (events)"),
+                         figure("intercept"), figure("intercept_error", "SE"),
+                         figure("slope"), figure("slope_error", "SE")],
+                rows=maps, csv="recalibration.csv", folded=True, notes=counted_reasons(maps),
             ),
         ),
     )  # fmt: skip

@@ -26,6 +26,7 @@ from evaluation.tables.curves import (
     band_rows,
     calibration_rows,
     net_benefit_rows,
+    recalibration_rows,
     roc_rows,
     scale_rows,
 )
@@ -53,8 +54,10 @@ class Tables:
         patients: One row a patient of a cell and part: score, threshold and call.
         roc: Points of the ROC curves, pooled out-of-fold and test.
         roc_bands: Pointwise bands of them.
-        calibration: Do the probabilities agree with the rates?
+        calibration: Do the probabilities agree with the rates, as predicted and recalibrated?
         calibration_curves: Smoothed rates over the probabilities.
+        recalibration: Maps from log-odds to recalibrated ones, of each fold and of the deployed
+            model.
         net_benefit: Decision curves with pointwise intervals.
         net_benefit_contrast: The primary contrast in net benefit, over the declared range.
         scales: Where scores lie in each part: did the threshold transfer?
@@ -77,6 +80,7 @@ class Tables:
     roc_bands: pd.DataFrame
     calibration: pd.DataFrame
     calibration_curves: pd.DataFrame
+    recalibration: pd.DataFrame
     net_benefit: pd.DataFrame
     net_benefit_contrast: pd.DataFrame
     scales: pd.DataFrame
@@ -130,6 +134,7 @@ def make_tables(
         roc_bands=_joined(band_rows(scores)),
         calibration=_table(calibration),
         calibration_curves=_joined(curves),
+        recalibration=_table(recalibration_rows(scores)),
         net_benefit=_joined(net_benefit_rows(scores)),
         net_benefit_contrast=net_benefit_contrast(primary, sweep.analysis),
         scales=_table(scale_rows(scores, sweep.analysis, frozen)),
