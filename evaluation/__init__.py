@@ -32,6 +32,7 @@ from evaluation.statistics.power import (
     optimism_of_best,
     simulate_power,
 )
+from evaluation.statistics.precision_recall import AveragePrecision, average_precision
 from evaluation.statistics.proportions import (
     Interval,
     McNemar,
@@ -50,6 +51,7 @@ from evaluation.statistics.roc import (
     RocCurve,
     confusion,
     cross_fitted_thresholds,
+    npv_threshold,
     roc_curve,
     sensitivity_threshold,
     youden_threshold,
@@ -72,6 +74,7 @@ from evaluation.text.terminal import render
 __all__ = [
     "AucInterval",
     "AucTest",
+    "AveragePrecision",
     "BestOf",
     "Calibration",
     "CalibrationCurve",
@@ -96,6 +99,7 @@ __all__ = [
     "Tables",
     "auc_interval",
     "auc_spread",
+    "average_precision",
     "best_of",
     "calibration",
     "calibration_curve",
@@ -118,6 +122,7 @@ __all__ = [
     "minimum_detectable_difference",
     "misranked",
     "net_benefit_difference",
+    "npv_threshold",
     "optimism_of_best",
     "overlapping_test",
     "patient_difficulty",

@@ -24,6 +24,8 @@ from evaluation.text.format import PARTS, bare_p, difference, pair
 from evaluation.text.sentences import findings
 
 _RISKS = (0.1, 0.2, 0.3)
+_OF_SELECTED = {"sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PPV",
+                "npv": "NPV", "f1": "F1", "mcc": "MCC"}  # fmt: skip
 
 
 def discrimination(evaluation: Evaluation) -> Section:
@@ -58,13 +60,16 @@ def operating(evaluation: Evaluation) -> Section:
         *(_over_folds(rate) for rate in ("sensitivity", "specificity")),
         figure("accuracy_commoner_class", "accuracy, all called the commoner class", 2),
     ]  # fmt: skip
+    chosen = _of_selected(evaluation, rows)
     return Section(
         name="operating",
         title="Operating points",
         words=(
             "Sensitivity, specificity, accuracy and predictive values with Clopper and Pearson's "
             "exact 95 % intervals. Accuracy must be held against the last column: that of calling "
-            "everyone the commoner class.",
+            "everyone the commoner class. F1 has the exact interval of the proportion that it is a "
+            "function of, MCC Wald's on Fisher's z. PR-AUC is the average precision, pooled, with "
+            "Boyd's logit interval; a score that tells nothing has that of the prevalence.",
         ),
         figures=("confusion_oof", "confusion_test"),
         views=(
@@ -74,11 +79,44 @@ def operating(evaluation: Evaluation) -> Section:
                 csv="operating.csv", notes=counted_reasons(rows),
             ),
             View(
+                name="selected-points",
+                caption="Each modality's selected architecture at every operating point (95 % CI)",
+                columns=[
+                    *cells(), words("part", facet=True), words("rule", facet=True),
+                    *(estimate(name, title, low=f"{name}_low", high=f"{name}_high", digits=2)
+                      for name, title in _OF_SELECTED.items()),
+                    figure("called_negative", "called negative", 2),
+                    estimate("pr_auc", "PR-AUC", low="pr_low", high="pr_high", digits=2),
+                    figure("baseline", "prevalence", 2),
+                ],
+                rows=chosen, csv="operating.csv", notes=counted_reasons(chosen),
+            ),
+            View(
                 name="operating-table", caption="All operating points", columns=columns, rows=rows,
                 csv="operating.csv", folded=True,
             ),
         ),
     )  # fmt: skip
+
+
+def _of_selected(evaluation: Evaluation, rows: list[Row]) -> list[Row]:
+    """Points of the selected cells but of their training, with their precision-recall areas."""
+    selected = {(each["architecture"], each["modality"]) for each in findings(evaluation)}
+    areas = {
+        (area["architecture"], area["modality"], area["part"]): {
+            "pr_auc": area["pr_auc"], "pr_low": area["low"], "pr_high": area["high"],
+            "baseline": area["baseline"],
+        }
+        for area in rows_of(evaluation.tables.precision_recall)
+    }  # fmt: skip
+    chosen: list[Row] = []
+    for row in rows:
+        cell = row["architecture"], row["modality"]
+        if cell in selected and row["part"] != "train":
+            negative = None if row["tn"] is None else (row["tn"] + row["fn"]) / row["patients"]
+            area = areas.get((*cell, row["part"]), {})
+            chosen.append({**row, **area, "called_negative": negative})
+    return chosen
 
 
 def contrasts(evaluation: Evaluation) -> Section:

@@ -16,6 +16,7 @@ from evaluation.statistics.calibration import (
 )
 from evaluation.statistics.checks import one_class, undefined
 from evaluation.statistics.net_benefit import decision_curve
+from evaluation.statistics.precision_recall import average_precision
 from evaluation.statistics.recalibration import (
     Recalibration,
     cross_fitted_recalibration,
@@ -136,6 +137,11 @@ def net_benefit_rows(cells: list[CellScores]) -> list[pd.DataFrame]:
         curve = decision_curve(*labelled, thresholds=ACT_AT) if len(table) else None
         tables.append(_points(name, columns, curve))
     return tables
+
+
+def precision_recall_rows(cells: list[CellScores]) -> list[dict[str, Any]]:
+    """Areas under the precision-recall curve: pooled out-of-fold, and the hold-out once open."""
+    return [name | asdict(average_precision(*_labelled(table))) for name, table in _scored(cells)]
 
 
 def scale_rows(

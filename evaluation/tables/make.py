@@ -26,6 +26,7 @@ from evaluation.tables.curves import (
     band_rows,
     calibration_rows,
     net_benefit_rows,
+    precision_recall_rows,
     recalibration_rows,
     roc_rows,
     scale_rows,
@@ -47,13 +48,14 @@ class Tables:
         modalities: Means over the architectures whose cell is complete, and the best of them, naive
             and corrected for the choice.
         aucs: Each AUC with its interval: train (apparent), out-of-fold and test side by side.
-        operating: Sensitivity and the like at each operating point, with exact intervals and the
-            range over folds.
+        operating: Sensitivity and the like, F1 and MCC at each operating point, with intervals and
+            the range over folds.
         comparisons: Differences between cells: primary contrast and families after Holm.
         test: One row a cell on the hold-out; without labels only the number of patients.
         patients: One row a patient of a cell and part: score, threshold and call.
         roc: Points of the ROC curves, pooled out-of-fold and test.
         roc_bands: Pointwise bands of them.
+        precision_recall: Areas under the precision-recall curves, with the prevalence.
         calibration: Do the probabilities agree with the rates, as predicted and recalibrated?
         calibration_curves: Smoothed rates over the probabilities.
         recalibration: Maps from log-odds to recalibrated ones, of each fold and of the deployed
@@ -78,6 +80,7 @@ class Tables:
     patients: pd.DataFrame
     roc: pd.DataFrame
     roc_bands: pd.DataFrame
+    precision_recall: pd.DataFrame
     calibration: pd.DataFrame
     calibration_curves: pd.DataFrame
     recalibration: pd.DataFrame
@@ -132,6 +135,7 @@ def make_tables(
         patients=patients,
         roc=_joined(roc_rows(scores)),
         roc_bands=_joined(band_rows(scores)),
+        precision_recall=_table(precision_recall_rows(scores)),
         calibration=_table(calibration),
         calibration_curves=_joined(curves),
         recalibration=_table(recalibration_rows(scores)),
