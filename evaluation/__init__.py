@@ -57,6 +57,13 @@ from evaluation.statistics.roc import (
     youden_threshold,
 )
 from evaluation.statistics.roc_band import RocBand, roc_band
+from evaluation.statistics.sample_size import (
+    DevelopmentSize,
+    ValidationSize,
+    development_size,
+    supported_parameters,
+    validation_size,
+)
 from evaluation.statistics.selection import BestOf, best_of
 from evaluation.statistics.single_auc import single_auc_positives, single_auc_power
 from evaluation.tables.make import Tables, make_tables
@@ -80,6 +87,7 @@ __all__ = [
     "CalibrationCurve",
     "Confusion",
     "DecisionCurve",
+    "DevelopmentSize",
     "Evaluation",
     "EvaluationError",
     "IciInterval",
@@ -97,6 +105,7 @@ __all__ = [
     "Study",
     "Sweep",
     "Tables",
+    "ValidationSize",
     "auc_interval",
     "auc_spread",
     "average_precision",
@@ -114,6 +123,7 @@ __all__ = [
     "cv_auc_test",
     "decision_curve",
     "delong_test",
+    "development_size",
     "evaluate",
     "holm",
     "ici_interval",
@@ -140,7 +150,9 @@ __all__ = [
     "single_auc_positives",
     "single_auc_power",
     "stratified_spearman",
+    "supported_parameters",
     "unseal",
+    "validation_size",
     "wilson",
     "youden_threshold",
 ]

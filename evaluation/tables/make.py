@@ -34,6 +34,7 @@ from evaluation.tables.curves import (
 from evaluation.tables.operating import COUNTS, Thresholds, calls, operating_points
 from evaluation.tables.planning import planning
 from evaluation.tables.primary import net_benefit_contrast
+from evaluation.tables.sample_size import sample_size
 from evaluation.tables.scores import CellScores, cell_scores
 
 
@@ -64,6 +65,7 @@ class Tables:
         net_benefit_contrast: The primary contrast in net benefit, over the declared range.
         scales: Where scores lie in each part: did the threshold transfer?
         planning: What a cohort of this size can show, and the optimism of choosing.
+        sample_size: Riley's criteria: how many patients are needed, and whether they are there.
         flow: From the rows of the cohort table to the patients scored.
         characteristics: Who the patients are, by split and label.
         training: One row a run: epochs, the chosen one and its figures.
@@ -88,6 +90,7 @@ class Tables:
     net_benefit_contrast: pd.DataFrame
     scales: pd.DataFrame
     planning: pd.DataFrame
+    sample_size: pd.DataFrame
     flow: pd.DataFrame
     characteristics: pd.DataFrame
     training: pd.DataFrame
@@ -143,6 +146,7 @@ def make_tables(
         net_benefit_contrast=net_benefit_contrast(primary, sweep.analysis),
         scales=_table(scale_rows(scores, sweep.analysis, frozen)),
         planning=planning(scores, aucs, primary),
+        sample_size=sample_size(scores, aucs),
         flow=flow_table(study, patients, test_labels),
         characteristics=characteristics_table(study, test_labels),
         training=training_table(study),

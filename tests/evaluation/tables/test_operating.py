@@ -55,13 +55,13 @@ def test_where_no_threshold_reaches_it_that_is_said(sweep_maker, tmp_path):
         tmp_path / "trial", architectures=("alpha",), modalities=("image",), folds=(0, 1, "all"),
         analysis={"npv": 0.99},
     ).write()  # fmt: skip
-    for run_id in made.run_ids():  # the sick below all others
-        sick = [name for name, label in made.labels.items() if label]
+    sick = [name for name, label in made.labels.items() if label]
 
-        def sink(table, sick=sick):
-            logit = table["logit"] - 20 * table["patient_id"].isin(sick)
-            return table.assign(logit=logit, probability=sigmoid(logit - 0.75))
+    def sink(table):  # the sick below all others
+        logit = table["logit"] - 20 * table["patient_id"].isin(sick)
+        return table.assign(logit=logit, probability=sigmoid(logit - 0.75))
 
+    for run_id in made.run_ids():
         made.change(run_id, sink)
     unseal(made.path, made.store, reason="because")
     result = evaluate(made.path)
