@@ -18,6 +18,7 @@ from evaluation.report.views import (
 )
 from evaluation.result import Evaluation
 from evaluation.tables.comparisons import CONFIRMATORY, PRIMARY
+from evaluation.tables.complete import CELL, PRIMARY_CONTRAST
 from evaluation.tables.operating import YOUDEN
 from evaluation.tables.primary import MEAN_OVER_RANGE
 from evaluation.text.format import PARTS, bare_p, difference, pair
@@ -135,6 +136,14 @@ def contrasts(evaluation: Evaluation) -> Section:
         _p("specificity_p_holm", "McNemar p, Holm, specificity"),
     ]
     primary = [row for row in rows if row["family"] == PRIMARY]
+    complete = rows_of(evaluation.tables.complete)
+    beside = [
+        words("part", facet=True), words("architecture", facet=True), words("modality", facet=True),
+        count("lack_image", "lack an image"), count("lack_clip", "lack a clip"),
+        people("all patients (events)"), estimate("value", "on all (95 % CI)"),
+        count("patients_complete", "patients with both"), count("events_complete", "events"),
+        estimate("value_complete", "on them (95 % CI)", low="low_complete", high="high_complete"),
+    ]  # fmt: skip
     confirmatory = [PARTS[row["part"]] for row in primary if row["standing"] == CONFIRMATORY]
     return Section(
         name="contrasts",
@@ -150,12 +159,28 @@ def contrasts(evaluation: Evaluation) -> Section:
             "complete, or of unequal numbers of seeds, is not tested.",
             "The intervals are of the models as they were trained on the folds as they were drawn: "
             "what training again or another partition would change is not in them.",
+            "Sensitivity to patients without a modality: the same models on all patients that they "
+            "(of a contrast both sides) scored, and on those alone who have image and clip."
+            if complete
+            else "",
         ),
         figures=("forest",),
         views=(
             View(
                 name="primary", caption="Primary contrast", columns=columns,
                 rows=primary, csv="comparisons.csv", notes=counted_reasons(primary),
+            ),
+            View(
+                name="complete-primary",
+                caption="Primary contrast without the patients who lack a modality (ΔAUC)",
+                columns=beside, rows=[r for r in complete if r["what"] == PRIMARY_CONTRAST],
+                csv="complete.csv",
+            ),
+            View(
+                name="complete-cells",
+                caption="AUC of cells without the patients who lack a modality",
+                columns=beside, rows=[row for row in complete if row["what"] == CELL],
+                csv="complete.csv", folded=True,
             ),
             View(
                 name="contrasts-table", caption="All differences",

@@ -22,6 +22,7 @@ from evaluation.tables.cells import (
 )
 from evaluation.tables.cohort import characteristics_table, flow_table
 from evaluation.tables.comparisons import compare, primary_contrast, select_architectures
+from evaluation.tables.complete import complete_table
 from evaluation.tables.curves import (
     band_rows,
     calibration_rows,
@@ -52,6 +53,7 @@ class Tables:
         operating: Sensitivity and the like, F1 and MCC at each operating point, with intervals and
             the range over folds.
         comparisons: Differences between cells: primary contrast and families after Holm.
+        complete: The primary contrast and cells on all patients, and on those with every modality.
         test: One row a cell on the hold-out; without labels only the number of patients.
         patients: One row a patient of a cell and part: score, threshold and call.
         roc: Points of the ROC curves, pooled out-of-fold and test.
@@ -78,6 +80,7 @@ class Tables:
     aucs: pd.DataFrame
     operating: pd.DataFrame
     comparisons: pd.DataFrame
+    complete: pd.DataFrame
     test: pd.DataFrame
     patients: pd.DataFrame
     roc: pd.DataFrame
@@ -111,7 +114,7 @@ def make_tables(
         test_labels: 0/1 by patient of the hold-out; None while the test set is sealed.
         test_thresholds: By (architecture, modality, rule), frozen when the test set was opened.
     """
-    frozen = test_thresholds or {}
+    frozen, study = test_thresholds or {}, study or read_study(sweep)
     scores = cell_scores(sweep, test_labels)
     folds = [row for each in scores for row in fold_rows(each)]
     cells = _table([cell_row(each, folds) for each in scores])
@@ -124,7 +127,6 @@ def make_tables(
     calibration, curves = calibration_rows(scores)
     parts = ("oof", "test")
     patients = _joined([_patients(each, part, frozen) for each in scores for part in parts])
-    study = study or read_study(sweep)
     return Tables(
         runs=pd.DataFrame([asdict(run) for run in sweep.runs]),
         cells=cells,
@@ -134,6 +136,7 @@ def make_tables(
         aucs=_table([row for each in scores for row in auc_rows(each)]),
         operating=_table(operating_points(scores, sweep.analysis, frozen)),
         comparisons=compare(scores, frozen, sweep.analysis, primary),
+        complete=complete_table(scores, primary, study),
         test=_table([holdout_row(each, frozen) for each in scores]),
         patients=patients,
         roc=_joined(roc_rows(scores)),
