@@ -75,12 +75,12 @@ def operating(evaluation: Evaluation) -> Section:
         figures=("confusion_oof", "confusion_test"),
         views=(
             View(
-                name="youden", caption="At Youden's threshold", columns=columns,
+                narrow=True, name="youden", caption="At Youden's threshold", columns=columns,
                 rows=[r for r in rows if r["rule"] == YOUDEN and r["part"] != "train"],
                 csv="operating.csv", notes=counted_reasons(rows),
             ),
             View(
-                name="selected-points",
+                narrow=True, name="selected-points",
                 caption="Each modality's selected architecture at every operating point (95 % CI)",
                 columns=[
                     *cells(), words("part", facet=True), words("rule", facet=True),
@@ -93,8 +93,8 @@ def operating(evaluation: Evaluation) -> Section:
                 rows=chosen, csv="operating.csv", notes=counted_reasons(chosen),
             ),
             View(
-                name="operating-table", caption="All operating points", columns=columns, rows=rows,
-                csv="operating.csv", folded=True,
+                narrow=True, name="operating-table", caption="All operating points",
+                columns=columns, rows=rows, csv="operating.csv", folded=True,
             ),
         ),
     )  # fmt: skip
@@ -202,7 +202,7 @@ def calibration(evaluation: Evaluation) -> Section:
           for name, title, digits in (
               ("observed_over_expected", "O/E", 2), ("intercept", "intercept", 2),
               ("slope", "slope", 2), ("brier", "Brier", 3), ("brier_scaled", "scaled Brier", 2),
-              ("ici", "ICI", 3), ("e50", "E50", 3), ("e90", "E90", 3),
+              ("ici", "ICI", 3), ("e90", "E90", 2),
           )),
     ]  # fmt: skip
     return Section(
@@ -211,7 +211,7 @@ def calibration(evaluation: Evaluation) -> Section:
         words=(
             "O/E: events observed by expected. Intercept (calibration in the large): 0 is right, "
             "below 0 predictions are too high. Slope: 1 is right, below 1 they are too extreme. "
-            "ICI, E50, E90: mean, median and 90th percentile of the distance of prediction and "
+            "ICI, E90: mean and 90th percentile of the distance of prediction and "
             "smoothed rate; even perfect predictions have one above 0 by chance, so 0 is in none "
             "of its intervals, and a small one may lie below its own. Weighting of the loss was "
             "undone before, by the protocol.",
@@ -224,14 +224,14 @@ def calibration(evaluation: Evaluation) -> Section:
         figures=("calibration",),
         views=(
             View(
-                name="calibration-selected",
+                narrow=True, name="calibration-selected",
                 caption="Calibration of each modality's selected architecture (95 % CI)",
                 columns=columns,
                 rows=[row for row in rows if (row["architecture"], row["modality"]) in selected],
                 csv="calibration.csv", notes=counted_reasons(rows),
             ),
             View(
-                name="calibration-table", caption="Calibration of all cells (95 % CI)",
+                narrow=True, name="calibration-table", caption="Calibration of all cells (95 % CI)",
                 columns=columns, rows=rows, csv="calibration.csv", folded=True,
             ),
             View(
@@ -295,8 +295,8 @@ def decision(evaluation: Evaluation) -> Section:
                 rows=shown, csv="net_benefit_contrast.csv", notes=counted_reasons(shown),
             ),
             View(
-                name="decision-table", caption="Net benefit at three risks", columns=columns,
-                rows=rows, csv="net_benefit.csv", folded=True,
+                narrow=True, name="decision-table", caption="Net benefit at three risks",
+                columns=columns, rows=rows, csv="net_benefit.csv", folded=True,
             ),
         ),
     )  # fmt: skip
