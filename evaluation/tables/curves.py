@@ -69,27 +69,25 @@ def calibration_rows(cells: list[CellScores]) -> tuple[list[dict[str, Any]], lis
             mapped[own.index] = of.log_odds(own["score"])
         for state, odds in ((AS_PREDICTED, table["score"]), (RECALIBRATED, mapped)):
             named = name | {"state": state}
-            known = table["label"][odds.notna()]
-            if len(known) < len(table):
-                row = undefined(Calibration, "a fold has no map", patients=len(table), events=None,
-                                smoother="loess")  # fmt: skip
-                rows.append(named | asdict(row) | _ends_of(ici_interval([], [])))
+            if odds.isna().any():
+                counts = {"patients": len(table), "events": int(table["label"].sum())}
+                row = undefined(Calibration, "a fold has no map", **counts, smoother="loess")
+                rows.append(named | _with_ends(row, undefined(IciInterval, "")))
                 continue
             p = sigmoid(odds)
-            rows.append(
-                named
-                | asdict(calibration(known, p, log_odds=odds))
-                | _ends_of(ici_interval(known, p))
-            )
-            curve = calibration_curve(known, p)
+            found = calibration(table["label"], p, log_odds=odds)
+            rows.append(named | _with_ends(found, ici_interval(table["label"], p)))
+            curve = calibration_curve(table["label"], p)
             points = {"probability": curve.probability, "observed": curve.observed}
             curves.append(pd.DataFrame(named | points))
     return rows, curves
 
 
-def _ends_of(interval: IciInterval) -> dict[str, float]:
-    """Without its reason, which is that of the ICI."""
-    return {name: end for name, end in asdict(interval).items() if name.endswith(("_low", "_high"))}
+def _with_ends(found: Calibration, interval: IciInterval) -> dict[str, Any]:
+    """Of a calibration and the intervals of its ICI: all figures, and why any is undefined."""
+    ends = {name: end for name, end in asdict(interval).items() if name.endswith(("_low", "_high"))}
+    reasons = dict.fromkeys(filter(None, (*found.reason.split("; "), interval.reason)))
+    return asdict(found) | ends | {"reason": "; ".join(reasons)}
 
 
 @dataclass(frozen=True)
