@@ -13,19 +13,27 @@ from evaluation.statistics.auc_tests import AucTest, delong_test, overlapping_te
 from evaluation.statistics.calibration import (
     Calibration,
     CalibrationCurve,
+    IciInterval,
     calibration,
     calibration_curve,
+    ici_interval,
 )
 from evaluation.statistics.cross_validated import cv_auc, cv_auc_test
 from evaluation.statistics.instability import mape
 from evaluation.statistics.kappa import Kappa, cohen_kappa, stratified_spearman
-from evaluation.statistics.net_benefit import DecisionCurve, decision_curve
+from evaluation.statistics.net_benefit import (
+    DecisionCurve,
+    NetBenefitDifference,
+    decision_curve,
+    net_benefit_difference,
+)
 from evaluation.statistics.power import (
     Simulated,
     minimum_detectable_difference,
     optimism_of_best,
     simulate_power,
 )
+from evaluation.statistics.precision_recall import AveragePrecision, average_precision
 from evaluation.statistics.proportions import (
     Interval,
     McNemar,
@@ -34,17 +42,30 @@ from evaluation.statistics.proportions import (
     mcnemar,
     wilson,
 )
+from evaluation.statistics.recalibration import (
+    Recalibration,
+    cross_fitted_recalibration,
+    recalibration,
+)
 from evaluation.statistics.repeated import Partition, repeated_cv_auc, repeated_cv_test
 from evaluation.statistics.roc import (
     Confusion,
     RocCurve,
     confusion,
     cross_fitted_thresholds,
+    npv_threshold,
     roc_curve,
     sensitivity_threshold,
     youden_threshold,
 )
 from evaluation.statistics.roc_band import RocBand, roc_band
+from evaluation.statistics.sample_size import (
+    DevelopmentSize,
+    ValidationSize,
+    development_size,
+    supported_parameters,
+    validation_size,
+)
 from evaluation.statistics.selection import BestOf, best_of
 from evaluation.statistics.single_auc import single_auc_positives, single_auc_power
 from evaluation.tables.make import Tables, make_tables
@@ -62,18 +83,23 @@ from evaluation.text.terminal import render
 __all__ = [
     "AucInterval",
     "AucTest",
+    "AveragePrecision",
     "BestOf",
     "Calibration",
     "CalibrationCurve",
     "Confusion",
     "DecisionCurve",
+    "DevelopmentSize",
     "Evaluation",
     "EvaluationError",
+    "IciInterval",
     "Interval",
     "Kappa",
     "McNemar",
+    "NetBenefitDifference",
     "Partition",
     "Ranking",
+    "Recalibration",
     "RocBand",
     "RocCurve",
     "Run",
@@ -82,8 +108,10 @@ __all__ = [
     "Study",
     "Sweep",
     "Tables",
+    "ValidationSize",
     "auc_interval",
     "auc_spread",
+    "average_precision",
     "best_of",
     "calibration",
     "calibration_curve",
@@ -92,18 +120,23 @@ __all__ = [
     "compute",
     "concordance",
     "confusion",
+    "cross_fitted_recalibration",
     "cross_fitted_thresholds",
     "cv_auc",
     "cv_auc_test",
     "decision_curve",
     "delong_test",
+    "development_size",
     "evaluate",
     "holm",
+    "ici_interval",
     "make_tables",
     "mape",
     "mcnemar",
     "minimum_detectable_difference",
     "misranked",
+    "net_benefit_difference",
+    "npv_threshold",
     "optimism_of_best",
     "overlapping_test",
     "patient_difficulty",
@@ -111,6 +144,7 @@ __all__ = [
     "read_seal",
     "read_study",
     "read_sweep",
+    "recalibration",
     "render",
     "repeated_cv_auc",
     "repeated_cv_test",
@@ -122,7 +156,9 @@ __all__ = [
     "single_auc_positives",
     "single_auc_power",
     "stratified_spearman",
+    "supported_parameters",
     "unseal",
+    "validation_size",
     "wilson",
     "youden_threshold",
 ]

@@ -14,8 +14,9 @@ def evaluate(
     """Compute all tables of a sweep and write them, with report, figures and checklists.
 
     The same folder and ledger of its store give the same bytes again: `report.html`, each table of
-    `Tables` as a CSV file of its name, `figures/` (SVG, PDF, PNG), `checklists/` (CSV) and, where a
-    deployed model is done, `model_card.md`.
+    `Tables` as a CSV file of its name, `recalibration.json` (the maps to be applied to deployed
+    models), `figures/` (SVG, PDF, PNG), `checklists/` (CSV) and, where a deployed model is done,
+    `model_card.md`.
 
     Args:
         sweep_dir: Sweep folder (docs/design.md, Sweep folder).
@@ -30,6 +31,7 @@ def evaluate(
     from evaluation.figures import drawings
     from evaluation.report import report_html
     from evaluation.text.model_card import model_card
+    from evaluation.text.recalibration import FILE, recalibration_json
 
     result = compute(sweep_dir, out=out, store=store, head=head)
     drawn, checklists = drawings(result), fill(result)
@@ -39,6 +41,7 @@ def evaluate(
     contents |= {f"checklists/{name}.csv": as_csv(items) for name, items in checklists.items()}
     if card := model_card(result):
         contents["model_card.md"] = card
+    contents[FILE] = recalibration_json(result)
     contents[result.report.name] = report_html(result, drawn, checklists)
     files = {result.folder / name: content for name, content in contents.items()}
     for folder in {path.parent for path in files}:

@@ -1,6 +1,6 @@
 """What the figures take from the tables: cells, in which order, and which parts have labels."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import Any
 
@@ -31,7 +31,13 @@ def parts_of(evaluation: Evaluation) -> dict[str, str]:
 
 
 def part_panels(
-    evaluation: Evaluation, *, height_mm: float, row_mm: float, x: str, y: str
+    evaluation: Evaluation,
+    *,
+    height_mm: float,
+    row_mm: float,
+    x: str,
+    y: str,
+    rows: Mapping[str, str] | None = None,
 ) -> tuple[Figure, list[tuple[Axes, str, str]]]:
     """One column a modality; a row out-of-fold, and a row test once it is open.
 
@@ -40,12 +46,13 @@ def part_panels(
         height_mm: Height of what is not rows.
         row_mm: Height of each row.
         x: Label under the last row.
-        y: Label before each row, completed by the part's name.
+        y: Label before each row, completed by the row's name.
+        rows: Other rows, and what they are called.
 
     Returns:
-        The figure, and each panel with its part and modality.
+        The figure, and each panel with its row (of the parts, the part) and modality.
     """
-    parts, modalities = parts_of(evaluation), modalities_of(evaluation)
+    parts, modalities = rows or parts_of(evaluation), modalities_of(evaluation)
     figure, grid = panels(modalities, rows=len(parts), height_mm=height_mm + row_mm * len(parts))
     for row, name in zip(grid, parts.values(), strict=True):
         row[0].set_ylabel(f"{y}, {name}")

@@ -10,7 +10,8 @@ from evaluation.figures.cells import (
     curves_of,
     modalities_of,
     part_panels,
-)  # fmt: skip
+    parts_of,
+)
 from evaluation.figures.style import (
     COLOURS,
     FAINT,
@@ -22,40 +23,52 @@ from evaluation.figures.style import (
     panels,
 )  # fmt: skip
 from evaluation.result import Evaluation
+from evaluation.tables.curves import AS_PREDICTED, RECALIBRATED
 from evaluation.tables.operating import YOUDEN
 from evaluation.tables.scores import of_cell
 from evaluation.text.format import PARTS, ends
 
 
 def calibration(evaluation: Evaluation) -> Drawing:
-    """Smoothed event rate over the predicted probability; a row a part."""
+    """Smoothed event rate over the predicted probability; two rows a part, as predicted first."""
+    rows = {
+        f"{part} {state}": f"\n{name}, {state}"
+        for part, name in parts_of(evaluation).items()
+        for state in (AS_PREDICTED, RECALIBRATED)
+    }
     figure, shown = part_panels(
-        evaluation, height_mm=22, row_mm=54, x="predicted probability", y="observed rate"
-    )
-    curves = evaluation.tables.calibration_curves
-    for axes, part, modality in shown:
+        evaluation, height_mm=22, row_mm=43, x="predicted probability", y="observed rate",
+        rows=rows,
+    )  # fmt: skip
+    table, curves = evaluation.tables.calibration, evaluation.tables.calibration_curves
+    for axes, row, modality in shown:
+        part, _, state = row.partition(" ")
         axes.plot([0, 1], [0, 1], color=LINE, lw=0.8)
-        for architecture, curve, style in curves_of(evaluation, curves, part, modality):
+        of_state = curves[curves["state"] == state]
+        for architecture, curve, style in curves_of(evaluation, of_state, part, modality):
             observed = curve["observed"].clip(0, 1)
             axes.plot(curve["probability"], observed, **style, label=architecture)
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     below(figure, shown[0][0])
-    table = evaluation.tables.calibration
     oof = table[table["part"] == "oof"]
     smoothers = ", ".join(sorted(set(table["smoother"])))
-    message = (
-        f" Out-of-fold slopes lie between {ends(oof['slope'], 2)} (1 is right), the integrated "
-        f"calibration index between {ends(oof['ici'])}."
-        if oof["slope"].notna().any()
-        else ""
-    )
+    message = ""
+    for state in (AS_PREDICTED, RECALIBRATED):
+        mine = oof[oof["state"] == state]
+        if mine["slope"].notna().any():
+            message += (
+                f" Out-of-fold, {state}, slopes lie between {ends(mine['slope'], 2)} (1 is right), "
+                f"the integrated calibration index between {ends(mine['ici'])}."
+            )
     return Drawing(
         name="calibration",
         title="Calibration",
         figure=figure,
         alt=f"Smoothed event rate over predicted probability, one panel a modality.{message}",
         caption=f"Observed rate smoothed by {smoothers} (span 0.75), drawn where predictions "
-        "occur. On the grey diagonal prediction and rate agree; below it predictions are too high.",
+        "occur. On the grey diagonal prediction and rate agree; below it predictions are too high. "
+        "Recalibrated: out-of-fold, each fold by the map fitted on the other folds; test, by the "
+        "map fitted on all out-of-fold scores.",
     )
 
 
@@ -66,13 +79,22 @@ def decision(evaluation: Evaluation) -> Drawing:
     )
     table = evaluation.tables.net_benefit
     top = max(0.05, float(np.nanmax([0.0, *table["model"], *table["treat_all"]])))
+    selected = evaluation.tables.cells[evaluation.tables.cells["selected"]]
+    banded = set(zip(selected["architecture"], selected["modality"], strict=True))
+    low, high = evaluation.sweep.analysis.net_benefit_range
     for axes, part, modality in shown:
+        axes.axvspan(low, high, color=LINE, alpha=0.25, lw=0)
         axes.axhline(0, color=FAINT, lw=0.9)
         everyone = table[(table["part"] == part) & (table["modality"] == modality)]
         everyone = everyone.drop_duplicates("threshold")
         axes.plot(everyone["threshold"], everyone["treat_all"], color=FAINT, lw=0.9)
         for architecture, curve, style in curves_of(evaluation, table, part, modality):
             axes.plot(curve["threshold"], curve["model"], **style, label=architecture)
+            if (architecture, modality) in banded:
+                axes.fill_between(
+                    curve["threshold"].astype(float), curve["low"].astype(float),
+                    curve["high"].astype(float), color=style["color"], alpha=0.14, lw=0,
+                )  # fmt: skip
         axes.set(xlim=(0, 1), ylim=(-0.3 * top, 1.1 * top))
     below(figure, shown[0][0])
     oof = table[table["part"] == "oof"]
@@ -90,7 +112,8 @@ def decision(evaluation: Evaluation) -> Drawing:
         alt=f"Net benefit over threshold risk, one panel a modality, out-of-fold. {message}",
         caption="Net benefit: true positives less false positives weighted by the odds of the "
         "threshold, per patient. A model is of use where its curve is above both grey ones: "
-        "solid, acting on everyone; zero, acting on no one.",
+        "solid, acting on everyone; zero, acting on no one. Band: pointwise 95 % interval of the "
+        "modality's selected architecture. Grey field: the declared range of risks.",
     )
 
 

@@ -8,6 +8,8 @@ from evaluation.errors import EvaluationError
 MEAN, SELECTED = "mean", "selected"
 """What `primary.architecture` may say besides the name of one."""
 
+_TUPLES = ("probabilities", "net_benefit_range")
+
 
 @dataclass(frozen=True)
 class Primary:
@@ -42,6 +44,11 @@ class Analysis:
         probabilities: Further operating points: predicted probabilities from which to act.
         subgroup_events: Fewest events of a group of patients whose figures are given, 2 or more.
         subgroup_non_events: The same of non-events.
+        npv: A further one, to rule out: as many as possible called negative, of whom at least this
+            share is. None by default, for what is high depends on the prevalence: at 3 % calling
+            everyone negative reaches 0.97, at 20 % 0.80.
+        net_benefit_range: Lowest and highest risk at which one would sensibly act: over it the
+            difference in net benefit of the primary contrast is averaged.
     """
 
     primary: Primary | None = None
@@ -49,6 +56,8 @@ class Analysis:
     probabilities: tuple[float, ...] = ()
     subgroup_events: int = 10
     subgroup_non_events: int = 10
+    npv: float | None = None
+    net_benefit_range: tuple[float, float] = (0.05, 0.40)
 
     def __post_init__(self) -> None:
         if self.primary and len(set(self.primary.modalities)) != 2:
@@ -85,6 +94,17 @@ class Analysis:
                     f"{name} must be 2 or more, got {getattr(self, name)!r}. With one patient of a "
                     "class nothing has an interval."
                 )
+        if self.npv is not None and not 0 < self.npv < 1:
+            raise EvaluationError(
+                f"npv must be above 0 and below 1, got {self.npv!r}. Give 0.95 for 95 %, or null."
+            )
+        if len(self.net_benefit_range) != 2 or not (
+            0.01 <= self.net_benefit_range[0] <= self.net_benefit_range[1] <= 0.99
+        ):
+            raise EvaluationError(
+                "net_benefit_range must be two risks from 0.01 to 0.99, the lower first, got "
+                f"{list(self.net_benefit_range)!r}. Give the risks between which you would act."
+            )
 
 
 def read_analysis(declared: dict[str, Any]) -> Analysis:
@@ -99,9 +119,9 @@ def read_analysis(declared: dict[str, Any]) -> Analysis:
             **declared
             | {
                 "primary": primary
-                and Primary(**primary | {"modalities": tuple(primary["modalities"])}),
-                "probabilities": tuple(declared.get("probabilities", ())),
+                and Primary(**primary | {"modalities": tuple(primary["modalities"])})
             }
+            | {name: tuple(declared[name]) for name in _TUPLES if name in declared}
         )
     except (TypeError, KeyError, AttributeError) as error:
         raise EvaluationError(

@@ -70,6 +70,15 @@ class Sweep:
     question: Question
     listing: Listing
 
+    @property
+    def predictions_sha(self) -> str:
+        """SHA-256 of the prediction tables of all done runs, one after the other."""
+        files = hashlib.sha256()
+        for run in self.runs:
+            if run.state == "done":
+                files.update((self.path / run.run_id / "predictions.parquet").read_bytes())
+        return files.hexdigest()
+
 
 def read_sweep(sweep_dir: Path) -> Sweep:
     """Read the runs that `sweep.json` lists and check that their tables belong together.

@@ -50,7 +50,7 @@ def report_html(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["inline"] = _inline
+    environment.filters |= {"inline": _inline, "stacked": _stacked}
     own = files("evaluation") / "report"
     lacking = lacking_sentences(evaluation, if_none=True)
     return environment.get_template("page.html").render(
@@ -79,6 +79,11 @@ def _with_lacking(section: Section, lacking: Sequence[str]) -> Section:
         for view in section.views
     ]
     return replace(section, views=views)
+
+
+def _stacked(text: str) -> Markup:
+    """A figure with its interval on a line of its own."""
+    return Markup("<br>").join(text.replace(" (", "\n(").split("\n"))
 
 
 def _inline(drawing: Drawing) -> Markup:

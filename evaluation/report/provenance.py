@@ -8,6 +8,7 @@ from typing import Any
 from evaluation.report.views import View, words
 from evaluation.result import Evaluation
 from evaluation.text.format import brief, counted, in_use
+from evaluation.text.recalibration import FILE, recalibration_json
 
 _OWN_PACKAGES = ("ceus", "numpy", "scipy", "pandas", "matplotlib")
 _SETTINGS = (
@@ -19,14 +20,12 @@ _SETTINGS = (
 def provenance(evaluation: Evaluation) -> list[tuple[str, str]]:
     """Where runs differ, each value stands with its number of runs."""
     sweep = evaluation.sweep
-    files = hashlib.sha256()
-    for run in sweep.runs:
-        if run.state == "done":
-            files.update((sweep.path / run.run_id / "predictions.parquet").read_bytes())
+    maps = hashlib.sha256(recalibration_json(evaluation).encode())
     rows: list[tuple[str, str]] = [
         ("split", sweep.shas["split_sha"]),
         ("store", sweep.shas["store_sha"]),
-        ("predictions of all done runs (SHA-256)", files.hexdigest()),
+        ("predictions of all done runs (SHA-256)", sweep.predictions_sha),
+        (f"{FILE} (SHA-256)", maps.hexdigest()),
         ("seeds", ", ".join(map(str, sorted({run.seed for run in sweep.runs})))),
     ]
     rows += [

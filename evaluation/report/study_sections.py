@@ -67,7 +67,7 @@ def patients(evaluation: Evaluation) -> Section:
 
 def planning(evaluation: Evaluation) -> Section:
     """Detectable differences, power, optimism."""
-    rows = rows_of(evaluation.tables.planning)
+    rows, sizes = (rows_of(t) for t in (evaluation.tables.planning, evaluation.tables.sample_size))
     return Section(
         name="planning",
         title="What a cohort of this size can show",
@@ -75,6 +75,11 @@ def planning(evaluation: Evaluation) -> Section:
             "By simulation at this cohort's size, AUC and correlation between models. The optimism "
             "is what picking the best architecture of a modality adds to its AUC when all are "
             "equally good.",
+            "Riley's criteria (development: BMJ 2020, 368:m441; validation: BMJ 2024, 384:e074821) "
+            "are for regression; none is known for networks, whose parameters are millions. So "
+            "development is judged for the smallest model there is, of one parameter (as the "
+            "recalibration map), beside how many parameters the cohort would support. The score's "
+            "distribution is that of the binormal model at the cells' mean AUC.",
         ),
         views=(
             View(
@@ -84,6 +89,14 @@ def planning(evaluation: Evaluation) -> Section:
                          figure("auc", "AUC"), figure("correlation"), figure("value"),
                          figure("error", "simulation error", 4)],
                 rows=rows, csv="planning.csv", notes=counted_reasons(rows),
+            ),
+            View(
+                name="sample-size", caption="Riley's sample-size criteria",
+                columns=[words("stage"), words("part"), words("criterion"),
+                         count("needed_patients", "needs patients"),
+                         count("needed_events", "events"), people("has patients (events)"),
+                         words("met"), count("parameters", "parameters supported")],
+                rows=sizes, csv="sample_size.csv", notes=counted_reasons(sizes),
             ),
         ),
     )  # fmt: skip

@@ -44,6 +44,7 @@ class View:
         csv: File beside the report that holds all of it; "" if none does.
         folded: Whether it is closed at first.
         notes: Below it.
+        narrow: Whether intervals stand below their estimates, for it has many.
     """
 
     name: str
@@ -53,6 +54,7 @@ class View:
     csv: str = ""
     folded: bool = False
     notes: Sequence[str] = ()
+    narrow: bool = False
 
     @property
     def filterable(self) -> bool:

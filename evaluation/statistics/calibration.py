@@ -16,8 +16,10 @@ from evaluation.statistics.checks import (
     normal_quantile,
     one_class,
     one_of,
+    undefined,
 )
 from evaluation.statistics.logistic import fit_logistic
+from evaluation.statistics.recalibration import joint_fit
 from evaluation.statistics.smoothers import SMOOTHERS, Smoother, TooFewValuesError, smooth
 
 
@@ -30,16 +32,17 @@ class Calibration:
         events: Of them positive.
         mean_probability: Mean prediction.
         observed: Observed rate.
-        observed_over_expected: Their ratio.
+        observed_over_expected: Their ratio, observed by mean; `observed_over_expected_low` and
+            `observed_over_expected_high`, its interval.
         intercept: Calibration in the large: logistic intercept with the log-odds as offset; 0 is
             right, below 0 the predictions are too high.
         intercept_error: Its standard error; `intercept_low` and `intercept_high`, Wald's interval.
         slope: Logistic slope on the log-odds; 1 is right, below 1 they are too extreme.
         slope_error: Its standard error; `slope_low` and `slope_high`, Wald's interval.
         joint_intercept: The intercept that goes with the slope; `joint_intercept_error`.
-        brier: Mean squared difference of probability and label.
+        brier: Mean squared difference of probability and label; `brier_low`, `brier_high`.
         brier_null: The same for the observed rate given to everyone.
-        brier_scaled: 1 - brier / brier_null.
+        brier_scaled: 1 - brier / brier_null; `brier_scaled_low`, `brier_scaled_high`.
         log_loss: Mean negative log-likelihood.
         ici: Integrated calibration index: the mean distance of prediction and smoothed rate
             (Austin & Steyerberg 2019, Statistics in Medicine 38:4051).
@@ -53,6 +56,8 @@ class Calibration:
     mean_probability: float
     observed: float
     observed_over_expected: float
+    observed_over_expected_low: float
+    observed_over_expected_high: float
     intercept: float
     intercept_error: float
     intercept_low: float
@@ -64,14 +69,43 @@ class Calibration:
     joint_intercept: float
     joint_intercept_error: float
     brier: float
+    brier_low: float
+    brier_high: float
     brier_null: float
     brier_scaled: float
+    brier_scaled_low: float
+    brier_scaled_high: float
     log_loss: float
     ici: float
     e50: float
     e90: float
     e_max: float
     smoother: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class IciInterval:
+    """Percentile intervals of the distances of prediction and smoothed rate.
+
+    Attributes:
+        ici_low: Lower end of the interval of the ICI.
+        ici_high: Upper end of it.
+        e50_low: Lower end of the interval of the median distance.
+        e50_high: Upper end of it.
+        e90_low: Lower end of the interval of the 90th percentile of the distance.
+        e90_high: Upper end of it.
+        draws: Bootstrap cohorts on which the rate could be smoothed.
+        reason: Why the ends are NaN; "" if they are not.
+    """
+
+    ici_low: float
+    ici_high: float
+    e50_low: float
+    e50_high: float
+    e90_low: float
+    e90_high: float
+    draws: int
     reason: str
 
 
@@ -101,14 +135,17 @@ def calibration(
     """All figures of the agreement of probabilities with labels.
 
     Intercept and slope are those of Cox 1958 (Biometrika 45:562), as in Van Calster et al. 2019
-    (BMC Medicine 17:230).
+    (BMC Medicine 17:230). Intervals of O/E (on the logarithm), of the Brier score and of the scaled
+    one are Wald's by the delta method, patients being drawn at random with their predictions; of a
+    Brier score that is the interval of a mean (Bradley et al. 2008, Weather and Forecasting
+    23:992). Those of the ICI are `ici_interval`'s.
 
     Args:
         labels: (n,) 0 or 1.
         probabilities: (n,) in [0, 1].
         log_odds: (n,) of the same predictions, which a probability that rounds to 0 or 1 has lost;
             by default those of the probabilities.
-        level: Coverage of the intervals of intercept and slope, in (0, 1).
+        level: Coverage of the intervals, in (0, 1).
         smoother: For the ICI; "loess" is what its authors use.
 
     Raises:
@@ -124,7 +161,7 @@ def calibration(
     figures |= {"patients": y.size, "events": int(y.sum()), "smoother": smoother}
     reasons = []
     if y.size:
-        figures |= _scores(y, p, odds)
+        figures |= _scores(y, p, odds, z)
     if reason := one_class(y) or _infinite(odds):
         reasons.append(reason)
     else:
@@ -136,16 +173,59 @@ def calibration(
             figures[f"{name}_high"] = figures[name] + z * figures[f"{name}_error"]
     rate, reason = _smoothed(y, p, smoother)
     if not reason:
-        distance = np.abs(rate - p)
-        e50, e90 = np.quantile(distance, (0.5, 0.9))
-        figures |= {
-            "ici": float(distance.mean()),
-            "e50": float(e50),
-            "e90": float(e90),
-            "e_max": float(distance.max()),
-        }
+        figures |= dict(zip(("ici", "e50", "e90", "e_max"), _distances(rate, p), strict=True))
     distinct = dict.fromkeys(filter(None, [*reasons, reason]))
     return Calibration(**figures | {"reason": "; ".join(distinct)})
+
+
+def ici_interval(
+    labels: ArrayLike,
+    probabilities: ArrayLike,
+    *,
+    level: float = 0.95,
+    smoother: Smoother = "loess",
+    draws: int = 200,
+    seed: int = 0,
+) -> IciInterval:
+    """Percentile intervals of ICI, E50 and E90 by drawing patients with replacement.
+
+    As Austin & Steyerberg 2019 (Statistics in Medicine 38:4051). They are distances, so that even
+    perfect predictions have an ICI above 0 by chance, and 0 lies in no interval: of 280 patients
+    with well calibrated predictions the mean ICI is 0.04. From a true ICI of 0.08 on it covers 93
+    to 95 %.
+
+    Args:
+        labels: (n,) 0 or 1.
+        probabilities: (n,) in [0, 1].
+        level: Coverage of the intervals, in (0, 1).
+        smoother: As of `calibration`.
+        draws: Bootstrap cohorts.
+        seed: Seed of the draws.
+
+    Raises:
+        EvaluationError: as `calibration`, or without a draw.
+    """
+    y, p = checked_probabilities(labels, probabilities)
+    one_of("smoother", smoother, SMOOTHERS)
+    normal_quantile(level)
+    if draws < 1:
+        raise EvaluationError(f"draws must be 1 or more, got {draws}. Draw some cohorts.")
+    if reason := _smoothed(y, p, smoother)[1]:
+        return undefined(IciInterval, reason, draws=0)
+    rng = np.random.default_rng(seed)
+    found = []
+    for drawn in rng.integers(0, y.size, (draws, y.size)):
+        rate, reason = _smoothed(y[drawn], p[drawn], smoother)
+        if not reason:
+            found.append(_distances(rate, p[drawn])[:3])
+    if 2 * len(found) < draws:
+        few = f"only {len(found)} of {draws} bootstrap cohorts could be smoothed"
+        return undefined(IciInterval, few, draws=len(found))
+    ends = np.quantile(found, ((1 - level) / 2, (1 + level) / 2), axis=0)
+    names = ("ici_low", "e50_low", "e90_low", "ici_high", "e50_high", "e90_high")
+    return IciInterval(
+        **dict(zip(names, ends.ravel().tolist(), strict=True)), draws=len(found), reason=""
+    )
 
 
 def calibration_curve(
@@ -178,10 +258,10 @@ def _checked_odds(y: Bools, p: Floats, log_odds: ArrayLike) -> Floats:
     return odds
 
 
-def _scores(y: Bools, p: Floats, odds: Floats) -> dict[str, float]:
-    brier, rate = float(np.mean((p - y) ** 2)), float(y.mean())
-    null = rate * (1 - rate)
-    return {
+def _scores(y: Bools, p: Floats, odds: Floats, z: float) -> dict[str, float]:
+    squares, rate = (p - y) ** 2, float(y.mean())
+    brier, null = float(squares.mean()), rate * (1 - rate)
+    figures = {
         "mean_probability": float(p.mean()),
         "observed": rate,
         "observed_over_expected": rate / float(p.mean()) if p.any() else nan,
@@ -190,21 +270,39 @@ def _scores(y: Bools, p: Floats, odds: Floats) -> dict[str, float]:
         "brier_scaled": 1 - brier / null if null else nan,
         "log_loss": float(np.logaddexp(0, np.where(y, -odds, odds)).mean()),
     }
+    # What each patient adds to the figure, or to its logarithm; their mean square is its variance.
+    influences = {"brier": squares - brier}
+    if null:
+        influences["brier_scaled"] = (
+            brier * (1 - 2 * rate) / null * (y - rate) - squares + brier
+        ) / null
+        if p.any():
+            influences["observed_over_expected"] = y / rate - p / p.mean()
+    for name, influence in influences.items():
+        if y.size > 1:
+            half = z * float(influence.std(ddof=1)) / np.sqrt(y.size)
+            is_ratio = name == "observed_over_expected"
+            for end, way in (("low", -half), ("high", half)):
+                value = figures[name]
+                figures[f"{name}_{end}"] = float(value * np.exp(way) if is_ratio else value + way)
+    return figures
+
+
+def _distances(rate: Floats, p: Floats) -> list[float]:
+    """Mean, median, 90th percentile and maximum of the distance of prediction and rate."""
+    distance = np.abs(rate - p)
+    return [float(distance.mean()), *np.quantile(distance, (0.5, 0.9, 1)).tolist()]
 
 
 def _recalibration(y: Bools, odds: Floats) -> tuple[dict[str, float], str]:
-    labels = y.astype(np.float64)
-    large = fit_logistic(labels, np.ones((y.size, 1)), offset=odds)
+    large = fit_logistic(y.astype(np.float64), np.ones((y.size, 1)), offset=odds)
     estimates = {
         "intercept": float(large.coefficients[0]),
         "intercept_error": float(large.errors[0]),
     }
-    positives, negatives = odds[y], odds[~y]
-    if odds.min() == odds.max():
-        return estimates, "one probability for all patients has no slope"
-    if positives.min() >= negatives.max() or positives.max() <= negatives.min():
-        return estimates, "the classes are separated: the slope is infinite"
-    joint = fit_logistic(labels, np.column_stack([np.ones_like(odds), odds]))
+    joint, reason = joint_fit(y, odds)
+    if joint is None:
+        return estimates, reason
     return estimates | {
         "slope": float(joint.coefficients[1]),
         "slope_error": float(joint.errors[1]),

@@ -181,6 +181,32 @@ def sensitivity_threshold(labels: ArrayLike, scores: ArrayLike, sensitivity: flo
     return float(curve.thresholds[np.flatnonzero(curve.true_positives >= needed)[-1]])
 
 
+def npv_threshold(labels: ArrayLike, scores: ArrayLike, npv: float) -> float:
+    """The highest threshold of which the negative calls are right often enough.
+
+    So the one that rules out most patients. NaN where no threshold reaches it; inf where calling
+    everyone negative does, which says more of the prevalence than of the score.
+
+    Args:
+        labels: (n,) 0 or 1, both present.
+        scores: (n,) higher means more likely 1.
+        npv: Share of negative calls that must be right at least, in (0, 1].
+
+    Raises:
+        EvaluationError: as `roc_curve`, or for a share out of its range.
+    """
+    if not 0 < npv <= 1:
+        raise EvaluationError(
+            f"npv must be above 0 and at most 1, got {npv!r}. Give 0.95 for 95 %."
+        )
+    curve = roc_curve(labels, scores)
+    true = curve.false_positives[0] - curve.false_positives
+    called = true + curve.true_positives[0] - curve.true_positives
+    # Less what rounding adds, so that 19 of 20 reach 0.95.
+    reached = np.flatnonzero((called > 0) & (true >= npv * called - 1e-9))
+    return float(curve.thresholds[reached[-1]]) if reached.size else nan
+
+
 def cross_fitted_thresholds(
     labels: ArrayLike, scores: ArrayLike, folds: ArrayLike, *, rule: Rule = youden_threshold
 ) -> tuple[dict[Any, float], dict[Any, str]]:
@@ -200,7 +226,8 @@ def cross_fitted_thresholds(
         rule: Finds a threshold from labels and scores; Youden's by default.
 
     Returns:
-        Threshold by fold, in its scores (NaN where the other folds lack a class), halfway between
+        Threshold by fold, in its scores (NaN where the other folds lack a class, or the rule finds
+        none there), halfway between
         the last called negative and the first called positive; and the reasons of the NaNs.
     """
     y, (x,) = checked(labels, scores)
@@ -217,7 +244,11 @@ def cross_fitted_thresholds(
         if reason := one_class(y[others]):
             thresholds[name], reasons[name] = nan, f"no threshold from the other folds: {reason}"
             continue
-        called = quantile[own] >= rule(y[others], quantile[others])
+        cut = rule(y[others], quantile[others])
+        if np.isnan(cut):
+            thresholds[name], reasons[name] = nan, "no threshold on the other folds reaches it"
+            continue
+        called = quantile[own] >= cut
         negative, positive = x[own][~called], x[own][called]
         if not (negative.size and positive.size):
             thresholds[name] = inf if negative.size else -inf

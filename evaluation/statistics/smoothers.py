@@ -48,13 +48,13 @@ def smooth(y: Floats, p: Floats, smoother: Smoother) -> Floats:
     if smoother == "lowess direct":
         return _lowess(y, p, skip=0.0)
     if smoother == "loess direct":
-        return np.array([_local_quadratic(y, p, at)[0] for at in p])
+        return np.asarray(_local_quadratics(y, p, p)[:, 0])
     return _loess(y, p)
 
 
 def _loess(y: Floats, x: Floats) -> Floats:
     vertices = _vertices(np.sort(x))
-    value, slope = np.array([_local_quadratic(y, x, at) for at in vertices]).T
+    value, slope = _local_quadratics(y, x, vertices).T
     # A point on a vertex belongs to the cell below it, and has its value either way.
     cell = np.clip(np.searchsorted(vertices, x) - 1, 0, vertices.size - 2)
     width = vertices[cell + 1] - vertices[cell]
@@ -97,22 +97,30 @@ def _untied(x: Floats, middle: int, first: int, last: int) -> int:
     return middle
 
 
-def _local_quadratic(y: Floats, x: Floats, at: float) -> tuple[float, float]:
-    """Value and slope at a point of the parabola through its neighbours, tricube weighted."""
-    distance = np.abs(x - at)
+def _local_quadratics(y: Floats, x: Floats, points: Floats) -> Floats:
+    """(points, 2): value and slope of the tricube weighted parabola at each point."""
+    apart = x - points[:, None]
+    distance = np.abs(apart)
     count = min(x.size, floor(x.size * _LOESS_SPAN + 1e-5))
-    nearest = np.argsort(distance, kind="stable")[: max(count, 1)]
-    reach = distance[nearest[-1]]
-    if reach <= 0:
+    nearest = max(count, 1) - 1
+    reach = np.partition(distance, nearest, axis=1)[:, nearest, None]
+    if (reach <= 0).any():
         raise TooFewValuesError("loess needs neighbours of other probabilities")
-    weight = np.sqrt((1 - (distance[nearest] / reach) ** 3) ** 3)
-    design = weight[:, None] * (x[nearest] - at)[:, None] ** np.arange(3)
-    norm = np.sqrt((design**2).sum(axis=0))
+    weight = np.sqrt((1 - np.minimum(distance / reach, 1) ** 3) ** 3)
+    design = weight[..., None] * apart[..., None] ** np.arange(3)
+    norm = np.sqrt((design**2).sum(axis=1, keepdims=True))
     norm[norm == 0] = 1
+    design /= norm
+    q, r = np.linalg.qr(design)
+    lacking = np.abs(np.diagonal(r, axis1=1, axis2=2)).min(axis=1) < 1e-7
+    r[lacking] = np.eye(3)
+    right = np.einsum("pnk,pn->pk", q, weight * y)
+    fit = np.linalg.solve(r, right[..., None])[..., 0]
     # Singular values below this share of the first are taken for 0, as in the original.
     tolerance = 100 * np.finfo(np.float64).eps
-    fit = np.linalg.lstsq(design / norm, weight * y[nearest], rcond=tolerance)[0] / norm
-    return float(fit[0]), float(fit[1])
+    for at in np.flatnonzero(lacking):
+        fit[at] = np.linalg.lstsq(design[at], weight[at] * y, rcond=tolerance)[0]
+    return np.asarray((fit / norm[:, 0])[:, :2])
 
 
 def _lowess(y: Floats, p: Floats, *, skip: float) -> Floats:

@@ -20,7 +20,8 @@ LACKING_SHARE = 0.10
 MAX_LEVELS = 10
 """A covariate of more may name patients."""
 
-_MODALITIES = {"image": "ultrasound image", "ceus": "CEUS clip"}
+MODALITIES = {"image": "ultrasound image", "ceus": "CEUS clip"}
+"""Modalities of items, and what they are called."""
 
 _TECHNICAL = ("frames", "fps", "seconds", "width", "height")
 
@@ -51,7 +52,7 @@ def lacking_table(study: Study, scored: pd.DataFrame) -> pd.DataFrame:
     combined = scored[scored["modality"] == "combined"]
     for part, members in combined.groupby("part", sort=False)["patient_id"]:
         patients = set(members)
-        lack = {name: patients - holders.get(name, set()) for name in _MODALITIES}
+        lack = {name: patients - holders.get(name, set()) for name in MODALITIES}
         either = len(set().union(*lack.values()))
         counts = {name: len(who) for name, who in lack.items()}
         people = {"part": part, "patients": len(patients), "lacking": either}
@@ -83,7 +84,7 @@ def flow_table(
             for (reason, modality), lost_rows in sorted(
                 groups, key=lambda group: (group[0][0], _place(group[0][1]))
             ):
-                name = _MODALITIES.get(str(modality), str(modality))
+                name = MODALITIES.get(str(modality), str(modality))
                 count("reason", rows=len(lost_rows), modality=name, reason=reason)
         for split, members in _splits(patients):
             count("split", split=split, **_people(members))
@@ -152,7 +153,7 @@ def _item_columns(patients: pd.DataFrame) -> dict[str, str]:
     """Columns that count a patient's items of a modality, and what the modality is called."""
     columns = [str(name) for name in patients if str(name).startswith("items_")]
     kinds = [name.removeprefix("items_") for name in columns]
-    return {c: _MODALITIES.get(kind, kind) for c, kind in zip(columns, kinds, strict=True)}
+    return {c: MODALITIES.get(kind, kind) for c, kind in zip(columns, kinds, strict=True)}
 
 
 def _groups(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -177,7 +178,7 @@ def _technical(items: pd.DataFrame, patients: pd.DataFrame) -> list[dict[str, An
     for modality, files in sorted(
         joined.groupby("modality", sort=False), key=lambda group: _place(group[0])
     ):
-        name = _MODALITIES.get(str(modality), str(modality))
+        name = MODALITIES.get(str(modality), str(modality))
         column = f"items_{modality}"
 
         def share(people: pd.DataFrame, column: str = column) -> str:

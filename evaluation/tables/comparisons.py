@@ -125,8 +125,8 @@ def compare(
         for part in ("oof", "test"):
             where = {"family": family, "part": part, "standing": _standing(family, part, analysis)}
             a, b = ([called[cell, part] for cell in side.cells] for side in sides)
-            untested = _untested(sides, a + b, part)
-            for used, result in _of_pair(sides, a, b, part, untested):
+            why = untested(sides, a + b, part)
+            for used, result in _of_pair(sides, a, b, part, why):
                 rows.append(where | {"patients_used": used} | names | result)
     return _adjusted(pd.DataFrame(rows, columns=COLUMNS))
 
@@ -161,7 +161,7 @@ def _pairs(cells: list[CellScores], primary: Contrast | None) -> Iterator[tuple[
                     yield family, (sides[a], sides[b])
 
 
-def _untested(sides: Contrast, tables: list[pd.DataFrame], part: str) -> str:
+def untested(sides: Contrast, tables: list[pd.DataFrame], part: str) -> str:
     """Why a contrast is not tested, or "" where it is."""
     members = [member for side in sides for member in side.members]
     if part == "test" and members[0].sealed:
@@ -192,7 +192,7 @@ def _untested(sides: Contrast, tables: list[pd.DataFrame], part: str) -> str:
 
 
 def _of_pair(
-    members: Contrast, a: list[pd.DataFrame], b: list[pd.DataFrame], part: str, untested: str
+    members: Contrast, a: list[pd.DataFrame], b: list[pd.DataFrame], part: str, why: str
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """The rows of a contrast: of the patients that both sides scored, and of all of either."""
     available = [_wide(tables) for tables in (a, b)]
@@ -202,27 +202,27 @@ def _of_pair(
     method = METHOD if _are_repeated(members) else "influence curve of the fold mean"
     method = method if part == "oof" else "DeLong"
     known, scores_a, scores_b = paired[0], *map(_scores, paired)
-    if untested:
-        test = undefined(AucTest, untested)
+    if why:
+        test = undefined(AucTest, why)
     elif part == "oof":
         test = _repeated(members, common) or cv_auc_test(
             known["label"], scores_a, scores_b, known["fold"]
         )
     else:
         test = delong_test(known["label"], scores_a, scores_b)
-    p_values = _mcnemar(*paired) if not untested and len(a) == len(b) == 1 else {}
-    yield PAIRED, _row(test, paired, method, untested) | p_values
+    p_values = _mcnemar(*paired) if not why and len(a) == len(b) == 1 else {}
+    yield PAIRED, _row(test, paired, method, why) | p_values
     if set(available[0].index) == set(available[1].index):
         return
     sides: list[Any] = [(wide.index, wide["label"], _scores(wide)) for wide in available]
-    if untested:
-        test = undefined(AucTest, untested)
+    if why:
+        test = undefined(AucTest, why)
     elif part == "oof":
         folds = ((*side, wide["fold"]) for side, wide in zip(sides, available, strict=True))
         test = _repeated(members) or cv_overlapping_test(*folds)
     else:
         test = overlapping_test(*sides)
-    yield AVAILABLE, _row(test, available, method, untested) | {"z": np.nan, "p_value": np.nan}
+    yield AVAILABLE, _row(test, available, method, why) | {"z": np.nan, "p_value": np.nan}
 
 
 def _repeated(sides: Contrast, patients: Iterable[str] | None = None) -> AucTest | None:
@@ -249,11 +249,11 @@ def _scores(wide: pd.DataFrame) -> Any:
     return wide.filter(like="score_").to_numpy(np.float64).T
 
 
-def _row(test: AucTest, sides: list[pd.DataFrame], method: str, untested: str) -> dict[str, Any]:
+def _row(test: AucTest, sides: list[pd.DataFrame], method: str, why: str) -> dict[str, Any]:
     row: dict[str, Any] = {"method": method}
     for name, side in zip("ab", sides, strict=True):
         row[f"patients_{name}"] = len(side)
-        row[f"events_{name}"] = None if untested == SEALED else int(side["label"].sum())
+        row[f"events_{name}"] = None if why == SEALED else int(side["label"].sum())
     return row | {name: getattr(test, name) for name in _TEST_FIELDS}
 
 

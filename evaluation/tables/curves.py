@@ -1,19 +1,31 @@
 """Tables behind the figures: ROC curves and bands, calibration, net benefit, scales of scores."""
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from evaluation.records.analysis import Analysis
-from evaluation.statistics.calibration import calibration, calibration_curve
-from evaluation.statistics.checks import one_class
+from evaluation.statistics.calibration import (
+    Calibration,
+    IciInterval,
+    calibration,
+    calibration_curve,
+    ici_interval,
+)
+from evaluation.statistics.checks import one_class, undefined
 from evaluation.statistics.net_benefit import decision_curve
+from evaluation.statistics.precision_recall import average_precision
+from evaluation.statistics.recalibration import (
+    Recalibration,
+    cross_fitted_recalibration,
+    recalibration,
+)
 from evaluation.statistics.roc import roc_curve
 from evaluation.statistics.roc_band import roc_band
 from evaluation.tables.operating import YOUDEN, Thresholds, oof_thresholds
-from evaluation.tables.scores import DEPLOYED, CellScores
+from evaluation.tables.scores import DEPLOYED, Cell, CellScores, sigmoid
 
 ACT_AT = np.arange(1, 100) / 100
 """Risks of the decision curves."""
@@ -37,27 +49,97 @@ def band_rows(cells: list[CellScores]) -> list[pd.DataFrame]:
     ]
 
 
+AS_PREDICTED, RECALIBRATED = "as predicted", "recalibrated"
+"""States of the probabilities in the tables of calibration."""
+
+
 def calibration_rows(cells: list[CellScores]) -> tuple[list[dict[str, Any]], list[pd.DataFrame]]:
-    """Figures of the calibration, and the smoothed curves; an ensemble's is not that of a model."""
+    """Figures of the calibration, and the smoothed curves, as predicted and recalibrated.
+
+    Out-of-fold each fold is recalibrated by the map of the other folds; the deployed model on the
+    hold-out by that of all out-of-fold scores. An ensemble's probabilities are those of no model.
+    """
     rows, curves = [], []
+    maps = {(*m.cell, m.applies_to): m.map for m in recalibration_maps(cells)}
     for name, table in _scored(cells, of_models=True):
-        labelled = _labelled(table, "probability")
-        rows.append(name | asdict(calibration(*labelled, log_odds=table["score"])))
-        curve = calibration_curve(*labelled)
-        points = {"probability": curve.probability, "observed": curve.observed}
-        curves.append(pd.DataFrame(name | points))
+        cell = name["architecture"], name["modality"]
+        mapped = pd.Series(np.nan, index=table.index)
+        for fold, own in table.groupby("fold"):
+            of = maps[(*cell, DEPLOYED if name["part"] == "test" else str(fold))]
+            mapped[own.index] = of.log_odds(own["score"])
+        for state, odds in ((AS_PREDICTED, table["score"]), (RECALIBRATED, mapped)):
+            named = name | {"state": state}
+            if odds.isna().any():
+                counts = {"patients": len(table), "events": int(table["label"].sum())}
+                row = undefined(Calibration, "a fold has no map", **counts, smoother="loess")
+                rows.append(named | _with_ends(row, undefined(IciInterval, "")))
+                continue
+            p = sigmoid(odds)
+            found = calibration(table["label"], p, log_odds=odds)
+            rows.append(named | _with_ends(found, ici_interval(table["label"], p)))
+            curve = calibration_curve(table["label"], p)
+            points = {"probability": curve.probability, "observed": curve.observed}
+            curves.append(pd.DataFrame(named | points))
     return rows, curves
+
+
+def _with_ends(found: Calibration, interval: IciInterval) -> dict[str, Any]:
+    """Of a calibration and the intervals of its ICI: all figures, and why any is undefined."""
+    ends = {name: end for name, end in asdict(interval).items() if name.endswith(("_low", "_high"))}
+    reasons = dict.fromkeys(filter(None, (*found.reason.split("; "), interval.reason)))
+    return asdict(found) | ends | {"reason": "; ".join(reasons)}
+
+
+@dataclass(frozen=True)
+class CellMap:
+    """A map of a cell.
+
+    Attributes:
+        cell: Architecture and modality.
+        applies_to: Name of the fold whose scores it recalibrates, or DEPLOYED.
+        map: Fitted on the out-of-fold scores of the other folds, or of all.
+    """
+
+    cell: Cell
+    applies_to: str
+    map: Recalibration
+
+
+def recalibration_maps(cells: list[CellScores]) -> list[CellMap]:
+    """Of each cell the map of every fold, fitted on the others, and that of the deployed model."""
+    maps = []
+    for scores in cells:
+        labels, odds, folds = (scores.oof[name] for name in ("label", "score", "fold"))
+        by_fold = cross_fitted_recalibration(labels, odds, folds)[1]
+        maps += [CellMap(scores.cell, str(fold), found) for fold, found in by_fold.items()]
+        maps.append(CellMap(scores.cell, DEPLOYED, recalibration(labels, odds)))
+    return maps
+
+
+def recalibration_rows(cells: list[CellScores]) -> list[dict[str, Any]]:
+    """A row a map."""
+    return [
+        dict(zip(("architecture", "modality"), each.cell, strict=True))
+        | {"applies_to": each.applies_to}
+        | asdict(each.map)
+        for each in recalibration_maps(cells)
+    ]
 
 
 def net_benefit_rows(cells: list[CellScores]) -> list[pd.DataFrame]:
     """Decision curves over the risks of ACT_AT."""
-    columns = ("threshold", "model", "treat_all", "treat_none", "avoided")
+    columns = ("threshold", "model", "treat_all", "treat_none", "avoided", "low", "high")
     tables = []
     for name, table in _scored(cells, of_models=True):
         labelled = _labelled(table, "probability")
         curve = decision_curve(*labelled, thresholds=ACT_AT) if len(table) else None
         tables.append(_points(name, columns, curve))
     return tables
+
+
+def precision_recall_rows(cells: list[CellScores]) -> list[dict[str, Any]]:
+    """Areas under the precision-recall curve: pooled out-of-fold, and the hold-out once open."""
+    return [name | asdict(average_precision(*_labelled(table))) for name, table in _scored(cells)]
 
 
 def scale_rows(

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from evaluation.records.analysis import Analysis
 from evaluation.statistics.checks import one_class
+from evaluation.statistics.precision_recall import f1, f1_interval, mcc, mcc_interval
 from evaluation.statistics.proportions import clopper_pearson
 from evaluation.statistics.roc import (
     RATES,
@@ -18,12 +19,13 @@ from evaluation.statistics.roc import (
     Rule,
     confusion,
     cross_fitted_thresholds,
+    npv_threshold,
     sensitivity_threshold,
     youden_threshold,
 )
 from evaluation.tables.scores import SEALED, CellScores, sigmoid
 
-YOUDEN = "youden"
+YOUDEN, NPV = "youden", "NPV"
 
 COUNTS = ("tp", "fn", "tn", "fp")
 
@@ -39,6 +41,8 @@ def rules(analysis: Analysis) -> dict[str, Rule | float]:
             sensitivity_threshold, sensitivity=analysis.sensitivity
         ),
     }
+    if analysis.npv is not None:
+        points[f"{NPV} {analysis.npv:g}"] = partial(npv_threshold, npv=analysis.npv)
     for p in analysis.probabilities:
         points[f"probability {p:g}"] = log(p / (1 - p))
     return points
@@ -91,6 +95,14 @@ def operating_points(
                     reason = "; ".join(f"fold {fold}: {text}" for fold, text in why.items())
                 if part == "oof" and (single := _single(table)):
                     reason = "; ".join(filter(None, [reason, single]))
+                elif part != "oof" and np.isnan(threshold):
+                    reason = one_class(scores.oof["label"].to_numpy() == 1) or (
+                        "no threshold on the out-of-fold patients reaches it"
+                    )
+                if name.startswith(NPV) and cut.size and np.isposinf(cut).all():
+                    reason = "; ".join(
+                        filter(None, [reason, "calling everyone negative reaches it"])
+                    )
                 if part == "test" and scores.sealed:
                     reason, cut = SEALED, cut[:0]
                 rows.append(
@@ -139,8 +151,8 @@ def called(
         labels: (n,) 0 or 1.
         scores: (n,) log-odds.
         thresholds: (n,) log-odds; none, or with a NaN, is undefined.
-        intervals: Whether to give exact intervals and the accuracy of calling everyone
-            the commoner class.
+        intervals: Whether to give exact intervals, the accuracy of calling everyone the commoner
+            class, and F1 and MCC with theirs.
     """
     cut = np.asarray(thresholds, dtype=np.float64)
     counts: Confusion | None = None
@@ -154,6 +166,10 @@ def called(
             row |= dict(zip((f"{rate}_low", f"{rate}_high"), ends, strict=True))
     if intervals:
         row["accuracy_commoner_class"] = counts.accuracy_commoner_class if counts else nan
+        for name, value, interval in (("f1", f1, f1_interval), ("mcc", mcc, mcc_interval)):
+            ends = interval(counts) if counts else (nan, nan)
+            row |= {name: value(counts) if counts else nan}
+            row |= dict(zip((f"{name}_low", f"{name}_high"), ends, strict=True))
     return row
 
 

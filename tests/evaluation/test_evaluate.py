@@ -1,5 +1,6 @@
 """The files, the report and the terminal table: complete, the same each time, and discreet."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -20,6 +21,7 @@ from evaluation.figures import comparison_figure, drawings
 from evaluation.remembered import remember, remembered
 from evaluation.report import report_html
 from evaluation.report.provenance import provenance
+from evaluation.tables.scores import of_cell
 
 FIRST = "alpha-image-fold0-seed0-01234567"
 FIGURES = [
@@ -35,6 +37,7 @@ FIGURES = [
 ]
 FILES = {
     "report.html",
+    "recalibration.json",
     *(f"{field.name}.csv" for field in fields(Tables)),
     *(f"checklists/{name}.csv" for name in ("tripod_ai", "claim_2024", "stard_ai")),
     *(f"figures/{name}.{kind}" for name in FIGURES for kind in ("svg", "pdf", "png")),
@@ -236,3 +239,36 @@ def test_where_no_rate_is_defined_nothing_is_said_of_its_range(sweep):
     told = " ".join(render(compute(sweep.path)).split())
     assert "– and –" not in told
     assert "differs most between the folds" not in told
+
+
+def test_the_maps_of_deployed_models_are_kept_with_what_they_were_fitted_on(written):
+    made, result = written
+    path = result.folder / "recalibration.json"
+    kept = json.loads(path.read_text())
+    files = [made.path / run / "predictions.parquet" for run in made.run_ids()]
+    joined = b"".join(file.read_bytes() for file in files)
+    assert kept["predictions_sha"] == hashlib.sha256(joined).hexdigest()
+    assert (kept["split_sha"], kept["store_sha"]) == ("a" * 64, "b" * 64)
+    rows = dict(provenance(result))
+    assert rows["recalibration.json (SHA-256)"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    oof = result.tables.patients.query("part == 'oof'")
+    assert len(kept["maps"]) == 4
+    for each in kept["maps"]:
+        mine = of_cell(oof, each["architecture"], each["modality"])
+        odds = each["intercept"] + each["slope"] * mine["score"]
+        p = 1 / (1 + np.exp(-odds))
+        # What a map leaves on those that it was fitted on: as many events as expected.
+        assert p.sum() == pytest.approx(mine["label"].sum(), abs=1e-6)
+        assert each["patients"] == 40
+
+
+def test_a_cell_that_tells_nothing_has_no_map(sweep):
+    for run_id in sweep.run_ids(architecture="alpha", modality="image"):
+        sweep.change(
+            run_id, lambda t: t.assign(logit=-t["logit"], probability=1 - t["probability"])
+        )
+    result = evaluate(sweep.path)
+    kept = json.loads((result.folder / "recalibration.json").read_text())["maps"][0]
+    assert (kept["intercept"], kept["slope"]) == (None, None)
+    assert kept["reason"].startswith("the slope must be above 0")
+    assert re.search(r"a fold has no map \(\d rows?\)", result.report.read_text())

@@ -15,15 +15,18 @@ from evaluation import (
     calibration,
     clopper_pearson,
     compute,
+    cross_fitted_recalibration,
     cv_auc,
     cv_auc_test,
     decision_curve,
     delong_test,
     holm,
+    ici_interval,
     make_tables,
     mcnemar,
     overlapping_test,
     read_sweep,
+    recalibration,
     render,
     sensitivity_threshold,
     unseal,
@@ -43,6 +46,7 @@ from evaluation.tables.comparisons import (
     SECONDARY,
 )
 from evaluation.tables.planning import DETECTABLE, OPTIMISM, PRIMARY_POWER
+from evaluation.tables.scores import DEPLOYED
 from evaluation.tables.seal import read_seal
 from evaluation.text.model_card import model_card
 from evaluation.text.sentences import headline
@@ -281,7 +285,7 @@ def test_calibration_net_benefit_and_scales(tables, scores):
         names = dict(zip(("architecture", "modality"), cell, strict=True))
         for part in ("oof", "test"):
             labels, p = parts[part]["label"], 1 / (1 + np.exp(-parts[part]["score"]))
-            row = one(tables.calibration, **names, part=part)
+            row = one(tables.calibration, **names, part=part, state="as predicted")
             expected = calibration(labels, p, log_odds=parts[part]["score"])
             for name in ("intercept", "slope", "brier_scaled", "ici"):
                 assert row[name] == pytest.approx(getattr(expected, name), abs=1e-9)
@@ -294,6 +298,24 @@ def test_calibration_net_benefit_and_scales(tables, scores):
             assert scale["q50"] == pytest.approx(parts[part]["score"].median())
             calls = parts[part]["score"] >= scale["threshold"] - 1e-9
             assert scale["called_positive"] == pytest.approx(calls.mean())
+
+
+def test_recalibration_is_by_the_other_folds_and_on_the_hold_out_by_all(tables, scores):
+    for cell, parts in scores.items():
+        names = dict(zip(("architecture", "modality"), cell, strict=True))
+        oof, test = parts["oof"], parts["test"]
+        mapped, maps = cross_fitted_recalibration(oof["label"], oof["score"], oof["fold"])
+        deployed = recalibration(oof["label"], oof["score"])
+        for part, odds in (("oof", mapped), ("test", deployed.log_odds(test["score"]))):
+            labels, p = parts[part]["label"], sigmoid(odds)
+            row = one(tables.calibration, **names, part=part, state="recalibrated")
+            expected = vars(calibration(labels, p, log_odds=odds)) | vars(ici_interval(labels, p))
+            for name in ("slope", "slope_low", "brier", "brier_high", "ici", "ici_low", "e90_high"):
+                assert row[name] == pytest.approx(expected[name], abs=1e-7), name
+        for applies_to, found in (*maps.items(), (DEPLOYED, deployed)):
+            row = one(tables.recalibration, **names, applies_to=applies_to)
+            assert (row["intercept"], row["slope"]) == pytest.approx((found.intercept, found.slope))
+            assert row["patients"] == found.patients
 
 
 def test_a_fold_with_one_event_is_marked_in_every_table_that_uses_it(sweep_maker, tmp_path):
@@ -331,7 +353,10 @@ def test_a_certain_network_keeps_its_slope_and_no_cell_is_dropped(sweep_maker, t
     for run_id in made.run_ids(architecture="beta", modality="image"):
         made.change(run_id, lambda t: t.assign(logit=0.4, probability=float(sigmoid(0.4 - SHIFT))))
     before = compute(made.path)
-    rows = before.tables.calibration.set_index(["architecture", "modality"])
+    rows = before.tables.calibration.set_index(["architecture", "modality", "state"])
+    mended = rows.loc[("alpha", "image", "recalibrated")]
+    assert 0.3 < mended["slope"] < 3
+    rows = rows.xs("as predicted", level="state")
     row = rows.loc[("alpha", "image")]
     assert 0 < row["slope"] < 0.1
     assert row["slope_low"] < row["slope"] < row["slope_high"]

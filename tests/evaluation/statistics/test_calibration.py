@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from evaluation import (
     calibration_curve,
     confusion,
     decision_curve,
+    ici_interval,
 )
 from evaluation.statistics.logistic import fit_logistic
 from evaluation.statistics.smoothers import SMOOTHERS
@@ -292,3 +294,68 @@ def test_the_smallest_cohorts_have_figures_or_a_reason_and_no_warning():
             found = calibration(labels, expit(odds), log_odds=odds, smoother=smoother)
             missing = np.isnan([found.slope, found.ici])
             assert bool(found.reason) == missing.any()
+
+
+def test_intervals_have_the_width_of_the_bootstrap():
+    """Of O/E (its logarithm), Brier and scaled Brier, on R's own data set."""
+    data = columns("calibration_400.csv")
+    labels, p = data["y"], data["good"]
+    ours = calibration(labels, p)
+    rng = np.random.default_rng(2)
+    draws = [calibration(labels[i], p[i]) for i in rng.integers(0, p.size, (500, p.size))]
+    for name, of in (
+        ("observed_over_expected", np.log),
+        ("brier", np.array),
+        ("brier_scaled", np.array),
+    ):
+        low, value, high = (of(getattr(ours, name + end)) for end in ("_low", "", "_high"))
+        assert (low + high) / 2 == pytest.approx(value, abs=1e-12)
+        spread = np.std([of(getattr(each, name)) for each in draws])
+        assert (high - low) / 2 / 1.959964 == pytest.approx(spread, rel=0.1), name
+
+
+def test_intervals_of_the_brier_scores_and_of_o_e_cover():
+    """400 cohorts at the size of the study: 92.5 to 97.5 % hold the true values."""
+    rng = np.random.default_rng(3)
+    odds = rng.normal(-1.7, 1.2, 300_000)
+    labels, p = rng.uniform(size=odds.size) < expit(odds), expit(0.8 * odds + 0.1)
+    truth = calibration(labels, p, smoother="lowess")
+    inside = dict.fromkeys(("observed_over_expected", "brier", "brier_scaled"), 0)
+    for _ in range(400):
+        i = rng.integers(0, odds.size, 280)
+        ours = calibration(labels[i], p[i], smoother="lowess")
+        for name in inside:
+            ends = getattr(ours, f"{name}_low"), getattr(ours, f"{name}_high")
+            inside[name] += ends[0] <= getattr(truth, name) <= ends[1]
+    assert all(0.925 <= count / 400 <= 0.975 for count in inside.values()), inside
+
+
+def test_ici_interval_is_the_percentiles_of_drawn_cohorts():
+    data = columns("calibration_400.csv")
+    labels, p = data["y"], data["good"]
+    ours = ici_interval(labels, p, draws=60, seed=5)
+    rng = np.random.default_rng(5)
+    drawn = [calibration(labels[i], p[i]) for i in rng.integers(0, p.size, (60, p.size))]
+    for name in ("ici", "e50", "e90"):
+        values = [getattr(each, name) for each in drawn]
+        ends = getattr(ours, f"{name}_low"), getattr(ours, f"{name}_high")
+        assert ends == pytest.approx(np.quantile(values, (0.025, 0.975)), abs=1e-12)
+    assert ours.draws == 60
+    assert ours == ici_interval(labels, p, draws=60, seed=5)
+
+
+@pytest.mark.parametrize(
+    ("labels", "p", "reason"),
+    [
+        ([], [], "no patients"),
+        ([0, 0, 0], [0.1, 0.2, 0.3], "no positive patient"),
+        ([0, 1, 0, 1], [0.3, 0.3, 0.3, 0.3], "loess needs"),
+        ([0, 1], [0.3, 0.4], "only .* bootstrap cohorts could be smoothed|loess needs"),
+    ],
+)
+def test_an_ici_interval_that_is_undefined_says_why(labels, p, reason):
+    ours = ici_interval(labels, p)
+    assert re.search(reason, ours.reason)
+    assert math.isnan(ours.ici_low)
+    with pytest.raises(EvaluationError, match="draws must be 1 or more"):
+        ici_interval(labels, p, draws=0)

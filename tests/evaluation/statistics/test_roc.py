@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from evaluation import (
     EvaluationError,
     confusion,
     cross_fitted_thresholds,
+    npv_threshold,
     roc_curve,
     youden_threshold,
 )
@@ -166,3 +168,56 @@ def test_wrong_input_is_refused():
         confusion([0, 1], [1, 2], math.nan)
     with pytest.raises(EvaluationError, match=r"folds must be as many as labels \(2\), got 1"):
         cross_fitted_thresholds([0, 1], [1, 2], ["a"])
+
+
+@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("npv", [0.5, 0.9, 0.95, 1.0])
+def test_npv_threshold_rules_out_the_most_that_the_share_allows(seed, npv):
+    rng = np.random.default_rng(seed)
+    labels = rng.uniform(size=60) < 0.3
+    scores = (labels + rng.normal(size=60)).round(1 + seed % 2)
+    found = npv_threshold(labels, scores, npv)
+    allowed = []
+    for cut in [*np.unique(scores), math.inf]:
+        negative = labels[scores < cut]
+        if negative.size and (~negative).sum() >= npv * negative.size - 1e-9:
+            allowed.append(negative.size)
+    if not allowed:
+        assert math.isnan(found)
+    else:
+        assert (scores < found).sum() == max(allowed)
+
+
+def test_npv_threshold_of_those_that_none_or_all_reach():
+    assert math.isnan(npv_threshold([1, 0, 0, 1], [0.1, 0.2, 0.3, 0.4], 0.95))
+    assert npv_threshold([1] + [0] * 39, [0.1] * 40, 0.95) == math.inf
+    # 19 of 20: 0.95 to the last digit.
+    assert npv_threshold([1, *[0] * 19, 1, 1], [*range(20), 30, 31], 0.95) == 24.5
+    for wrong in (0, 1.2, math.nan):
+        with pytest.raises(EvaluationError, match="npv must be above 0 and at most 1"):
+            npv_threshold([0, 1], [0.1, 0.2], wrong)
+
+
+def test_npv_threshold_goes_over_folds_as_a_quantile():
+    rng = np.random.default_rng(5)
+    labels = rng.uniform(size=300) < 0.2
+    scores, folds = labels * 1.5 + rng.normal(size=300), np.arange(300) % 3
+    rule = partial(npv_threshold, npv=0.95)
+    once, _ = cross_fitted_thresholds(labels, scores, folds, rule=rule)
+    # A fold whose model scores on another scale is cut at the same patients.
+    other = np.where(folds == 1, 40 * scores - 7, scores)
+    again, _ = cross_fitted_thresholds(labels, other, folds, rule=rule)
+    assert again[1] == pytest.approx(40 * once[1] - 7)
+    assert (again[0], again[2]) == (once[0], once[2])
+    kept = np.array([score < once[fold] for score, fold in zip(scores, folds, strict=True)])
+    assert (~labels[kept]).mean() > 0.9
+    assert kept.mean() > 0.3
+
+
+def test_a_fold_whose_others_never_reach_it_says_so():
+    labels, scores = np.array([0, 1, 1, 0] * 4), np.array([0, -1, 2, 1] * 4) + 0.0
+    rule = partial(npv_threshold, npv=0.99)
+    thresholds, reasons = cross_fitted_thresholds(labels, scores, [0, 1] * 8, rule=rule)
+    undefined = [fold for fold, cut in thresholds.items() if math.isnan(cut)]
+    assert undefined
+    assert {reasons[fold] for fold in undefined} == {"no threshold on the other folds reaches it"}
