@@ -384,6 +384,7 @@ class PatientDataModule(L.LightningDataModule):
             seed=self._seed,
             augment=self._augment if training else None,
             training=training,
+            pinned=self._device.type == "cuda",
         )
 
     @property
@@ -395,9 +396,13 @@ class PatientDataModule(L.LightningDataModule):
         if "video" not in self.inputs:
             self._reader = ClipReader(self._store)
             return
-        size = self.inputs["video"].size
-        where = "off" if self._decode == "cuda" else self._cache_where
-        self._cache = open_cache(self._store, cache=where, size=size, limit_gb=self._cache_gb)
+        self._cache = open_cache(
+            self._store,
+            cache="off" if self._decode == "cuda" else self._cache_where,
+            size=self.inputs["video"].size,
+            limit_gb=self._cache_gb,
+            pinned=self._device.type == "cuda",
+        )
         decoder = choose_decoder("cpu" if self._cache else self._decode, self._device)
         self._reader = ClipReader(self._store, decoder=decoder, cache=self._cache)
 
