@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from _pytest.mark.expression import Expression
 
 from datamodules.ingest.prepare import prepare
 from datamodules.phantom.make import PhantomPreset, make_phantom
@@ -17,6 +18,27 @@ end_with_this_process()
 torch.set_num_threads(1)
 # A run's children must be as quiet and as single as a laptop without an account.
 os.environ.setdefault("WANDB_MODE", "offline")
+
+
+def selects_gpu_tests_only(expression: str) -> bool:
+    """Whether `-m EXPRESSION` asks for tests on a device, and for no others."""
+    if not expression:
+        return False
+    compiled = Expression.compile(expression)
+    return compiled.evaluate(lambda name, **_: name == "gpu") and not compiled.evaluate(
+        lambda _, **__: False
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide the machine's GPUs: what tests expect is what a CPU gives, and they fork.
+
+    Before anything asks for devices, and for the processes of tests, too.
+    """
+    assert not torch.cuda.is_initialized()
+    if not selects_gpu_tests_only(config.getoption("markexpr")):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
 
 TINY = PhantomPreset(
     patients=26,

@@ -52,13 +52,13 @@ FLOORS: dict[str, list[set[str]]] = {
         {"evaluate", "remembered"},
     ],
     "lightning_modules": [
-        {"layers", "scores", "freeze", "probe", "schedule"},
+        {"layers", "scores", "freeze", "average", "sync_norm", "probe", "schedule"},
         {"base", "pretrain"},
         {"image"},
         {"video", "combined"},
     ],
     "experiments": [
-        {"errors"},
+        {"errors", "ffmpeg"},
         {"processes"},
         {"run_folder"},
         {"config"},
