@@ -34,7 +34,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"video"},
     ],
     "datamodules": [
-        {"errors", "names", "ledger"},
+        {"errors", "names", "ledger", "cores"},
         {"files"},
         {"store", "phantom"},
         {"ingest.readers", "batches"},
@@ -58,7 +58,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"video", "combined"},
     ],
     "experiments": [
-        {"errors", "ffmpeg"},
+        {"errors", "ffmpeg", "gpus"},
         {"processes"},
         {"run_folder"},
         {"config"},
