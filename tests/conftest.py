@@ -1,11 +1,11 @@
 """One tiny cohort and its store, made once a session by the real phantom and the real prepare."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 import torch
-from _pytest.mark.expression import Expression
 
 from datamodules.ingest.prepare import prepare
 from datamodules.phantom.make import PhantomPreset, make_phantom
@@ -20,14 +20,9 @@ torch.set_num_threads(1)
 os.environ.setdefault("WANDB_MODE", "offline")
 
 
-def selects_gpu_tests_only(expression: str) -> bool:
-    """Whether `-m EXPRESSION` asks for tests on a device, and for no others."""
-    if not expression:
-        return False
-    compiled = Expression.compile(expression)
-    return compiled.evaluate(lambda name, **_: name == "gpu") and not compiled.evaluate(
-        lambda _, **__: False
-    )
+def asks_for_devices(expression: str) -> bool:
+    """Whether `-m EXPRESSION` is `gpu`, or `gpu and ...`: tests on a device, and no others."""
+    return re.fullmatch(r"gpu( and .*)?", expression) is not None
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -36,7 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
     Before anything asks for devices, and for the processes of tests, too.
     """
     assert not torch.cuda.is_initialized()
-    if not selects_gpu_tests_only(config.getoption("markexpr")):
+    if not asks_for_devices(config.getoption("markexpr")):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
