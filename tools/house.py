@@ -65,6 +65,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"tracking", "sweeps"},
         {"training"},
         {"launchers"},
+        {"gpu_check"},
         {"commands", "options", "warm"},
         {"cli"},
         {"__main__"},

@@ -253,7 +253,7 @@ def probe(decoder: FrameDecoder) -> str:
     try:
         if reason := _probe_once(decoder, packets, expected, 0):
             return reason
-        with _kept_busy(decoder.device), ThreadPoolExecutor(threads) as pool:
+        with kept_busy(decoder.device), ThreadPoolExecutor(threads) as pool:
             calls = [
                 pool.submit(_probe_once, decoder, packets, expected, seed)
                 for seed in range(1, 1 + _PROBE_CALLS * threads)
@@ -289,7 +289,7 @@ def _probe_once(
 
 
 @contextmanager
-def _kept_busy(device: torch.device) -> Iterator[None]:
+def kept_busy(device: torch.device) -> Iterator[None]:
     """Meanwhile a stream of the device computes, as that of a training does."""
     if device.type != "cuda":
         yield
