@@ -121,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{step.name}: {step.does}", flush=True)
             left = deadline - time.monotonic()
             most = step.seconds if options.device == "cuda" else left
-            found = _do(step, Path(folder), options.device, min(most, left))
+            found = do_step(step, Path(folder), options.device, min(most, left))
             result["steps"][step.name] = found
             write_atomic(path, json.dumps(result, indent=1) + "\n")
             print(f"  {found['state']} in {found['seconds']:.0f} s {found['reason'] or ''}")
@@ -130,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if bad else 0
 
 
-def _do(step: Step, folder: Path, device: str, seconds: float) -> dict[str, Any]:
+def do_step(step: Step, folder: Path, device: str, seconds: float) -> dict[str, Any]:
     """A step's findings, from its own process; in the end that and all it started is ended."""
     told: dict[str, Any] = {"state": "skipped", "reason": None, "seconds": 0.0}
     if device == "cuda" and not visible_gpus():
