@@ -47,7 +47,7 @@ class Step:
 
 STEPS = (
     Step(
-        "study", f"{_HERE}.runs.study", 170,
+        "study", f"{_HERE}.runs.study", 200,
         "15 cells of the profile `study` on a phantom of 30 patients, 2 epochs, two runs a "
         "device: all done, logits finite, no warning",
     ),
@@ -76,11 +76,11 @@ STEPS = (
         "end; memory; channels_last and cudnn.benchmark on and off",
     ),
     Step(
-        "memory", f"{_HERE}.runs.memory", 50,
+        "memory", f"{_HERE}.runs.memory", 70,
         "out of memory: swin's batch halves, densenet names the setting",
     ),
     Step(
-        "resume", f"{_HERE}.runs.resume", 50,
+        "resume", f"{_HERE}.runs.resume", 60,
         "SIGKILL amid an epoch, and on from there, with EMA and freezing",
     ),
     Step(

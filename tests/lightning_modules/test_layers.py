@@ -248,6 +248,14 @@ def test_synchronised_batch_norm_keeps_the_activation_it_holds(name: str) -> Non
     torch.testing.assert_close(back(images), expected)
 
 
+def test_the_trainer_takes_our_way_of_synchronising() -> None:
+    done = L.Trainer(
+        accelerator="cpu", devices=2, strategy="ddp", sync_batchnorm=True, logger=False,
+        plugins=[SyncBatchNorm()],
+    )  # fmt: skip
+    assert type(done.strategy._layer_sync) is SyncBatchNorm  # type: ignore[attr-defined]
+
+
 def test_a_batch_norm_of_an_unknown_kind_is_not_synchronised() -> None:
     with pytest.raises(ValueError, match=r"must be torch's or timm's .* got OwnNorm \(1\)"):
         SyncBatchNorm().apply(nn.Sequential(nn.Conv2d(3, 4, 1), OwnNorm(4)))
