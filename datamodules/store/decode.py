@@ -163,8 +163,8 @@ class DecordCuda(_OnDevice):
 class Torchcodec(_OnDevice):
     """torchcodec, whose wheel decodes on CUDA by NVDEC, without FFmpeg's own CUDA code.
 
-    It opens files by the libraries of FFmpeg 4 to 9, which must be on the system; PyAV's own serve
-    (`datamodules.store.ffmpeg`).
+    It opens files by the libraries of FFmpeg 4 to 9: those of the system, or PyAV's own, which a
+    process must be started for (docs/how-to/speed.md).
     """
 
     name = "torchcodec"
