@@ -147,11 +147,16 @@ def pace(where: Where) -> None:
     names = ARCHITECTURES if where.is_full else ARCHITECTURES[:1]
     batch = 8 if where.is_full else 2
     loader = {}
-    for threads in (4, 8, 14) if where.is_full else (1,):
-        data = datamodule(where, names[0], "video", where.device, f"num_threads={threads}",
-                          f"batch_size={batch}")  # fmt: skip
-        loader[str(threads)] = round(_rate(lambda b: len(b["label"]), data), 1)
-        where.tell(loader=loader)
+    for cache in ("off", "ram"):
+        for threads in (4, 8, 14) if where.is_full else (1,):
+            data = datamodule(
+                where, names[0], "video", where.device, "decode=cpu", f"cache={cache}",
+                f"num_threads={threads}", f"batch_size={batch}",
+            )  # fmt: skip
+            rate = _rate(lambda b: len(b["label"]), data)
+            loader[f"{threads} threads, cache={cache}"] = round(rate, 1)
+            where.tell(loader=loader)
+            data.teardown("predict")
     for name in names:
         told: dict[str, Any] = {}
         for channels_last in (True, False):

@@ -49,7 +49,7 @@ def stage(where: Where) -> None:
     """Batches of training, epoch after epoch, as the device and as the CPU finish them."""
     wanted = 100 if where.is_full else 6
     modules: list[PatientDataModule] = [
-        datamodule(where, "resnet", "combined", device, "decode=cpu", "batch_size=4")
+        datamodule(where, "resnet", "combined", device, "decode=cpu", "cache=off", "batch_size=4")
         for device in (where.device, "cpu")
     ]
     inputs = modules[0].inputs
