@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep test check format docs phantom report notebooks bench decord-cuda clean
+.PHONY: help setup sweep test check format docs phantom report notebooks bench decord-cuda gpu-check clean
 
 PYTHON ?= python3
 SWEEP  ?= demo
@@ -45,6 +45,9 @@ bench: setup ## time the readers and loaders side by side; writes benchmarks/RES
 
 decord-cuda: setup ## build decord with CUDA from source, over the wheel
 	tools/decord_cuda.sh .venv/bin/python
+
+gpu-check: setup ## try everything on this machine's GPU, in 8 minutes; JSON in benchmarks/gpu
+	.venv/bin/python -P -m experiments.gpu_check --out benchmarks/gpu $(if $(DRY_RUN),--dry-run)
 
 clean: ## remove caches; never data, stores or runs
 	rm -rf .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info && find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

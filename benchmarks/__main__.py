@@ -12,7 +12,8 @@ import torch
 from benchmarks.measure import Section, machine
 
 BENCHMARKS = (
-    "readers", "loaders", "cached", "preparing", "training", "sweeping", "scale", "learning",
+    "readers", "loaders", "cached", "needs", "preparing", "training", "sweeping", "scale",
+    "learning",
 )  # fmt: skip
 RESULTS = Path(__file__).with_name("RESULTS.md")
 _PACKAGES = ("torch", "decord", "torchcodec", "av", "opencv-python-headless")

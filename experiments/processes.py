@@ -18,6 +18,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from experiments.errors import ConfigError
+from experiments.ffmpeg import ffmpeg_environment
 
 MORE_MEMORY = (
     "Most likely main memory did not suffice: raise the limit (ulimit -v, that of the job or the "
@@ -62,6 +63,7 @@ def warm_server() -> ForkServerContext:
         os.environ.pop(name, None)
     # As `python -P`: an `experiments/` in the user's folder must not be taken for this one.
     os.environ["PYTHONSAFEPATH"] = "1"
+    os.environ.update(ffmpeg_environment())
     forkserver.ensure_running()
     return context
 

@@ -15,7 +15,7 @@ from torchmetrics.functional.classification import binary_auroc
 from lightning_modules.layers import blocks, channels_last_format, use_channels_last
 from lightning_modules.probe import LinearRule
 from lightning_modules.schedule import with_schedule
-from lightning_modules.scores import gather_rows, patient_scores, rows_of
+from lightning_modules.scores import Column, gather_rows, patient_scores, rows_of
 
 
 class PatientClassifier(LightningModule):
@@ -102,7 +102,7 @@ class PatientClassifier(LightningModule):
         self.logit_shift: Tensor
         """By how much training favours positives on the logit scale; probabilities undo it."""
         self.register_buffer("logit_shift", torch.tensor(math.log(weight)))
-        self._validation_rows: list[dict[str, list[Any]]] = []
+        self._validation_rows: list[dict[str, Column]] = []
 
     @abstractmethod
     def encode(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -295,7 +295,7 @@ class PatientClassifier(LightningModule):
         batch: Mapping[str, Any],
         batch_idx: int,  # noqa: ARG002
         dataloader_idx: int = 0,  # noqa: ARG002
-    ) -> dict[str, list[Any]]:
+    ) -> dict[str, Column]:
         """Score the rows of one batch, as `lightning_modules.scores.rows_of` describes."""
         return rows_of(batch, self.logits(batch))
 

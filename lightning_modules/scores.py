@@ -1,15 +1,34 @@
 """From scored rows to one score a patient, exact whatever the number of processes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 import torch
 
 COLUMNS = ("row_key", "item_id", "patient_id", "label", "logit")
+Column = Iterable[Any]
+"""One value a row: a list, or something that gives them when asked."""
 
 
-def rows_of(batch: Mapping[str, Any], logits: torch.Tensor) -> dict[str, list[Any]]:
+class Late:
+    """A column that stays on its device until it is iterated over.
+
+    Asked for after each batch, values make the host wait until that batch is through, and the
+    device then waits for the host. No tensor itself, for Lightning fetches those after each batch.
+
+    Args:
+        values: `(B,)`, given as Python numbers, or `(B, F)`, given as arrays of NumPy.
+    """
+
+    def __init__(self, values: torch.Tensor) -> None:
+        self._values = values.detach()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._values.tolist() if self._values.ndim == 1 else self._values.cpu().numpy())
+
+
+def rows_of(batch: Mapping[str, Any], logits: torch.Tensor) -> dict[str, Column]:
     """Pair the identity of each row of a batch with its logit.
 
     Args:
@@ -17,19 +36,19 @@ def rows_of(batch: Mapping[str, Any], logits: torch.Tensor) -> dict[str, list[An
         logits: `(B,)`, any float type.
 
     Returns:
-        The columns `row_key, item_id, patient_id, label, logit`, each a list of length B; label
-        and logit as Python floats (float64), label NaN where it is sealed.
+        The columns `row_key, item_id, patient_id, label, logit`, each of length B; label and logit
+        give Python floats (float64), label NaN where it is sealed.
     """
     return {
         "row_key": list(batch["row_key"]),
         "item_id": list(batch["item_id"]),
         "patient_id": list(batch["patient_id"]),
-        "label": batch["label"].double().tolist(),
-        "logit": logits.detach().double().tolist(),
+        "label": Late(batch["label"].double()),
+        "logit": Late(logits.double()),
     }
 
 
-def gather_rows(rows: Sequence[Mapping[str, list[Any]]]) -> pd.DataFrame:
+def gather_rows(rows: Sequence[Mapping[str, Column]]) -> pd.DataFrame:
     """Collect the rows of every process, each row once, in one order.
 
     Must be called by all processes of the group, also by one that scored nothing. A row that two

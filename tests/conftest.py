@@ -1,6 +1,7 @@
 """One tiny cohort and its store, made once a session by the real phantom and the real prepare."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,22 @@ end_with_this_process()
 torch.set_num_threads(1)
 # A run's children must be as quiet and as single as a laptop without an account.
 os.environ.setdefault("WANDB_MODE", "offline")
+
+
+def asks_for_devices(expression: str) -> bool:
+    """Whether `-m EXPRESSION` is `gpu`, or `gpu and ...`: tests on a device, and no others."""
+    return re.fullmatch(r"gpu( and .*)?", expression) is not None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide the machine's GPUs: what tests expect is what a CPU gives, and they fork.
+
+    Before anything asks for devices, and for the processes of tests, too.
+    """
+    assert not torch.cuda.is_initialized()
+    if not asks_for_devices(config.getoption("markexpr")):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
 
 TINY = PhantomPreset(
     patients=26,

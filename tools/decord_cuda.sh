@@ -40,9 +40,8 @@ cmake -S "$work/decord" -B "$work/build" -DCMAKE_BUILD_TYPE=Release -DUSE_CUDA="
     -DCMAKE_CUDA_COMPILER="$cuda/bin/nvcc" -DCUDA_NVCUVID_LIBRARY="$nvcuvid" \
     -DCMAKE_POLICY_VERSION_MINIMUM=3.5 ${ffmpeg:+-DFFMPEG_DIR="$ffmpeg"}
 cmake --build "$work/build" --parallel
-# decord's setup looks for the library beside its sources.
-cp "$work/build/libdecord.so" "$work/decord/python/decord/"
-"$python" -m pip install --quiet --force-reinstall --no-deps "$work/decord/python"
+# decord's setup copies the library from here to beside its sources; from there it cannot.
+DECORD_LIBRARY_PATH="$work/build" "$python" -m pip install --quiet --force-reinstall --no-deps "$work/decord/python"
 "$python" -c "
 import torch
 from datamodules.store.decode import DecordCuda, probe

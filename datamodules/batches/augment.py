@@ -6,6 +6,7 @@ are the same over the frames of a clip, so that a time-intensity curve keeps its
 """
 
 import math
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -168,10 +169,21 @@ def normalise(
         The same tensor: `(frames / 255 - mean) / std`.
     """
     shape = (-1, 3, *[1] * (frames.ndim - 2))
-    deviation = frames.new_tensor(std)
-    scale = 1 / (255 * deviation)
-    offset = frames.new_tensor(mean) / deviation
+    scale, offset = _scale_and_offset(mean, std, frames.device)
     if present is not None:
         scale = present[:, None] * scale
         offset = present[:, None] * offset
     return frames.mul_(scale.view(shape)).sub_(offset.view(shape))
+
+
+@lru_cache
+def _scale_and_offset(
+    mean: tuple[float, float, float], std: tuple[float, float, float], device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """float32 `(3,)` each, uploaded once: an upload makes the host wait for all that is queued.
+
+    Because it waits, any stream may use them from then on.
+    """
+    deviation = torch.tensor(std)
+    scale, offset = 1 / (255 * deviation), torch.tensor(mean) / deviation
+    return scale.to(device), offset.to(device)

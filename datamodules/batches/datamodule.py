@@ -26,6 +26,7 @@ from datamodules.batches.plan import (
 from datamodules.batches.read import BatchReader, read_times
 from datamodules.batches.rows import Row, evaluation_rows, training_rows
 from datamodules.batches.sampling import ClipTimes, FrameSampling, Window
+from datamodules.cores import cores
 from datamodules.errors import DataError
 from datamodules.store.cache import Cache, FrameCache, open_cache
 from datamodules.store.clips import ClipReader
@@ -36,6 +37,8 @@ from datamodules.store.splits import load_split
 
 Selection = Literal["last", "ema", "inner_bce", "refit"]
 """How the end of training is chosen, see docs/design.md, Recipe."""
+
+_MOST_THREADS = 16  # each holds a batch in pinned memory
 
 _MODALITY = {"image": "image", "video": "ceus"}
 """Modality in the store of each input."""
@@ -64,6 +67,8 @@ class PatientDataModule(L.LightningDataModule):
         batch_size: Training rows per batch and process.
         eval_batch_size: Evaluation rows per batch and process; `batch_size` if not given.
         num_threads: Threads that read ahead, each a batch; 0 reads when a batch is asked for.
+            `auto` is all cores of this process but one, 16 at most, where batches go to a GPU, and
+            2 where the cores that read also train.
         twins: Whether this is for pretraining: every training row comes twice in its batch, one
             after the other, each with chance of its own; patients without a label take part, and
             no label is looked at.
@@ -104,7 +109,7 @@ class PatientDataModule(L.LightningDataModule):
         seed: int = 0,
         batch_size: int = 8,
         eval_batch_size: int | None = None,
-        num_threads: int = 2,
+        num_threads: int | Literal["auto"] = "auto",
         twins: bool = False,
         selection: Selection = "inner_bce",
         train_patients: int | None = None,
@@ -120,7 +125,7 @@ class PatientDataModule(L.LightningDataModule):
             ("seed", seed, 0),
             ("batch_size", batch_size, 1),
             ("eval_batch_size", eval_batch_size, 1),
-            ("num_threads", num_threads, 0),
+            ("num_threads", 0 if num_threads == "auto" else num_threads, 0),
             ("cache_gb", cache_gb, 0),
         ):
             if value < least:
@@ -369,7 +374,7 @@ class PatientDataModule(L.LightningDataModule):
         return RowLoader(
             plan=partial(plan, rank=rank, world=world),
             read=read_finished if on_cpu else reader.read,
-            num_threads=min(self._num_threads, self._reader.max_threads),
+            num_threads=min(self._threads, self._reader.max_threads),
             stage=DeviceStage(self._device, done) if self._device.type == "cuda" else None,
             epochs=training,
         )
@@ -387,6 +392,7 @@ class PatientDataModule(L.LightningDataModule):
             seed=self._seed,
             augment=self._augment if training else None,
             training=training,
+            pinned=self._device.type == "cuda",
         )
 
     @property
@@ -394,13 +400,23 @@ class PatientDataModule(L.LightningDataModule):
         """Where batches go: this rank's device."""
         return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
 
+    @property
+    def _threads(self) -> int:
+        if self._num_threads != "auto":
+            return self._num_threads
+        return max(1, min(cores() - 1, _MOST_THREADS)) if self._device.type == "cuda" else 2
+
     def _open_reader(self) -> None:
         if "video" not in self.inputs:
             self._reader = ClipReader(self._store)
             return
-        size = self.inputs["video"].size
-        where = "off" if self._decode == "cuda" else self._cache_where
-        self._cache = open_cache(self._store, cache=where, size=size, limit_gb=self._cache_gb)
+        self._cache = open_cache(
+            self._store,
+            cache="off" if self._decode == "cuda" else self._cache_where,
+            size=self.inputs["video"].size,
+            limit_gb=self._cache_gb,
+            pinned=self._device.type == "cuda",
+        )
         decoder = choose_decoder("cpu" if self._cache else self._decode, self._device)
         self._reader = ClipReader(self._store, decoder=decoder, cache=self._cache)
 

@@ -45,9 +45,7 @@ class DeviceStage:
 
 
 def pin(batch: Batch) -> Batch:
-    """Host tensors in pinned memory where there is a device to upload them to without waiting."""
-    if not torch.cuda.is_available():
-        return batch
+    """Host tensors in pinned memory, to be uploaded without waiting; it opens the device."""
     return {
         key: value.pin_memory()
         if isinstance(value, torch.Tensor) and value.device.type == "cpu" and not value.is_pinned()

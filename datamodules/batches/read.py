@@ -50,6 +50,7 @@ class BatchReader:
         seed: Chance of a row is drawn from this, the epoch and the row's index.
         augment: Draws what is done to a row on the device; None if nothing is.
         training: Whether rows are for training: they have weights, and chance in their keys.
+        pinned: Whether batches go to a CUDA device.
     """
 
     store: Store
@@ -60,6 +61,7 @@ class BatchReader:
     seed: int
     augment: Augment | None
     training: bool
+    pinned: bool = False
 
     def read(self, rows: Sequence[Row], epoch: int) -> Batch:
         """A batch before the device: uint8 at the stored size, and what was drawn for its rows."""
@@ -73,7 +75,7 @@ class BatchReader:
             batch["image"] = self._images([row.items["image"] for row in rows])
         if "video" in rows[0].items:
             batch["video"] = self._clips([row.items["video"] for row in rows], windows)
-        return pin(batch)
+        return pin(batch) if self.pinned else batch
 
     def _draw(self, row: Row, epoch: int) -> tuple[Sample, Window | None]:
         """A row but for its pixels, and the frames to read."""
@@ -108,21 +110,12 @@ class BatchReader:
 
     def _clips(self, items: Sequence[str | None], windows: Sequence[Window | None]) -> torch.Tensor:
         """uint8 (B, T, 3, H, W), in the memory order of the reader; zero where there is none."""
-        wanted = [
-            (item, window)
-            for item, window in zip(items, windows, strict=True)
-            if item is not None and window is not None
-        ]
-        if not wanted:
-            assert self.sampling is not None  # a video input has one
-            side = self.clips.size
-            size = (len(items), self.sampling.num_frames, 3, side, side)
-            return torch.zeros(size, dtype=torch.uint8)
-        frames = self.clips.read_many(wanted)
-        frames = frames.view(len(wanted), -1, *frames.shape[1:])
-        if len(wanted) == len(items):
-            return frames
-        present = torch.tensor([item is not None for item in items], device=frames.device)
-        clips = frames.new_zeros((len(items), *frames.shape[1:]))
-        clips[present] = frames
-        return clips
+        assert self.sampling is not None  # a video input has one
+        black = range(self.sampling.num_frames)
+        frames = self.clips.read_many(
+            [
+                (item, black if window is None else window)
+                for item, window in zip(items, windows, strict=True)
+            ]
+        )
+        return frames.view(len(items), -1, *frames.shape[1:])

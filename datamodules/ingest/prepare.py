@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from datamodules.cores import cores
 from datamodules.errors import DataError
 from datamodules.files import storing
 from datamodules.ingest.cohort import Cohort, Problem, Row, find_repeats
@@ -127,7 +128,7 @@ def prepare(
 def _default_workers() -> int:
     """A worker at frames of 3840×2160 pixels takes 1.4 GB, the most that is let in."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return max(1, min(len(os.sched_getaffinity(0)), memory // 2_000_000_000))
+    return max(1, min(cores(), memory // 2_000_000_000))
 
 
 def _source_keys(cohort: Cohort) -> tuple[dict[int, str], list[Problem]]:

@@ -9,7 +9,6 @@ for both, reached by the scores z themselves and by d_i z_i + d_v z_v.
 import csv
 import json
 import multiprocessing
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -21,6 +20,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from datamodules.cores import cores
 from datamodules.errors import DataError
 from datamodules.phantom.anatomy import draw_anatomy
 from datamodules.phantom.files import write_clip, write_still
@@ -69,7 +69,7 @@ def make_phantom(
     name, knobs = (preset, PRESETS[preset]) if isinstance(preset, str) else ("custom", preset)
     if patients is not None:
         knobs = knobs.with_patients(patients)
-    workers = _cores() if workers is None else workers
+    workers = cores() if workers is None else workers
     for option, value, lowest in (("seed", seed, 0), ("workers", workers, 1)):
         if value < lowest:
             raise DataError(f"{option} must be at least {lowest}, got {value!r}. Change it.")
@@ -92,10 +92,6 @@ def make_phantom(
     finally:
         shutil.rmtree(partial_folder, ignore_errors=True)
     return out / "cohort.csv"
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _is_made(out: Path, settings: dict[str, Any]) -> bool:

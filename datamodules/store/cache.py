@@ -49,16 +49,23 @@ class FrameCache:
         size: Side of the frames, pixels, 1 or more.
         limit_gb: Most that it may take, in 10^9 bytes, 0 or more. Whole clips are taken in, in the
             order of their ids, as long as they fit; frames of the others are decoded every time.
+        pinned: Whether what it gives is uploaded to a CUDA device.
 
     Raises:
         DataError: If the folder cannot be written.
     """
 
     def __init__(
-        self, store: Store, *, where: Literal["disk", "ram"], size: int, limit_gb: float
+        self,
+        store: Store,
+        *,
+        where: Literal["disk", "ram"],
+        size: int,
+        limit_gb: float,
+        pinned: bool = False,
     ) -> None:
         self.size = size
-        self._slots = Slots()
+        self._slots = Slots(pinned=pinned)
         clips = store.items[store.items["modality"] == "ceus"].sort_values("item_id")
         text = repr([_FORMAT, *clips[["item_id", "item_sha"]].itertuples(index=False)])
         root, prefix = _root(store, where)
@@ -185,7 +192,9 @@ class FrameCache:
         return int(ends[kept - 1]) if kept else 0
 
 
-def open_cache(store: Store, *, cache: Cache, size: int, limit_gb: float) -> FrameCache | None:
+def open_cache(
+    store: Store, *, cache: Cache, size: int, limit_gb: float, pinned: bool = False
+) -> FrameCache | None:
     """The cache that a setting names; None for `off`.
 
     With `auto` it is on disk or else in memory, wherever all frames fit into `limit_gb` and into
@@ -194,7 +203,7 @@ def open_cache(store: Store, *, cache: Cache, size: int, limit_gb: float) -> Fra
     if cache == "off" or cache is False:
         return None
     if cache != "auto":
-        return FrameCache(store, where=cache, size=size, limit_gb=limit_gb)
+        return FrameCache(store, where=cache, size=size, limit_gb=limit_gb, pinned=pinned)
     clips = store.items[store.items["modality"] == "ceus"]
     needed = int(clips["frames"].sum()) * size * size * 3
     found = []
@@ -202,7 +211,7 @@ def open_cache(store: Store, *, cache: Cache, size: int, limit_gb: float) -> Fra
         room = _free(store, where, size=size) / 2
         if needed <= min(room, limit_gb * 1e9):
             try:
-                opened = FrameCache(store, where=where, size=size, limit_gb=limit_gb)
+                opened = FrameCache(store, where=where, size=size, limit_gb=limit_gb, pinned=pinned)
             except DataError:  # a store on a disk that is only read
                 found.append(f"{where} cannot be written")
                 continue

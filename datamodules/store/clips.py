@@ -1,5 +1,7 @@
 """Frames of the store's clips as tensors, any of them, exactly, and without an open decoder."""
 
+import logging
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,12 +12,13 @@ import torch
 from datamodules.errors import DataError
 from datamodules.store.cache import FrameCache
 from datamodules.store.clip_file import Index, read_index, read_packets
-from datamodules.store.decode import DecordCpu, FrameDecoder
+from datamodules.store.decode import DecordCpu, FrameDecoder, put_in_place
 from datamodules.store.folder import Store
 
 Indices = Sequence[int] | npt.NDArray[np.int64]
 Frame = tuple[str, int]
 """Item id and frame number."""
+_log = logging.getLogger(__name__)
 
 
 class ClipReader:
@@ -29,6 +32,9 @@ class ClipReader:
         store: A store, or the folder of one, made by `ceus prepare`.
         decoder: By default decord on the CPU.
         cache: Decoded frames; what it lacks is decoded, at its size then, and given to it.
+
+    Attributes:
+        fallbacks: How many reads a decoder on a device failed at, and the CPU did.
 
     Raises:
         DataError: If the folder is not a store.
@@ -44,6 +50,11 @@ class ClipReader:
         self._store = store if isinstance(store, Store) else Store(store)
         self._decoder = decoder or DecordCpu()
         self._cache = cache
+        pinned = self._decoder.device.type == "cuda"
+        is_cpu = isinstance(self._decoder, DecordCpu)
+        self._cpu = self._decoder if is_cpu else DecordCpu(pinned=pinned)
+        self._counting = threading.Lock()
+        self.fallbacks = 0
         self._indices: dict[str, Index] = {}
 
     @property
@@ -85,11 +96,12 @@ class ClipReader:
         """
         return self.read_many([(item_id, indices)])
 
-    def read_many(self, requests: Sequence[tuple[str, Indices]]) -> torch.Tensor:
+    def read_many(self, requests: Sequence[tuple[str | None, Indices]]) -> torch.Tensor:
         """Frames of several clips, decoded as one: cheaper than a call a clip.
 
         Args:
-            requests: Item id and frame numbers, at least one; as for `read`.
+            requests: Item id and frame numbers, at least one; as for `read`. In the place of an id
+                None gives as many black frames; nothing but black ones are on the CPU.
 
         Returns:
             uint8 (sum of all T, C, H, W), RGB, request after request; a view of memory in the order
@@ -98,13 +110,24 @@ class ClipReader:
         Raises:
             DataError: As `read`.
         """
-        wanted = [(item, number) for item, some in requests for number in self._checked(item, some)]
-        # Sorted by place, so that the disk is read forwards.
-        frames = sorted(set(wanted)) if len(set(wanted)) < len(wanted) else wanted
-        read = self._decode(frames) if self._cache is None else self._through(self._cache, frames)
-        if frames is not wanted:
-            place = {frame: i for i, frame in enumerate(frames)}
-            read = read[torch.tensor([place[frame] for frame in wanted], device=read.device)]
+        wanted: list[Frame | None] = []
+        for item, some in requests:
+            if item is None:
+                wanted += [None] * len(some)
+            else:
+                wanted += [(item, number) for number in self._checked(item, some)]
+        frames = [frame for frame in wanted if frame is not None]
+        if not frames:
+            return torch.zeros((len(wanted), 3, self.size, self.size), dtype=torch.uint8)
+        places = None
+        if len(set(frames)) < len(wanted):
+            frames = sorted(set(frames))  # by place, so that the disk is read forwards
+            place_of = {frame: place for place, frame in enumerate(frames)}
+            places = [-1 if frame is None else place_of[frame] for frame in wanted]
+        if self._cache is None:
+            read = self._decode(frames, places)
+        else:
+            read = put_in_place(self._through(self._cache, frames), places)
         return read.permute(0, 3, 1, 2)
 
     def _through(self, cache: FrameCache, frames: Sequence[Frame]) -> torch.Tensor:
@@ -112,12 +135,12 @@ class ClipReader:
         read, missing = cache.get(frames)
         if missing:
             lacking = [frames[i] for i in missing]
-            decoded = cache.resize(self._decode(lacking))
+            decoded = cache.resize(self._decode(lacking, None))
             read[missing] = decoded
             cache.put(lacking, decoded)
         return read
 
-    def _decode(self, frames: Sequence[Frame]) -> torch.Tensor:
+    def _decode(self, frames: Sequence[Frame], places: Sequence[int] | None) -> torch.Tensor:
         packets: list[bytes] = []
         start = 0
         while start < len(frames):
@@ -128,23 +151,44 @@ class ClipReader:
             path = self._store.item_path(item, ".h264")
             packets += read_packets(path, self.index(item)[numbers], frames=numbers)
             start = end
+        canvas, failure = self._store.canvas, None
+        if self._decoder is not self._cpu:
+            try:
+                return self._decoder.decode(packets, canvas=canvas, places=places)
+            except Exception as error:  # noqa: BLE001  the device's fault or the frame's: the CPU tells
+                failure = error
         try:
-            return self._decoder.decode(packets, canvas=self._store.canvas)
+            decoded = self._cpu.decode(packets, canvas=canvas, places=places)
         except Exception:
             self._name_the_bad_one(frames, packets)
             raise
+        if failure is not None:
+            self._count_fallback(failure)
+        return decoded
+
+    def _count_fallback(self, error: Exception) -> None:
+        with self._counting:
+            self.fallbacks += 1
+            count = self.fallbacks
+        if count in (1, 10, 100, 1000):
+            _log.warning(
+                "%s failed at a batch (%s), and the CPU decoded it; so far %d times. If it goes "
+                "on, set decode=cpu.",
+                self._decoder.name, " ".join(str(error).split())[:200], count,
+            )  # fmt: skip
 
     def _name_the_bad_one(self, frames: Sequence[Frame], packets: Sequence[bytes]) -> None:
         """Decodes each frame by itself, to raise the error of the one that does not."""
+        decoder = DecordCpu()  # of no device's memory, whose faults are no frame's
         for (item, number), packet in zip(frames, packets, strict=True):
             try:
-                self._decoder.decode([packet], canvas=self._store.canvas)
+                decoder.decode([packet], canvas=self._store.canvas)
             except Exception as error:
                 path = self._store.item_path(item, ".h264")
                 reason = " ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
                 raise DataError(
                     f"frame must decode, got {reason} ({path}, frame {number}; "
-                    f"{self._decoder.name}). Run `ceus prepare` into a new store."
+                    f"{decoder.name}). Run `ceus prepare` into a new store."
                 ) from error
 
     def _checked(self, item_id: str, indices: Indices) -> list[int]:

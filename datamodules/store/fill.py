@@ -1,12 +1,12 @@
 """Every clip of a store decoded once, before the first run asks for it."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import track
 
+from datamodules.cores import cores
 from datamodules.errors import DataError, StorageError
 from datamodules.store.cache import FrameCache
 from datamodules.store.clips import ClipReader
@@ -49,7 +49,7 @@ def fill_cache(
         for start in range(0, frames, 64)
         if cache.holds(item)
     ]
-    with ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(threads or cores()) as pool:
         done = pool.map(lambda part: reader.read(*part) is None, parts)
         console = Console(stderr=True)
         for _ in track(done, "cache", len(parts), console=console, disable=not progress):

@@ -17,18 +17,22 @@ _KEPT = 4  # buffers: three batches in reading and the one in use
 class Slots:
     """Tensors whose memory comes back here when nobody refers to them any more.
 
-    Where there is a CUDA device memory is pinned, and torch's own pool does the same (it also waits
-    for uploads that have not ended). Safe to use from several threads.
+    Safe to use from several threads.
+
+    Args:
+        pinned: Whether memory is to be uploaded to a CUDA device. Torch's own pool then does the
+            same (it also waits for uploads that have not ended). Pinning opens the device.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, pinned: bool = False) -> None:
+        self._pinned = pinned
         # No lock: finalizers run at any time, also in a thread that would hold it. deque's
         # operations are atomic.
         self._free: deque[npt.NDArray[np.uint8]] = deque(maxlen=_KEPT)
 
     def take(self, *shape: int) -> torch.Tensor:
         """A uint8 tensor; its content is anything."""
-        if torch.cuda.is_available():
+        if self._pinned:
             return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
         size = int(np.prod(shape))
         buffer = np.empty(0, np.uint8)

@@ -68,7 +68,7 @@ def launch(
         KeyboardInterrupt: After Ctrl-C or SIGTERM, when no run is left.
     """
     queue = list(runs)
-    free = slots(settings)
+    free = slots(settings, runs)
     active: _Active = {}
     failed: list[tuple[Run, int]] = []
     context = check_runs(runs)
@@ -186,9 +186,8 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
 
 
 def _start(context: ForkServerContext, run: Run, slot: Slot) -> BaseProcess:
-    environment = {"CUDA_VISIBLE_DEVICES": ",".join(slot.gpus)} if slot.gpus else {}
     # Inside of a SLURM job Lightning would take that job's tasks for the run's ranks.
-    environment["SLURM_JOB_NAME"] = "interactive"
+    environment = slot.environment() | {"SLURM_JOB_NAME": "interactive"}
     process = context.Process(target=_child, args=(run.folder, slot.threads, environment))
     start(process)
     return process

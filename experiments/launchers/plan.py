@@ -2,15 +2,19 @@
 
 import os
 import shutil
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from datamodules.cores import LIMIT, cores
 from experiments.config.run import Run
 from experiments.launchers.check import check_runs
 from experiments.launchers.slots import Slot, slots
@@ -28,7 +32,7 @@ Cell = tuple[str, str]
 
 @dataclass(frozen=True)
 class Timing:
-    """What a cell was found to take on one device of this machine.
+    """What a cell was found to take on one device, while others of it ran as a sweep's runs do.
 
     Attributes:
         train_batches: Steps of an epoch.
@@ -73,8 +77,8 @@ def plan(sweep: Sweep) -> RenderableType:
     """
     states = _states(sweep)
     left = [run for run in sweep.runs if states[run.run_id] in ("start", "again")]
-    local = slots(sweep.launcher) if sweep.launcher.kind == "local" else None
-    timings = _time(left, local[0] if local else Slot(None, os.cpu_count() or 1))
+    local = slots(sweep.launcher, sweep.runs) if sweep.launcher.kind == "local" else None
+    timings = _time(left, local or [Slot(None, cores())])
     return Group(
         _table(sweep, states, timings),
         *(Text(line) for line in _lines(sweep, states, left, timings, len(local or ()))),
@@ -97,28 +101,56 @@ def _states(sweep: Sweep) -> dict[str, str]:
     return states
 
 
-def _time(runs: Sequence[Run], slot: Slot) -> dict[Cell, Timing | str]:
-    """A timing of each cell, or why there is none."""
+def _time(runs: Sequence[Run], at_once: Sequence[Slot]) -> dict[Cell, Timing | str]:
+    """A timing of each cell, or why there is none.
+
+    As many processes train it at once as the sweep will have: alone none would wait for readers,
+    for the store or for a GPU that it shares.
+    """
     kinds = {_cell(run): run for run in reversed(runs)}
     context = check_runs(list(kinds.values()))
     timings: dict[Cell, Timing | str] = {}
     for cell, run in reversed(kinds.items()):
-        ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_child, args=(theirs, run.config, slot))
-        start(process)
-        theirs.close()
-        try:
-            answer = ours.recv() if ours.poll(_LIMIT_SECONDS) else None
-        except EOFError:
-            answer = "died (out of memory?)"
-        process.kill()
-        process.join()
-        timings[cell] = Timing(**answer) if isinstance(answer, dict) else _why(answer)
+        children = [_start(context, run.config, slot) for slot in at_once]
+        deadline = time.monotonic() + _LIMIT_SECONDS
+        answers = [_answer(ours, deadline) for ours, _ in children]
+        for _, process in children:
+            process.kill()
+            process.join()
+        complaints = [answer for answer in answers if isinstance(answer, str)]
+        timings[cell] = complaints[0] if complaints else _slowest(answers)  # type: ignore[arg-type]
     return timings
 
 
-def _why(answer: str | None) -> str:
-    return answer or f"no two steps in {_LIMIT_SECONDS:.0f} s"
+def _start(
+    context: ForkServerContext, config: dict[str, Any], slot: Slot
+) -> tuple[Connection, BaseProcess]:
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(theirs, config, slot))
+    start(process)
+    theirs.close()
+    return ours, process
+
+
+def _answer(ours: Connection, deadline: float) -> Timing | str:
+    """What a child found; else why it found nothing."""
+    try:
+        if not ours.poll(max(0.0, deadline - time.monotonic())):
+            return f"no two steps in {_LIMIT_SECONDS:.0f} s"
+        answer = ours.recv()
+    except EOFError:
+        return "died (out of memory?)"
+    return Timing(**answer) if isinstance(answer, dict) else str(answer)
+
+
+def _slowest(timings: Sequence[Timing]) -> Timing:
+    return replace(
+        timings[0],
+        start_seconds=max(timing.start_seconds for timing in timings),
+        step_seconds=max(timing.step_seconds for timing in timings),
+        eval_seconds=max(timing.eval_seconds for timing in timings),
+        steps=min(timing.steps for timing in timings),
+    )
 
 
 def _child(answer: Connection, config: dict[str, Any], slot: Slot) -> None:
@@ -127,8 +159,7 @@ def _child(answer: Connection, config: dict[str, Any], slot: Slot) -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.dup2(null, 2)
-    if slot.gpus:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(slot.gpus)
+    os.environ.update(slot.environment() | {LIMIT: str(slot.threads)})
     os.environ["SLURM_JOB_NAME"] = "interactive"  # for Lightning: one process, whatever the job is
     import torch
 
@@ -194,11 +225,12 @@ def _lines(
     steps = min(timing.steps for timing in known.values())
     devices = " and ".join(sorted({timing.device for timing in known.values()}))
     longest = max(*hours, sum(hours) / parallel) if parallel else 0
+    at_once = f", {parallel} at a time" if parallel > 1 else ""
     share = f", {_span(longest)} with {parallel} at a time" if parallel else ""
     lines.append(
         f"At most {_span(sum(hours))} of runs{share}, from {steps} or more "
-        f"steps of each kind timed on {devices}: an upper bound, for early stopping ends runs "
-        "before their last epoch; another machine, or runs that share this one, take other times."
+        f"steps of each kind timed on {devices}{at_once}: an upper bound, for early stopping ends "
+        "runs before their last epoch; another machine takes other times."
     )
     where = next(p for p in (sweep.folder, *sweep.folder.absolute().parents) if p.is_dir())
     free = shutil.disk_usage(where).free / 1e9

@@ -2,9 +2,11 @@
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.ffmpeg import ffmpeg_environment
 from experiments.processes import use_own_temporary_folder
 
 
@@ -14,6 +16,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--threads", type=int, default=None)
     options = parser.parse_args(arguments)
+    if wanted := ffmpeg_environment():
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | wanted)
     use_own_temporary_folder()
     from experiments.training.process import run_and_exit  # W&B makes folders when it is imported
 

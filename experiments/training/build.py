@@ -10,13 +10,13 @@ from jsonargparse import ArgumentError
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 
 from experiments.config.study import Study, explain
 from experiments.errors import ConfigError
-from lightning_modules import FreezeEncoders
+from lightning_modules import FreezeEncoders, SyncBatchNorm, WeightAverage
 
 
 class _StudyCLI(LightningCLI):
@@ -59,6 +59,8 @@ class _StudyCLI(LightningCLI):
         if SLURMEnvironment.detect() and not own:
             # The job's script requeues; a run goes on from its own last.ckpt, not from Lightning's.
             own = [SLURMEnvironment(auto_requeue=False)]
+        if self._get(self.config_init, "trainer")["sync_batchnorm"]:
+            own = [*own, SyncBatchNorm()]
         extras["plugins"] = [*own, *extras["plugins"]]
         return super().instantiate_trainer(**extras, **kwargs)
 
@@ -166,7 +168,7 @@ def protocol_callbacks(study: Study, folder: Path) -> list[Callback]:
         schedule.append(FreezeEncoders(study.freeze_epochs))
     decay = 0.99 if study.ema_decay is None and study.selection == "ema" else study.ema_decay
     if decay is not None:
-        schedule.append(EMAWeightAveraging(decay=decay))
+        schedule.append(WeightAverage(decay=decay))
     kept: dict[str, Any] = {
         "dirpath": folder / "checkpoints",
         "filename": "best",

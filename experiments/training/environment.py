@@ -20,6 +20,7 @@ _PACKAGES = (
     "timm",
     "decord",
     "decord2",
+    "torchcodec",
     "av",
     "numpy",
 )

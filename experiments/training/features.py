@@ -28,7 +28,7 @@ from datamodules.batches.rows import Row
 from datamodules.errors import DataError
 from datamodules.files import write_atomic
 from lightning_modules import PatientClassifier
-from lightning_modules.scores import gather_rows, rows_of
+from lightning_modules.scores import Column, Late, gather_rows, rows_of
 
 Array = npt.NDArray[np.float64]
 ItemFeatures = Mapping[str, Mapping[str, npt.NDArray[np.float32]]]
@@ -44,10 +44,10 @@ class _FeatureReader(LightningModule):
         super().__init__()
         self.model = model
 
-    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, list[Any]]:  # noqa: ARG002
+    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Column]:  # noqa: ARG002
         (features,) = self.model.encode(batch).values()
         rows = rows_of(batch, torch.zeros(len(features)))
-        return rows | {"features": list(features.float().cpu().numpy())}
+        return rows | {"features": Late(features.float())}
 
 
 def item_features(

@@ -1,6 +1,7 @@
 """When memory does not suffice: a smaller micro-batch where that is the same work, else advice."""
 
 import copy
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,12 +10,20 @@ from torch import nn
 
 from experiments.errors import ConfigError
 
+_OF_A_DEVICE = re.compile(
+    r"(cuda|hip|nccl|cublas|cudnn|cusparse|cufft|cusolver)[^\n]*"
+    r"(out of memory|out_of_memory|alloc_failed)",
+    re.IGNORECASE,
+)
+
 
 def is_out_of_memory(error: BaseException | None) -> bool:
     """Whether an error, or one that led to it, is a device's want of memory."""
     while error is not None:
-        # cuBLAS and cuDNN say it in their own words.
-        if isinstance(error, torch.OutOfMemoryError) or "STATUS_ALLOC_FAILED" in str(error):
+        if isinstance(error, torch.OutOfMemoryError):
+            return True
+        # Kernels (AcceleratorError), NCCL (DistBackendError), cuBLAS and cuDNN say it in words.
+        if isinstance(error, RuntimeError) and _OF_A_DEVICE.search(str(error)):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from experiments.errors import ConfigError
 from experiments.training.features import Array, ItemFeatures, features_of, item_features
 from lightning_modules import PatientClassifier
 from lightning_modules.probe import ProbeRows, fit_rule
-from lightning_modules.scores import rows_of
+from lightning_modules.scores import Column, rows_of
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +67,7 @@ def start_from_probe(
 
 def scored_rows(
     model: PatientClassifier, data: PatientDataModule, items: ItemFeatures
-) -> list[list[dict[str, list[Any]]]]:
+) -> list[list[dict[str, Column]]]:
     """What `predict_step` gives for every part, from features that are there already."""
     return [[_scored(model, data, data.evaluation_rows(data.patients(part)), items)]
             for part in data.predict_parts]  # fmt: skip
@@ -76,7 +75,7 @@ def scored_rows(
 
 def _scored(
     model: PatientClassifier, data: PatientDataModule, rows: Sequence[Row], items: ItemFeatures
-) -> dict[str, list[Any]]:
+) -> dict[str, Column]:
     features: dict[str, Array] = features_of(rows, items)
     batch = {
         "row_key": [row.key for row in rows],

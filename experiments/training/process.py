@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from datamodules.cores import LIMIT
 from experiments.config.files import load_yaml
 from experiments.processes import die_with_parent, remove_own_temporary_folder
 from experiments.run_folder.failures import (
@@ -90,6 +91,7 @@ def _attempt(
     """Run once, watched; the exit code."""
     if threads:
         torch.set_num_threads(threads)
+        os.environ[LIMIT] = str(threads)  # for those that read ahead, too
     watch.begin()
     code = 0
     try:

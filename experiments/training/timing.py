@@ -13,6 +13,7 @@ from lightning import Callback, LightningModule, Trainer
 from experiments.training.build import build
 
 _WARM_UP = 2  # steps in which memory is allocated and kernels are chosen
+_EVAL_WARM_UP = 1
 _STEPS = 10
 _EVAL_BATCHES = 3
 
@@ -60,7 +61,7 @@ def time_cell(config: Mapping[str, Any], *, budget_seconds: float) -> dict[str, 
         return batches | {
             "start_seconds": watch.train[0] - begun,
             "step_seconds": _interval(watch.train, _WARM_UP),
-            "eval_seconds": _interval(watch.evaluate, 1),
+            "eval_seconds": _interval(watch.evaluate, _EVAL_WARM_UP),
             "steps": len(watch.train) - 1,
             "checkpoint_bytes": 2 * weights + moments,  # best.ckpt and last.ckpt
             "device": torch.cuda.get_device_name() if cuda else "CPU",
@@ -98,14 +99,25 @@ class _Watch(Callback):
         self.train.append(self._now(trainer))
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        self.train.append(self._now(trainer))
+        self._note(self.train, trainer, _WARM_UP)
         trainer.should_stop = self.train[-1] - self.train[0] > self._budget
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        self.train[-1] = self._now(trainer)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         self.evaluate.append(self._now(trainer))
 
     def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        self.evaluate.append(self._now(trainer))
+        self._note(self.evaluate, trainer, _EVAL_WARM_UP)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        self.evaluate[-1] = self._now(trainer)
+
+    def _note(self, times: list[float], trainer: Trainer, warm_up: int) -> None:
+        """Wait for the device where the clock starts only: between, it works as in a run."""
+        begins = len(times) <= warm_up
+        times.append(self._now(trainer) if begins else time.perf_counter())
 
     def _now(self, trainer: Trainer) -> float:
         if trainer.strategy.root_device.type == "cuda":

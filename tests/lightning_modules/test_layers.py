@@ -1,19 +1,21 @@
 """Blocks of networks, memory order, frozen encoders: what fine-tuning needs."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.demos.boring_classes import BoringModel
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from backbones import TimmImageEncoder, TorchvisionVideoEncoder
-from lightning_modules import FreezeEncoders, ImageClassifier
+from lightning_modules import FreezeEncoders, ImageClassifier, SyncBatchNorm, WeightAverage
 from lightning_modules.layers import blocks, use_channels_last
+from tests.waits import META, Waits
 
 
 class SmallEncoder(nn.Module):
@@ -168,7 +170,7 @@ def test_encoders_thaw_at_their_epoch_and_frozen_batch_norm_keeps_its_statistics
 @pytest.mark.parametrize("averaged", [False, True])
 def test_a_resumed_run_thaws_as_the_one_that_was_not_killed(tmp_path: Path, averaged: bool) -> None:
     def more() -> list[L.Callback]:
-        return [EMAWeightAveraging(decay=0.5)] if averaged else []
+        return [WeightAverage(decay=0.5)] if averaged else []
 
     _, whole = fit(tmp_path / "whole", *more())
     for epoch in (0, 2):  # killed while frozen, and after the thaw
@@ -183,3 +185,77 @@ def test_freezing_refuses_what_it_cannot_do() -> None:
         FreezeEncoders(0)
     with pytest.raises(ValueError, match=r"must go with a model that has encoders\(\), got Boring"):
         trainer(FreezeEncoders(1), max_steps=1).fit(BoringModel())
+
+
+class Steps(L.Callback):
+    """The weights after each step, and where the average of them is."""
+
+    def __init__(self) -> None:
+        self.weights: list[dict[str, Tensor]] = []
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
+        self.weights.append({k: v.clone() for k, v in pl_module.state_dict().items()})
+
+
+def test_the_average_is_that_of_the_steps() -> None:
+    steps, average = Steps(), WeightAverage(decay=0.9)
+    fine = model(encoder_lr=1e-2)
+    trainer(steps, average, max_epochs=3).fit(fine, datamodule=Data())
+    expected, *others = (dict(weights) for weights in steps.weights)
+    for weights in others:
+        for name, value in weights.items():
+            expected[name] = (0.9 * expected[name] + 0.1 * value).to(value.dtype)
+    assert len(others) > 3
+    torch.testing.assert_close(fine.state_dict(), expected)
+
+
+def test_the_average_is_made_on_the_device_and_updated_without_a_wait() -> None:
+    average = WeightAverage(decay=0.9)
+    strategy = SimpleNamespace(root_device=META)
+    average.setup(SimpleNamespace(strategy=strategy), model(), "fit")  # type: ignore[arg-type]
+    made = average._average_model
+    assert made is not None
+    assert {value.device for value in made.module.state_dict().values()} == {META}
+    assert made.n_averaged.device.type == "cpu"
+    trained = model().to(META)
+    with Waits() as waits:
+        for _ in range(3):
+            made.update_parameters(trained)
+    assert (waits.seen, int(made.n_averaged)) == ([], 3)
+
+
+class OwnNorm(nn.BatchNorm2d):
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        return super().forward(input).abs()
+
+
+@pytest.mark.parametrize("name", ["densenet121", "inception_v3"])
+def test_synchronised_batch_norm_keeps_the_activation_it_holds(name: str) -> None:
+    """In evaluation mode it computes on the CPU, too, and must give what it gave."""
+    torch.manual_seed(0)
+    network = nn.Sequential(TimmImageEncoder(name, pretrained=False)).eval()
+    images = torch.randn(2, 3, 96, 96)
+    kinds = {key: type(module) for key, module in network.named_modules()}
+    expected = network(images)
+    plugin = SyncBatchNorm()
+    synced = plugin.apply(network)
+    assert sum(isinstance(module, nn.SyncBatchNorm) for module in synced.modules()) > 50
+    torch.testing.assert_close(synced(images), expected)
+    assert not any(type(module) is nn.BatchNorm2d for module in synced.modules())
+    synced.to(torch.float64)  # as a move to a device does: statistics are other tensors then
+    back = plugin.revert(synced).to(torch.float32)
+    assert {key: type(module) for key, module in back.named_modules()} == kinds
+    torch.testing.assert_close(back(images), expected)
+
+
+def test_the_trainer_takes_our_way_of_synchronising() -> None:
+    done = L.Trainer(
+        accelerator="cpu", devices=2, strategy="ddp", sync_batchnorm=True, logger=False,
+        plugins=[SyncBatchNorm()],
+    )  # fmt: skip
+    assert type(done.strategy._layer_sync) is SyncBatchNorm  # type: ignore[attr-defined]
+
+
+def test_a_batch_norm_of_an_unknown_kind_is_not_synchronised() -> None:
+    with pytest.raises(ValueError, match=r"must be torch's or timm's .* got OwnNorm \(1\)"):
+        SyncBatchNorm().apply(nn.Sequential(nn.Conv2d(3, 4, 1), OwnNorm(4)))

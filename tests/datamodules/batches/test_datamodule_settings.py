@@ -2,18 +2,20 @@
 
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 from jsonargparse import ArgumentParser
 
 from datamodules import DataError, UniformFrames, make_split
 from datamodules.batches.datamodule import PatientDataModule
 from datamodules.store.folder import STORE_FORMAT
-from tests.datamodules.streams import CANVAS, KINDS, PATIENTS, every_kind, make
+from tests.datamodules.streams import CANVAS, KINDS, PATIENTS, every_kind, make, of_rank
 
 
 @every_kind
@@ -118,3 +120,30 @@ def test_training_without_a_class_is_refused(table_store: Any) -> None:
     store = table_store({patient: label == 0 for patient, label in PATIENTS.items()})
     with pytest.raises(DataError, match=r"both labels, got none of label 1 among .* with ceus"):
         make("video", store).setup()
+
+
+@pytest.mark.parametrize(
+    ("device", "given", "setting", "expected"),
+    [
+        ("cuda", "9", "auto", 8),  # one is left to the step
+        ("cuda", "1", "auto", 1),
+        ("cuda", "64", "auto", 16),
+        ("cpu", "9", "auto", 2),
+        ("cuda", "9", 3, 3),
+        ("cpu", "9", 0, 0),
+    ],
+)
+def test_threads_follow_from_the_cores_of_the_run(
+    stream_store: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    given: str,
+    setting: Any,
+    expected: int,
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
+    monkeypatch.setenv("CEUS_CORES", given)
+    module = of_rank(make("video", stream_store, num_threads=setting), 0, 1)
+    module.trainer.strategy.root_device = torch.device(device)
+    assert module._threads == expected

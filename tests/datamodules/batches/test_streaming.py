@@ -9,7 +9,8 @@ import lightning as L
 import pytest
 import torch
 
-from datamodules import Augment
+from datamodules import Augment, TimedWindow
+from datamodules.store.decode import DecordCpu
 from tests.datamodules.streams import every_kind, expected_keys, make, of_rank, rows_of, same
 
 
@@ -146,3 +147,48 @@ def test_lightning_fits_and_predicts(kind: str, stream_store: Path, tmp_path: Pa
     assert len(orders[0]) == len(orders[1]) == len(module.train_dataloader())
     assert orders[0] != orders[1], "Lightning called set_epoch"
     assert network.weight != 0
+
+
+@every_kind
+def test_a_run_on_the_cpu_opens_no_device(
+    kind: str, stream_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pinned memory takes a context of the device; where there is none, pinning raises."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for cache in ("off", "ram"):
+        module = of_rank(make(kind, stream_store, num_threads=1, cache=cache), 0, 1)
+        for loader in (module.train_dataloader(), *module.predict_dataloader()):
+            assert len(list(loader)) == len(loader)
+        module.teardown("predict")
+
+
+class _Remembering(DecordCpu):
+    """The real decoder, remembering the memory of all that it gave."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given: list[torch.Tensor] = []
+
+    def decode(self, packets: Any, **settings: Any) -> torch.Tensor:
+        self.given.append(super().decode(packets, **settings))
+        return self.given[-1]
+
+
+@pytest.mark.parametrize("kind", ["video", "combined"])
+def test_frames_stay_where_the_decoder_put_them(kind: str, stream_store: Path) -> None:
+    """A decoder on a device waits for its own stream: what a reader did after would be unordered.
+
+    Rows of the combined kind lack clips, and windows of a short clip show frames twice.
+    """
+    window = TimedWindow(num_frames=4, clip_seconds=0.3, start="random")
+    module = make(kind, stream_store, train_sampling=window)
+    module.setup()
+    decoder = _Remembering()
+    module._reader._decoder = module._reader._cpu = decoder
+    kept = [batch["video"] for batch in module.train_dataloader()]
+    places = {frames.untyped_storage().data_ptr() for frames in decoder.given}
+    decoded = [video for video in kept if video.any()]
+    assert len(decoded) > 1
+    assert all(video.untyped_storage().data_ptr() in places for video in decoded)
+    if kind == "combined":
+        assert any(not row.any() for video in decoded for row in video)

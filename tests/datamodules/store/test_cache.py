@@ -48,9 +48,9 @@ class Counting(DecordCpu):
 
     decoded = 0
 
-    def decode(self, packets: Any, *, canvas: int) -> torch.Tensor:
+    def decode(self, packets: Any, **settings: Any) -> torch.Tensor:
         self.decoded += len(packets)
-        return super().decode(packets, canvas=canvas)
+        return super().decode(packets, **settings)
 
 
 def cached(store: Store, **changes: Any) -> tuple[ClipReader, Counting, FrameCache]:

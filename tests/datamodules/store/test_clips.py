@@ -20,6 +20,7 @@ from datamodules.ingest.readers.video import Video
 from datamodules.store.clip_file import read_index, read_packets, write_clip
 from datamodules.store.clips import ClipReader
 from datamodules.store.codec import ClipWriter, decode_packets, decode_with_pyav
+from datamodules.store.decode import DecordCpu, FrameDecoder
 from datamodules.store.folder import Store
 
 FRAMES = 50
@@ -69,14 +70,56 @@ def test_several_clips_are_read_as_one(clip: tuple, media: ModuleType) -> None:
     assert torch.equal(frames, apart)
 
 
-def test_a_frame_that_does_not_decode_is_named(clip: tuple) -> None:
+def test_black_frames_are_read_as_asked(clip: tuple, media: ModuleType) -> None:
+    reader, item_id, _ = clip
+    frames = reader.read_many([(None, range(2)), (item_id, [9, 4]), (None, range(2))])
+    assert not frames[[0, 1, 4, 5]].any()
+    assert torch.equal(frames[2:4], reader.read(item_id, [9, 4]))
+    assert not reader.read_many([(None, range(3))]).any()
+
+
+class Flaky(FrameDecoder):
+    """A decoder of a device that fails at every second call, or at what is no picture."""
+
+    name, device, max_threads = "flaky on CUDA", torch.device("cpu"), 2
+
+    def __init__(self) -> None:
+        self.calls, self._real = 0, DecordCpu()
+
+    def decode(self, packets: Any, **settings: Any) -> torch.Tensor:
+        self.calls += 1
+        if self.calls % 2 == 0:
+            raise RuntimeError("CUDA error: unspecified launch failure")
+        return self._real.decode(packets, **settings)
+
+
+def test_where_the_device_fails_the_cpu_decodes_and_it_is_said(
+    clip: tuple, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A batch that the device cannot decode under load is no fault of the store's."""
+    plain, item_id, stem = clip
+    decoder = Flaky()
+    reader = ClipReader(stem.parents[1], decoder=decoder)
+    requests = [(item_id, [3, 3, 8]), (None, range(1))]
+    expected = plain.read_many(requests)
+    for _ in range(8):
+        assert torch.equal(reader.read_many(requests), expected)
+    assert (decoder.calls, reader.fallbacks) == (8, 4)
+    (record,) = caplog.records  # the first, the tenth, the hundredth: no flood
+    text = record.getMessage()
+    assert "flaky on CUDA failed at a batch (CUDA error: unspecified launch failure)" in text
+    assert "the CPU decoded it; so far 1 times" in text
+
+
+@pytest.mark.parametrize("decoder", [DecordCpu, Flaky])
+def test_a_frame_that_does_not_decode_is_named(clip: tuple, decoder: Any) -> None:
     _, item_id, stem = clip
     packets = read_packets(
         stem.with_suffix(".h264"), read_index(stem.with_suffix(".idx")), frames=range(FRAMES)
     )
     packets[7] = b"\0\0\0\1" + bytes(300)  # written so: its hash is right
     write_clip(stem, packets, levels=np.arange(FRAMES), order=np.arange(FRAMES), fps=25)
-    reader = ClipReader(stem.parents[1])
+    reader = ClipReader(stem.parents[1], decoder=decoder())
     reader.read(item_id, [6, 8])
     with pytest.raises(DataError, match=rf"frame must decode, got .*{item_id}.h264, frame 7; dec"):
         reader.read(item_id, range(5, 9))

@@ -1,5 +1,6 @@
 """Decoders behind one interface, and how one is chosen."""
 
+import itertools
 import logging
 import re
 from collections.abc import Sequence
@@ -80,6 +81,15 @@ def test_frames_are_those_of_the_packets(decoder: FrameDecoder, clip: tuple) -> 
     assert probe(decoder) == ""
 
 
+def test_frames_are_repeated_and_black_as_asked(decoder: FrameDecoder, clip: tuple) -> None:
+    packets, _ = clip
+    frames = decoder.decode(packets[:3], canvas=SIZE)
+    placed = decoder.decode(packets[:3], canvas=SIZE, places=[2, -1, 2, 0])
+    assert placed.device == decoder.device
+    assert torch.equal(placed[[0, 2, 3]], frames[[2, 2, 0]])
+    assert not placed[1].any()
+
+
 def test_frames_live_on(decoder: FrameDecoder, clip: tuple) -> None:
     """Memory that is used again is never one that somebody still looks at."""
     packets, _ = clip
@@ -98,31 +108,63 @@ def test_what_is_not_a_picture_is_an_error(decoder: FrameDecoder, clip: tuple) -
         decoder.decode([packets[0], b"\0\0\0\1" + bytes(200), packets[1]], canvas=SIZE)
 
 
+def _broken(frames: torch.Tensor) -> torch.Tensor:
+    raise RuntimeError("no such codec\nand a long story")
+
+
+_calls = itertools.count()
+
+
+def _rare(frames: torch.Tensor) -> torch.Tensor:
+    """Once in many calls the last frame of a stream is the one before."""
+    frames[127] = frames[126] if next(_calls) == 9 else frames[127]
+    return frames
+
+
+def _torn(frames: torch.Tensor) -> torch.Tensor:
+    frames[9, 60:] = frames[8, 60:]
+    return frames
+
+
+def _placed_wrong(frames: torch.Tensor) -> torch.Tensor:
+    frames[-2] = frames[-1]
+    return frames
+
+
+FAULTS = {
+    "late": lambda frames: frames.roll(1, 0),
+    "short": lambda frames: frames[:-1],
+    "swapped": lambda frames: frames.flip(-1),
+    # Limited range taken for full.
+    "range": lambda frames: torch.where(frames > 0, frames * (219 / 255) + 16, 0).to(torch.uint8),
+    "rare": _rare,
+    "torn": _torn,
+    "places": _placed_wrong,
+    "broken": _broken,
+}
+
+
 class Wrong(DecordCpu):
     """A decoder with a known fault, as GPU decoders have had them."""
 
     def __init__(self, fault: str) -> None:
         super().__init__()
-        self.name, self._fault = fault, fault
+        self.name, self._fault = fault, FAULTS[fault]
 
-    def decode(self, packets: Sequence[bytes], *, canvas: int) -> torch.Tensor:
-        frames = super().decode(packets, canvas=canvas)
-        if self._fault == "late":
-            return frames.roll(1, 0)
-        if self._fault == "short":
-            return frames[:-1]
-        if self._fault == "swapped":
-            return frames.flip(-1)
-        if self._fault == "range":  # limited range taken for full
-            return (frames * (219 / 255) + 16).to(torch.uint8)
-        raise RuntimeError("no such codec\nand a long story")
+    def decode(
+        self, packets: Sequence[bytes], *, canvas: int, places: Sequence[int] | None = None
+    ) -> torch.Tensor:
+        return self._fault(super().decode(packets, canvas=canvas, places=places))
 
 
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
-        ("late", r"frames in the order \[7, 0, 1"),
-        ("short", r"frames of \(7, 128, 128, 3\), not of \(8"),
+        ("late", r"frames in the order \["),
+        ("short", r"frames of \(130, 128, 128, 3\), not of \(131"),
+        ("rare", r"frames in the order \["),
+        ("torn", "colours off|frames in the order"),
+        ("places", "repeated or black frames that are others"),
         ("swapped", "frames in the order|colours off"),
         ("range", r"colours off by \d"),
         ("broken", r"^no such codec$"),
@@ -168,11 +210,29 @@ def test_a_failed_probe_falls_back_in_one_line(caplog: pytest.LogCaptureFixture)
     (record,) = caplog.records
     text = record.getMessage()
     assert "\n" not in text
-    assert "decord on CUDA: " in text
-    assert "torchcodec: " in text
+    assert text.index("torchcodec: ") < text.index("decord on CUDA: ")
     assert "make decord-cuda" in text
-    with pytest.raises(DataError, match=r"no decoder works on CUDA, got 'cuda' .*decord on CUDA"):
+    with pytest.raises(DataError, match=r"no decoder works on CUDA, got 'cuda' .*torchcodec"):
         choose_decoder("cuda", device)
+
+
+@pytest.mark.gpu
+def test_repeated_and_black_frames_are_done_when_they_are_handed_on(
+    decoder: FrameDecoder, clip: tuple
+) -> None:
+    """The stage reads them on a stream of its own while the reader's thread has nothing to do."""
+    if decoder.device.type != "cuda":
+        pytest.skip("of decoders on the device")
+    packets, _ = clip
+    places = [*range(20), -1, *range(20)] * 8
+    stage = DeviceStage(CUDA, finish=lambda batch: {"video": batch["video"].clone()})
+    plain = decoder.decode(packets, canvas=SIZE)
+    expected = torch.cat([plain, torch.zeros_like(plain[:1])])[torch.tensor(places)]
+    busy = torch.randn(4096, 4096, device=CUDA)
+    for _ in range(30):
+        busy = (busy @ busy).clamp(-1, 1)  # on the default stream, where gathering once was queued
+        staged = stage({"video": decoder.decode(packets, canvas=SIZE, places=places)})
+        assert torch.equal(staged["video"], expected)
 
 
 @pytest.mark.gpu

@@ -61,7 +61,7 @@ def test_a_further_axis_is_planned_run_and_evaluated_as_cells_of_their_own(
     told = " ".join(planned.split())
     assert "2 runs: 0 done ✓" in told
     assert "2 to start ·" in told
-    assert "timed on CPU: an upper bound, for early stopping" in told
+    assert "timed on CPU, 2 at a time: an upper bound, for early stopping" in told
     failing = ceus(capsys, *command, "study.image_encoder.init_args.fail=true", "--plan")
     assert "RuntimeError: this encoder was told to fail" in " ".join(failing.split())
 

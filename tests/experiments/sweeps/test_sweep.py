@@ -269,7 +269,7 @@ def test_device_groups_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
         slots(LauncherSettings(devices_per_run=5))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert [s.gpus for s in slots(LauncherSettings(parallel=3))] == [None] * 3
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,-1,2")
     shared = slots(LauncherSettings(runs_per_device=2))
     assert [s.gpus for s in shared] == [("0",), ("1",), ("0",), ("1",)]
     for wrong in ({"parallel": 0}, {"runs_per_device": 0}, {"devices_per_run": 0}):

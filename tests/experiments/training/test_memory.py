@@ -54,9 +54,47 @@ def test_halving_keeps_the_effective_batch() -> None:
         halved(config, 4)
 
 
-def test_want_of_memory_is_seen_behind_other_errors() -> None:
+NCCL = (
+    "NCCL error in: ProcessGroupNCCL.cpp:3690, unhandled cuda error (run with NCCL_DEBUG=INFO for "
+    "details), NCCL version 2.28.9\nncclUnhandledCudaError: Call to CUDA function failed.\n"
+    "Last error:\nCuda failure 2 'out of memory'"
+)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has"),
+        torch.AcceleratorError("CUDA error: out of memory\nSearch for `cudaErrorMemoryAllocation'"),
+        torch.distributed.DistBackendError(NCCL),
+        torch.distributed.DistBackendError("NCCL error: Failed to CUDA calloc, out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("CUDA driver error: out of memory"),
+        RuntimeError("cuFFT error: CUFFT_ALLOC_FAILED"),
+        RuntimeError("cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling"),
+        RuntimeError("HIP error: out of memory"),
+    ],
+    ids=lambda error: f"{type(error).__name__} {str(error)[:24]}",
+)
+def test_every_library_of_a_device_says_it_in_its_words(error: Exception) -> None:
+    assert is_out_of_memory(error)
     wrapper = RuntimeError("a wrapper")
-    wrapper.__cause__ = torch.OutOfMemoryError("nothing left")
+    wrapper.__cause__ = error
     assert is_out_of_memory(wrapper)
-    assert not is_out_of_memory(RuntimeError("something else"))
-    assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED"))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("something else"),
+        torch.AcceleratorError("CUDA error: an illegal memory access was encountered"),
+        torch.distributed.DistBackendError("NCCL error: remote process exited or network error"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        MemoryError("out of memory"),
+        ValueError("CUDA out of memory is what a user's own check may speak of"),
+    ],
+    ids=lambda error: f"{type(error).__name__} {str(error)[:24]}",
+)
+def test_other_faults_are_none_of_a_devices_memory(error: Exception) -> None:
+    assert not is_out_of_memory(error)
