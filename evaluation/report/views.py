@@ -141,6 +141,8 @@ def people(title: str = "patients (events)") -> Column:
     """Patients, with events in brackets where they are known."""
 
     def text(row: Row) -> str:
+        if row["patients"] is None:
+            return "–"
         events = row.get("events")
         return f"{row['patients']}" + ("" if events is None else f" ({events})")
 

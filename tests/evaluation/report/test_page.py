@@ -210,6 +210,13 @@ def test_no_patient_is_named_anywhere_but_in_the_patients_table(made, result):
             assert not pattern.search(path.read_text()), path.name
 
 
+def test_what_is_not_known_is_a_dash(sealed):
+    rendered = evaluate(sealed.sweep.path).report.read_text()
+    cells = re.findall(r"<t[dh][^>]*>([^<]*)</t[dh]>", rendered)
+    assert len(cells) > 200
+    assert {"None", "nan", "NaN", "<NA>"}.isdisjoint(text.strip() for text in cells)
+
+
 def test_the_flow_counts_what_the_folder_holds(made, sealed, result):
     flow = sealed.tables.flow
     table = flow[flow["step"] == "cohort table"].iloc[0]
