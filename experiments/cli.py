@@ -104,7 +104,7 @@ COMMANDS = {
     "evaluate": Command(
         "tables, figures and report from the prediction tables",
         "experiments.commands:evaluate",
-        "folder --unseal_test? --reason --unfinished --store --head",
+        "folder --unseal_test? --reason --unfinished --store --head --figures",
     ),
     "wandb-sync": Command(
         "upload to W&B what was tracked offline",

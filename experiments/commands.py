@@ -153,6 +153,7 @@ def evaluate(
     unfinished: bool = False,
     store: Path | None = None,
     head: str = "",
+    figures: bool = False,
 ) -> int:
     """Tables, figures and report from the prediction tables.
 
@@ -164,6 +165,7 @@ def evaluate(
         unfinished: Open it although runs are not done, which is recorded.
         store: The runs' store, if it was moved: its ledger tells of openings by other sweeps.
         head: A head of that ledger that you lodged elsewhere: it must be in it still.
+        figures: Write figures as PDF and PNG, too, as journals want them.
     """
     import evaluation
 
@@ -171,7 +173,7 @@ def evaluate(
     if unseal_test is not None:
         opened = store or _store_of(folder)
         evaluation.unseal(folder, opened, reason=reason, unfinished=unfinished)
-    return _print_evaluation(folder, store=store, head=head)
+    return _print_evaluation(folder, store=store, head=head, figures=figures)
 
 
 def name_patients(store: Path, hashes: Sequence[str]) -> int:
@@ -203,13 +205,15 @@ def _store_of(folder: Path) -> Path:
     )
 
 
-def _print_evaluation(folder: Path, *, store: Path | None = None, head: str = "") -> int:
+def _print_evaluation(
+    folder: Path, *, store: Path | None = None, head: str = "", figures: bool = False
+) -> int:
     import evaluation
     from evaluation.remembered import remember
     from experiments.processes import require_address_space
 
     require_address_space(2.0)
-    result = evaluation.evaluate(folder, store=store, head=head)
+    result = evaluation.evaluate(folder, store=store, head=head, figures=figures)
     text = evaluation.render(result)
     remember(result, text)
     print(text)

@@ -80,10 +80,9 @@ class Drawing:
         """An SVG document; glyphs are outlines, so that no font is needed."""
         return self._saved("svg").decode()
 
-    def files(self) -> dict[str, bytes]:
-        """The figure for a paper, by file name: SVG, PDF with its fonts, and PNG at DPI."""
-        saved = {f"{self.name}.{kind}": self._saved(kind) for kind in ("pdf", "png")}
-        return saved | {f"{self.name}.svg": self.svg.encode()}
+    def saved(self, kind: str) -> bytes:
+        """The figure for a paper: `svg`, `pdf` with its fonts, or `png` at DPI."""
+        return self.svg.encode() if kind == "svg" else self._saved(kind)
 
     def _saved(self, kind: str) -> bytes:
         # Without dates and versions, so that the same sweep gives the same bytes.

@@ -75,11 +75,18 @@ def contents(result):
 def written(sweep_maker, tmp_path_factory):
     """A small sweep, and its evaluation as written elsewhere."""
     made = sweep_maker(tmp_path_factory.mktemp("written") / "trial").write()
-    return made, evaluate(made.path, out=tmp_path_factory.mktemp("out") / "deep" / "out")
+    out = tmp_path_factory.mktemp("out") / "deep" / "out"
+    evaluate(made.path, out=out)
+    kinds = {path.suffix for path in (out / "figures").iterdir()}
+    evaluate(made.path, out=out, figures=True)
+    # Once they are there, they are kept up with the tables.
+    result = evaluate(made.path, out=out)
+    return made, result, kinds
 
 
 def test_twice_gives_the_same_bytes_wherever_they_are_written(written):
-    made, first = written
+    made, first, kinds = written
+    assert kinds == {".svg"}
     files = contents(first)
     assert set(files) == FILES
     assert not (made.path / "evaluation").exists()
@@ -89,12 +96,12 @@ def test_twice_gives_the_same_bytes_wherever_they_are_written(written):
     for field in fields(Tables):
         table = getattr(again.tables, field.name).to_csv(index=False, lineterminator="\n")
         assert table.encode() == files[f"{field.name}.csv"]
-    for name, content in drawn["calibration"].files().items():
-        assert content == files[f"figures/{name}"]
+    for kind in ("svg", "pdf", "png"):
+        assert drawn["calibration"].saved(kind) == files[f"figures/calibration.{kind}"]
 
 
 def test_csv_files_hold_the_tables_to_the_last_digit(written):
-    made, result = written
+    made, result, _ = written
     again = compute(made.path)
     for name in ("cells", "folds", "modalities", "roc", "test"):
         table = getattr(again.tables, name)
@@ -242,7 +249,7 @@ def test_where_no_rate_is_defined_nothing_is_said_of_its_range(sweep):
 
 
 def test_the_maps_of_deployed_models_are_kept_with_what_they_were_fitted_on(written):
-    made, result = written
+    made, result, _ = written
     path = result.folder / "recalibration.json"
     kept = json.loads(path.read_text())
     files = [made.path / run / "predictions.parquet" for run in made.run_ids()]

@@ -58,7 +58,7 @@ def sealed(made):
 @pytest.fixture(scope="module")
 def result(made, sealed):
     unseal(made.path, made.store, reason="final analysis", unfinished=True)
-    return evaluate(made.path)
+    return evaluate(made.path, figures=True)
 
 
 @pytest.fixture(scope="module")
