@@ -76,7 +76,9 @@ def predict(
     references = [reference_of(deployed, model, store) for model in models]
     with _tabled(cohort, image, clip, patient) as (table, root, temporary):
         path = prepare(
-            table, temporary / "store", skip_bad=skip_bad, workers=workers, root=root,
+            table, temporary / "store", skip_bad=skip_bad, root=root,
+            # Of one patient a second process would take longer to start than to read.
+            workers=1 if cohort is None and workers is None else workers,
             progress=cohort is not None, told=False, **deployed.prepared,
         )  # fmt: skip
         new = Store(path, with_unlabelled=True)
