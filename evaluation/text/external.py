@@ -8,6 +8,7 @@ import pandas as pd
 
 from evaluation.records.analysis import Analysis
 from evaluation.tables.curves import AS_PREDICTED, RECALIBRATED
+from evaluation.tables.operating import COUNTS
 from evaluation.text.format import counted, estimate, interval, number
 
 
@@ -39,12 +40,14 @@ def _operating(row: Mapping[Any, Any]) -> str:
     if isnan(row["threshold"]):
         return f"{at}: none{_because(row)}."
     rates = (
-        f"{rate} {interval(*(row[f'{rate}{end}'] for end in ('', '_low', '_high')))}"
-        for rate in ("sensitivity", "specificity", "ppv", "npv")
-        if f"{rate}_low" in row
-    )
-    counts = f"{row['tp']} of {row['tp'] + row['fn']} positive and {row['tn']} of "
-    counts += f"{row['tn'] + row['fp']} negative patients called right"
+        f"{word} {interval(*(row[f'{rate}{end}'] for end in ('', '_low', '_high')))}"
+        for word, rate in (
+            ("sensitivity", "sensitivity"), ("specificity", "specificity"), ("PPV", "ppv"),
+            ("NPV", "npv"),
+        )
+    )  # fmt: skip
+    tp, fn, tn, fp = (int(row[name]) for name in COUNTS)
+    counts = f"{tp} of {tp + fn} positive and {tn} of {tn + fp} negative patients called right"
     return f"{at} (log-odds {number(row['threshold'])}): {counts}; {', '.join(rates)}."
 
 
@@ -67,7 +70,7 @@ def _net_benefit(curve: pd.DataFrame, analysis: Analysis) -> str:
     low, high = analysis.net_benefit_range
     inside = curve[(curve["threshold"] >= low - 1e-9) & (curve["threshold"] <= high + 1e-9)]
     best_other = inside[["treat_all", "treat_none"]].max(axis=1)
-    better = int((inside["model"] > best_other).sum())
+    better = int((inside["model"] > best_other + 1e-12).sum())  # equal but for rounding is not
     return (
         f"Net benefit over risks of {low:g} to {high:g}: mean {number(inside['model'].mean())}, of "
         f"treating all {number(inside['treat_all'].mean())}; the model is above treating all and "

@@ -240,6 +240,9 @@ def test_labelled_patients_of_elsewhere_are_an_external_test(
     assert len(content["net_benefit"]) == 99
     words = (folder / "test-external.txt").read_text()
     assert words.startswith(f"External test of {CELL}: 13 patients, {int(rows['label'].sum())}")
+    (youden,) = (row for row in content["operating"] if row["rule"] == "youden")
+    positive = int(rows["label"].sum())
+    assert f"{youden['tp']:.0f} of {positive} positive and {youden['tn']:.0f} of" in words
     for told in ("AUC", "threshold frozen for youden", "slope", "Net benefit"):
         assert told in words
         assert told in " ".join(found["printed"].split())
