@@ -106,6 +106,12 @@ COMMANDS = {
         "experiments.commands:evaluate",
         "folder --unseal_test? --reason --unfinished --store --head --figures",
     ),
+    "predict": Command(
+        "probability, decision and warnings for new patients, from raw files",
+        "experiments.predicting.command:predict",
+        "folder --cell --cohort --image --clip --patient --to --rule --conformal --store "
+        "--skip_bad --accelerator --workers",
+    ),
     "wandb-sync": Command(
         "upload to W&B what was tracked offline",
         "experiments.tracking.sync:upload_sweep",

@@ -17,8 +17,9 @@ def add_options(parser: argparse.ArgumentParser, function: Callable[..., Any], n
         parser: Parser of the command.
         function: With annotations and a Google docstring.
         names: The parameters offered, in order: `out` by position, `hashes+:hash` for one or more
-            of them, each shown as HASH; `--seed` by name, `--num_folds:folds` under another name,
-            `--unseal_test?` with a value or without, which then is True.
+            of them, each shown as HASH; `--seed` by name, which must be given if it has no default,
+            `--num_folds:folds` under another name, `--unseal_test?` with a value or without, which
+            then is True.
     """
     parameters, types = inspect.signature(function).parameters, get_type_hints(function)
     documented = parse(function.__doc__ or "", DocstringStyle.GOOGLE)
@@ -37,6 +38,8 @@ def add_options(parser: argparse.ArgumentParser, function: Callable[..., Any], n
             parser.add_argument(parameter, metavar=shown.upper(), **settings)
             continue
         default = parameters[parameter].default
+        if default is inspect.Parameter.empty:
+            settings["required"], default = True, None
         if default is not None and default is not False and default not in ("", ()):
             text = f"{default:.3g}" if isinstance(default, float) else str(default)
             settings["help"] += f" (default: {text})"

@@ -64,7 +64,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"config"},
         {"tracking", "sweeps"},
         {"training"},
-        {"launchers"},
+        {"launchers", "predicting"},
         {"gpu_check"},
         {"commands", "options", "warm"},
         {"cli"},

@@ -166,12 +166,7 @@ class PatientDataModule(L.LightningDataModule):
             kept = {p for part in ("train", "inner_val") for p in patients_of.get(part, ())}
             kept |= set(table[table["label"].isna()]["patient_id"])
             patients_of = {"train": sorted(kept)}
-        self._items: dict[str, dict[str, list[str]]] = {}
-        for key in self.inputs:
-            items = table[table["modality"] == _MODALITY[key]].sort_values("item_id")
-            of_patient = self._items[key] = {}
-            for patient, item in zip(items["patient_id"], items["item_id"], strict=True):
-                of_patient.setdefault(str(patient), []).append(item)
+        self._find_items()
         where = f"fold {self._fold} of split {self._split!r}, {self._path}"
         modalities = " or ".join(_MODALITY[key] for key in self.inputs)
         parts = {}
@@ -194,16 +189,61 @@ class PatientDataModule(L.LightningDataModule):
                 f"among {len(parts['train'])} with {modalities} ({where}). "
                 "Use fewer folds, or add patients."
             )
-        self._open_reader()
-        if "video" in self.inputs:
-            if self.eval_sampling.varies:
-                raise DataError(
-                    f"eval_sampling must not vary in time, got {self.eval_sampling!r}. "
-                    "Set shift_seconds, speed and jitter_seconds to 0 there."
-                )
-            clips = [clip for ids in self._items["video"].values() for clip in ids]
-            self._times = read_times(self._store, self._reader, clips)
+        self._open_clips()
         self._parts = parts
+
+    def take_own(self, store: Path) -> None:
+        """Read its own store, which was moved, anew."""
+        self._path, self._parts = Path(store), {}
+        self.setup()
+
+    def take_new(self, store: Path) -> None:
+        """Read another store in the place of its own: all its patients are one part, `new`.
+
+        There is no split, and no label is looked at.
+
+        Args:
+            store: A prepared store.
+
+        Raises:
+            DataError: If no patient has any of the inputs, or as from `setup`.
+        """
+        self._path = Path(store)
+        self._store = Store(self._path, with_unlabelled=True)
+        self._find_items()
+        patients = sorted({p for of_patient in self._items.values() for p in of_patient})
+        if not patients:
+            modalities = " or ".join(_MODALITY[key] for key in self.inputs)
+            got = ", ".join(sorted(set(self._store.items["modality"])))
+            raise DataError(
+                f"new patients must have items of modality {modalities}, got {got} only. Add "
+                "such files, or take a model of another modality."
+            )
+        self._labels = {}
+        self._open_clips()
+        self._parts = {"new": tuple(patients)}
+
+    def _find_items(self) -> None:
+        """The store's items by input and patient."""
+        table = self._store.items
+        self._items: dict[str, dict[str, list[str]]] = {}
+        for key in self.inputs:
+            items = table[table["modality"] == _MODALITY[key]].sort_values("item_id")
+            of_patient = self._items[key] = {}
+            for patient, item in zip(items["patient_id"], items["item_id"], strict=True):
+                of_patient.setdefault(str(patient), []).append(item)
+
+    def _open_clips(self) -> None:
+        self._open_reader()
+        if "video" not in self.inputs:
+            return
+        if self.eval_sampling.varies:
+            raise DataError(
+                f"eval_sampling must not vary in time, got {self.eval_sampling!r}. "
+                "Set shift_seconds, speed and jitter_seconds to 0 there."
+            )
+        clips = [clip for ids in self._items["video"].values() for clip in ids]
+        self._times = read_times(self._store, self._reader, clips)
 
     def teardown(self, stage: str) -> None:
         """Give the cache up after the last use of a run; a cache in memory goes with it."""

@@ -40,7 +40,7 @@ _NOTHING = {"nan", "nat", "<na>", "null", "none", "n/a", "na", "unknown", ".", "
 _RESERVED = {*_REQUIRED, *_OPTIONAL, *ITEM_COLUMNS}
 
 
-def read_cohort(path: Path, *, covariates: Sequence[str] = ()) -> Cohort:
+def read_cohort(path: Path, *, covariates: Sequence[str] = (), root: Path | None = None) -> Cohort:
     """Reads and checks a cohort table; the files themselves are only looked for.
 
     Args:
@@ -51,6 +51,7 @@ def read_cohort(path: Path, *, covariates: Sequence[str] = ()) -> Cohort:
             place of the file's own), `split` (train, test, empty; one a patient), `arrival_s`
             (seconds). Others are not read unless named in `covariates`.
         covariates: Further columns to keep.
+        root: Folder that `path` is relative to and inside of, if not the table's own.
 
     Raises:
         DataError: If the table itself cannot be used. Bad rows are collected in
@@ -62,7 +63,7 @@ def read_cohort(path: Path, *, covariates: Sequence[str] = ()) -> Cohort:
     problems: list[Problem] = []
     for line, record in records:
         try:
-            rows.append(_read_row(line, record, path.parent, covariates))
+            rows.append(_read_row(line, record, root or path.parent, covariates))
         except _BadRowError as bad:
             patient, name = record.get("patient_id") or "", record.get("path") or ""
             modality = (record.get("modality") or "").strip()

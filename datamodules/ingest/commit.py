@@ -88,6 +88,7 @@ def commit(
     facts: Mapping[str, dict[str, Any]],
     sources: Mapping[str, str],
     canvas: int,
+    as_is: bool,
 ) -> None:
     """Moves items into the store, then replaces its tables, the cohort's last.
 
@@ -97,7 +98,8 @@ def commit(
     items = store / "items"
     items.mkdir(parents=True, exist_ok=True)
     sweep_up(store)
-    _replace(store / "store.json", json.dumps({"format": STORE_FORMAT, "canvas": canvas}).encode())
+    header = {"format": STORE_FORMAT, "canvas": canvas, "as_is": as_is}
+    _replace(store / "store.json", json.dumps(header).encode())
     modality = {row.line: row.modality for row in cohort.rows}
     wanted = {
         outcome.item_id + suffix

@@ -33,6 +33,8 @@ def prepare(
     workers: int | None = None,
     cache_size: int | None = None,
     progress: bool = True,
+    root: Path | None = None,
+    told: bool = True,
 ) -> Path:
     """Decodes every file of a cohort once, checks it, and writes it into a store.
 
@@ -52,7 +54,9 @@ def prepare(
             are approved (`datamodules.ingest.review`) or have a crop.
         workers: Processes; by default one a core, or one for 2 GB of memory if that is fewer.
         cache_size: Also decode all clips once at this size, pixels, for runs with cache=disk.
-        progress: Show a bar on stderr. What was done and left out is said there in any case.
+        progress: Show a bar on stderr.
+        root: Folder that the table's paths are relative to; its own by default.
+        told: Say on stderr what was done; what was left out is said there in any case.
 
     Returns:
         The store's folder.
@@ -69,7 +73,7 @@ def prepare(
         )
     if workers is not None and workers < 1:
         raise DataError(f"workers must be >= 1, got {workers} (ceus prepare). Leave it out.")
-    cohort = read_cohort(cohort_csv, covariates=covariates)
+    cohort = read_cohort(cohort_csv, covariates=covariates, root=root)
     check_folder(store, canvas)
     with storing(store, GO_ON), staging_folder(store) as staging:
         known = Known(store, staging)
@@ -114,10 +118,12 @@ def prepare(
             if outcome.facts is not None:
                 known.items[outcome.item_id] = outcome.facts
         commit(
-            store, staging, cohort, kept, facts=known.items, sources=known.sources, canvas=canvas
-        )
+            store, staging, cohort, kept, facts=known.items, sources=known.sources,
+            canvas=canvas, as_is=as_is,
+        )  # fmt: skip
         make_key(store)
-    _tell(cohort, store, new=sum(outcome.item_id not in before for outcome in kept.values()))
+    new_items = sum(outcome.item_id not in before for outcome in kept.values())
+    _tell(cohort, store if told else None, new=new_items)
     if cache_size is not None:
         from datamodules.store.fill import fill_cache  # needs torch
 
@@ -194,8 +200,16 @@ def _unapproved(
     return problems
 
 
-def _tell(cohort: Cohort, store: Path, *, new: int) -> None:
+def _tell(cohort: Cohort, store: Path | None, *, new: int) -> None:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
+    if store:
+        _tell_done(console, cohort, store, new=new)
+    if cohort.problems:
+        bad = len({problem.line for problem in cohort.problems})
+        console.print(f"{bad} rows left out:\n{cohort.describe_problems()}", markup=False)
+
+
+def _tell_done(console: Console, cohort: Cohort, store: Path, *, new: int) -> None:
     patients = len({row.patient_id for row in cohort.rows})
     console.print(
         f"{store}: {len(cohort.rows)} items of {patients} patients, {new} of them new", markup=False
@@ -214,6 +228,3 @@ def _tell(cohort: Cohort, store: Path, *, new: int) -> None:
             "quality.csv says why, a column arrival_s of the cohort table sets it",
             markup=False,
         )
-    if cohort.problems:
-        bad = len({problem.line for problem in cohort.problems})
-        console.print(f"{bad} rows left out:\n{cohort.describe_problems()}", markup=False)

@@ -1,6 +1,6 @@
 """The store: what `ceus prepare` leaves and everything else reads.
 
-    store.json        {"format": 3, "canvas": 256}
+    store.json        {"format": 3, "canvas": 256, "as_is": false}
     cohort.parquet    one row an item
     items/            ITEM.h264 and ITEM.idx for a clip, ITEM.png for an image
     quality.csv       one row an item: what it was, what was found, how well it was kept
@@ -56,6 +56,8 @@ class Store:
                 f"store must hold a store.json, got {type(error).__name__} ({self.path}). "
                 "Name a folder made by `ceus prepare`."
             ) from error
+        self.as_is: bool | None = header.get("as_is")
+        """Whether frames were kept whole, as `ceus prepare --as-is` does; None: not recorded."""
         if self.format != STORE_FORMAT:
             raise DataError(
                 f"format of the store must be {STORE_FORMAT}, got {self.format} ({self.path}). "

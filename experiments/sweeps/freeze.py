@@ -222,6 +222,8 @@ def _write_design(sweep: Sweep, store: Store, split: Split) -> None:
     """What the report tells of store and split, so that it needs neither; no patient is named."""
     content: dict[str, Any] = {
         "canvas": store.canvas,
+        "store_format": store.format,
+        "as_is": store.as_is,
         "covariates": list(store.covariates),
         "split": {"name": split.name, "seed": split.seed, **split.scheme},
     }

@@ -1,0 +1,1 @@
+"""`ceus predict`: the deployed model of a cell on the next patient."""
