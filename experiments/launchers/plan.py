@@ -77,7 +77,7 @@ def plan(sweep: Sweep) -> RenderableType:
     """
     states = _states(sweep)
     left = [run for run in sweep.runs if states[run.run_id] in ("start", "again")]
-    local = slots(sweep.launcher, sweep.runs) if sweep.launcher.kind == "local" else None
+    local = slots(sweep.launcher, sweep.runs) if sweep.launcher.kind != "slurm" else None
     timings = _time(left, local or [Slot(None, cores())])
     return Group(
         _table(sweep, states, timings),

@@ -23,14 +23,14 @@ from evaluation import compute, render, unseal
 from evaluation.records.listing import FORMAT, read_listing
 from evaluation.records.schema import CELL, PARTS, PREDICTION_COLUMNS, RUN_SHAS, STATES, State
 from experiments.config.compose import compose
-from experiments.config.run import make_run
+from experiments.config.run import load_run, make_run
 from experiments.errors import ConfigError
 from experiments.launchers.slurm import queued
 from experiments.run_folder.status import read_status, write_status
 from experiments.sweeps.expand import Sweep, expand
 from experiments.sweeps.file import read_sweep
 from experiments.sweeps.freeze import freeze
-from experiments.training.execute import execute, load_run
+from experiments.training.execute import execute
 from tests import command
 
 OWN = Path(__file__).parents[1] / "own"
