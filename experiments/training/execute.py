@@ -63,7 +63,7 @@ from experiments.training.predict import predict, table_of
 from experiments.training.probing import scored_rows, start_from_probe
 from experiments.training.pulse import Pulse
 from experiments.training.refit import choose_epochs, chosen_epochs
-from experiments.training.resume import LastCheckpoint, epoch_of, forget_pair, resume_point
+from experiments.training.resume import LastCheckpoint, epoch_of, forget, resume_point
 from experiments.training.watch import Steps, StopRequestedError, Watch
 
 USER_ERRORS = (ConfigError, DataError, EncoderError, EvaluationError)
@@ -115,7 +115,7 @@ def _tidy(folder: Path, *, is_done: bool = False) -> None:
     sweep_up(folder / "checkpoints")
     take_notes(folder)
     if is_done:
-        forget_pair(folder)
+        forget(folder)
 
 
 def _record(folder: Path, pulse: Pulse, watch: Watch | None, error: BaseException) -> None:

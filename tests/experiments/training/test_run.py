@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from datamodules.ledger import read_ledger
 from datamodules.store.splits import load_split
@@ -175,10 +176,11 @@ def test_a_run_folder_holds_what_it_must(finished: tuple[Path, str]) -> None:
             "metrics.csv",
             "environment.json",
             "log.txt",
-            "checkpoints/best.ckpt",
-            "checkpoints/last.ckpt",
         ):
             assert (run / name).stat().st_size, name
+        assert [path.name for path in (run / "checkpoints").iterdir()] == ["best.ckpt"]
+        best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+        assert {value.dtype for value in best.values()} == {torch.float32}
         assert list((run / "wandb").rglob("*.wandb"))
         metrics = pd.read_csv(run / "metrics.csv")
         assert {"inner_bce", "inner_auroc", "train_loss"} <= set(metrics)
