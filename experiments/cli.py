@@ -93,7 +93,12 @@ COMMANDS = {
     "sweep": Command(
         "train and score all runs of a sweep that are not done",
         "experiments.commands:sweep",
-        "file --cohort --evaluate --extend --plan --wait",
+        "file --cohort --evaluate --extend --freeze --plan --wait",
+    ),
+    "work": Command(
+        "train and score runs of a sweep together with other machines",
+        "experiments.launchers.work:work",
+        "folder --parallel --failed",
     ),
     "status": Command(
         "show the runs of a sweep folder, live or dead",

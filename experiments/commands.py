@@ -41,6 +41,7 @@ def sweep(
     cohort: str | None = None,
     evaluate: bool = False,
     extend: bool = False,
+    freeze: bool = False,
     plan: bool = False,
     wait: bool = False,
 ) -> int:
@@ -52,6 +53,7 @@ def sweep(
         cohort: First prepare and split this cohort.csv, or `phantom`, as the file's `data:` says.
         evaluate: End with the comparison table.
         extend: Add new runs to a frozen sweep.
+        freeze: Check and freeze the runs and start none, which `ceus work` does.
         plan: Only show the runs, what would start, and an estimate of hours and disk.
         wait: With SLURM: follow the runs until all have ended.
     """
@@ -64,6 +66,11 @@ def sweep(
     from experiments.sweeps.file import read_sweep
 
     content = read_sweep(file, settings)
+    if freeze and (evaluate or plan or wait):
+        raise ConfigError(
+            "--freeze must come without --evaluate, --plan and --wait, for it starts no run. "
+            "Leave one out; afterwards: ceus work, then ceus evaluate."
+        )
     if cohort and plan:
         raise ConfigError(
             f"--plan must come without --cohort, for it writes nothing, got {cohort!r}. "
@@ -79,7 +86,8 @@ def sweep(
 
         Console().print(planned(expanded))
         return 0
-    code = go(expanded, extend=extend, wait=wait or evaluate)  # evaluation needs the ends
+    # Evaluation needs the ends.
+    code = go(expanded, extend=extend, wait=wait or evaluate, freeze_only=freeze)
     if not evaluate:
         return code
     from evaluation.remembered import remembered

@@ -69,12 +69,15 @@ def warm_server() -> ForkServerContext:
 
 
 @cache
-def use_own_temporary_folder() -> None:
+def use_own_temporary_folder() -> str:
     """Have this process and those it starts make their temporary files in a folder of their own.
 
     W&B leaves empty folders for every run, and a killed process its sockets. The folder is removed
     when this process ends; those of killed ones are removed here, by the next that starts. Each
     holds a file that its process has locked: who else has a `ceus-…` there need not fear.
+
+    Returns:
+        The folder in which it was made, for programs that may outlive this one or run elsewhere.
     """
     root = Path(tempfile.gettempdir())
     if len(os.fsencode(root)) > _LONGEST_ROOT:
@@ -89,11 +92,12 @@ def use_own_temporary_folder() -> None:
         fcntl.flock(lock_file, fcntl.LOCK_EX)
         (folder / ".new").rename(folder / _LOCK)  # held before anyone can find it
     except OSError:  # a temporary folder that is full or without locks: no reason not to train
-        return
+        return str(root)
     os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
     _own_temporary[os.getpid()] = folder
     # After what multiprocessing has in it, which goes at -100.
     util.Finalize(None, remove_own_temporary_folder, exitpriority=-200)
+    return str(root)
 
 
 def remove_own_temporary_folder() -> None:

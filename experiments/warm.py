@@ -12,12 +12,14 @@ from experiments.processes import die_with_parent
 die_with_parent()
 _on_ctrl_c = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller answers it, in a line
 gc.disable()  # what is imported stays; looking for garbage takes a sixth of the time
-# wandb.init imports its launch package, half of what a small run costs.
+# wandb.init imports its launch package, half of what a small run costs; the probe two of sklearn's.
 for _name in (
     "experiments.training.process",
     "datamodules.batches.modalities",
     "decord",
     "av",
+    "sklearn.linear_model",
+    "sklearn.model_selection",
     "wandb.sdk.launch",
 ):
     import_module(_name)

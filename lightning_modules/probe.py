@@ -134,7 +134,9 @@ class _Space:
 
     def fit(self, strength: float, share: float) -> LinearRule:
         """The ridge solution, in the features as they were."""
-        from sklearn.linear_model import LogisticRegression  # a second of imports, for probes only
+        from sklearn.linear_model import (
+            LogisticRegression,
+        )  # a second of imports, which sweeps pay once
 
         parts = {
             name: share if name == "video" or len(self._blocks) == 1 else 1 - share

@@ -10,10 +10,14 @@ import torch
 from datamodules.ingest.prepare import prepare
 from datamodules.phantom.make import PhantomPreset, make_phantom
 from datamodules.store.splits import make_split
+from experiments.processes import use_own_temporary_folder
 from tests.orphans import end_with_this_process
 
 ROOT = Path(__file__).parents[1]
 end_with_this_process()
+# What a killed test run leaves of W&B's folders and sockets, the next one removes; what tests wrote
+# stays where pytest keeps it.
+os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", use_own_temporary_folder())
 # Two test processes share two cores.
 torch.set_num_threads(1)
 # A run's children must be as quiet and as single as a laptop without an account.

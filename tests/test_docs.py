@@ -6,13 +6,16 @@ from collections.abc import Iterator
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from docs import make_reference
+from experiments.cli import parser_of
 from experiments.config.compose import compose
 from experiments.config.study import study_keys
-from experiments.sweeps.file import read_sweep
+from experiments.sweeps.file import LauncherSettings, read_sweep
 from tools import house
 
 ROOT = Path(__file__).parents[1]
@@ -163,6 +166,44 @@ def test_every_command_shown_is_one(command: str) -> None:
         file = read_sweep(words[2], settings)
         cell = [f"{key}={file.axes[key][0]}" for key in ("architecture", "modality")]
         compose([*cell, *(f"{key}={value}" for key, value in file.overrides.items())])
+
+
+def machines() -> dict[str, dict[str, Any]]:
+    """The YAML of the page on several machines, by the heading that it stands under."""
+    page = (ROOT / "docs" / "how-to" / "several-machines.md").read_text()
+    parts = re.findall(r"^#+ ([^\n]+)\n(.*?)(?=^#+ |\Z)", page, flags=re.DOTALL | re.MULTILINE)
+    found = {
+        title: re.search(r"^```yaml\n(.*?)^```", text, re.DOTALL | re.M) for title, text in parts
+    }
+    return {title: yaml.safe_load(block[1]) for title, block in found.items() if block}
+
+
+def test_the_job_of_kubernetes_is_one() -> None:
+    validator = pytest.importorskip("kubernetes_validate")
+    validator.validate(machines()["Kubernetes"], "1.30", strict=True)
+
+
+def test_the_task_of_skypilot_is_one() -> None:
+    pytest.importorskip("sky")
+    from sky.utils import common_utils, schemas
+
+    task = machines()["SkyPilot"]
+    common_utils.validate_schema(task, schemas.get_task_schema(), "")
+    common_utils.validate_schema(task["resources"], schemas.get_resources_schema(), "")
+
+
+def test_workers_of_the_examples_are_called_as_the_command_is() -> None:
+    found = machines()
+    (container,) = found["Kubernetes"]["spec"]["template"]["spec"]["containers"]
+    task = found["SkyPilot"]["run"].splitlines()[-1].split()
+    for called in (container["command"], [Path(task[0]).name, *task[1:]]):
+        assert parser_of(called[1:]).parse_args(called[1:]).folder == Path("runs/study")
+    assert LauncherSettings(**found["A command of your own"]["launcher"]).kind == "command"
+    page = (ROOT / "docs" / "how-to" / "several-machines.md").read_text()
+    others = re.findall(r"^\| [\w ]+ \| `(.+)` \|$", page, re.MULTILINE)
+    assert len(others) == 3
+    for template in others:
+        LauncherSettings(kind="command", parallel=1, command=template)
 
 
 @pytest.mark.parametrize("name", ["configuration.md", "commands.md", "tables.md"])

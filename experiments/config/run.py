@@ -1,13 +1,15 @@
 """One run: a checked configuration with an id that stands for the work."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from datamodules.store.folder import Store
 from datamodules.store.splits import Split, load_split
-from experiments.config.files import ROOMS
+from experiments.config.files import ROOMS, load_yaml
 from experiments.config.identity import sha_of, what_counts
 from experiments.config.pretraining import refuse_leak
 from experiments.config.study import Study, study_of
@@ -39,6 +41,11 @@ class Run:
     def folder(self) -> Path:
         """`RUNS/SWEEP/RUN_ID`."""
         return self.study.runs / self.study.sweep / self.run_id
+
+    @property
+    def architecture(self) -> str:
+        """Its name, with the settings of further axes."""
+        return self.study.architecture
 
 
 def open_cohort(store: Path, split: str) -> tuple[Store, Split]:
@@ -96,6 +103,37 @@ def make_run(
             "the architecture."
         )
     return Run(run_id=f"{cell}-{sha_of(shas)[:8]}", study=study, config=dict(config), shas=shas)
+
+
+def load_run(folder: Path) -> Run:
+    """The run that a folder was made for.
+
+    Raises:
+        ConfigError: If there is no readable config, or it no longer stands for this run (an
+            edited file, a changed split or store).
+    """
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise ConfigError(
+            f"run folder must hold config.yaml, got none ({folder}). Start the sweep."
+        )
+    config: Any = OmegaConf.to_container(load_yaml(path))
+    if not all(
+        isinstance(config.get(room), dict) for room in ("study", "model", "data", "trainer")
+    ):
+        raise ConfigError(
+            f"config.yaml must hold {', '.join(ROOMS)}, got one without some ({path}). Delete it "
+            "and start the sweep again, which writes it anew."
+        )
+    run = make_run(config)
+    if run.run_id != folder.name:
+        raise ConfigError(
+            f"config.yaml must be the one its run was named for, got {run.run_id!r} ({folder}). "
+            "The file, the split or the store was changed since; start the sweep again."
+        )
+    # The folder may have been moved since.
+    here = replace(run.study, runs=folder.parent.parent, sweep=folder.parent.name)
+    return replace(run, study=here)
 
 
 def _check_balance(config: Mapping[str, Any]) -> None:

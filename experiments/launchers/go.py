@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from experiments.config.run import Run
+    from experiments.launchers.order import Startable
     from experiments.launchers.slurm import Submitted
     from experiments.sweeps.expand import Sweep
 
 
-def go(sweep: Sweep, *, extend: bool, wait: bool = True) -> int:
+def go(sweep: Sweep, *, extend: bool, wait: bool = True, freeze_only: bool = False) -> int:
     """Run what is neither done nor under way, and print how it ended.
 
     Args:
         sweep: All its runs.
         extend: Whether runs may be added to a frozen sweep.
         wait: Whether runs handed to SLURM are followed until they end.
+        freeze_only: Whether no run is started, for `ceus work` does.
 
     Returns:
         The exit code: 0 done, 1 runs failed, 2 for what the user can mend.
@@ -36,6 +38,13 @@ def go(sweep: Sweep, *, extend: bool, wait: bool = True) -> int:
     in_queue = queued(sweep.folder)
     queue = [run for run in pending(sweep) if run.run_id not in in_queue]
     before = partial(freeze, sweep, extend=extend)
+    if freeze_only:
+        from experiments.launchers.check import check_runs
+
+        check_runs(queue)
+        before()
+        print(f"sweep {sweep.name}: {len(sweep.runs)} runs, frozen; ceus work {sweep.folder}")
+        return 0
     if sweep.launcher.kind == "slurm":
         from experiments.launchers.check import check_runs
         from experiments.launchers.follow import follow
@@ -49,7 +58,7 @@ def go(sweep: Sweep, *, extend: bool, wait: bool = True) -> int:
         failed = [(run, 1) for run in follow(sweep)]
     else:
         failed = launch(queue, len(sweep.runs), sweep.launcher, before=before, needs=sweep.needs)
-    _print_ends(sweep, failed)
+    print_ends(sweep.folder, sweep.runs, failed)
     if failed and all(code in (2, STORAGE) for _, code in failed):
         return 2
     waiting = any(
@@ -68,26 +77,35 @@ def _print_jobs(sweep: Sweep, jobs: Sequence[Submitted], queued: int) -> None:
     )
 
 
-def _print_ends(sweep: Sweep, failed: Sequence[tuple[Run, int]]) -> None:
+def print_ends(
+    folder: Path, runs: Sequence[Startable], failed: Sequence[tuple[Startable, int]]
+) -> None:
+    """Print how the runs of a sweep stand, and why those failed that did.
+
+    Args:
+        folder: Of the sweep.
+        runs: All its runs.
+        failed: Those of them that failed, each with its exit code.
+    """
     from experiments.run_folder.failures import reason_of_code
     from experiments.run_folder.lock import is_locked
     from experiments.run_folder.status import read_status
 
-    states = {run.run_id: read_status(run.folder) for run in sweep.runs}
+    states = {run.run_id: read_status(run.folder) for run in runs}
     done = sum(status.state == "done" for status in states.values())
-    held = sum(is_locked(run.folder) for run in sweep.runs)
+    held = sum(is_locked(run.folder) for run in runs)
     print(
-        f"sweep {sweep.name}: {done} done, {len(failed)} failed, "
+        f"sweep {folder.name}: {done} done, {len(failed)} failed, "
         f"{len(states) - done - len(failed)} left"
         + (f", {held} of them under way in another process" if held else "")
-        + f" ({sweep.folder})"
+        + f" ({folder})"
     )
     for run, code in failed:
         status = states[run.run_id]
         reason = reason_of_code(code) if status.state == "running" else status.reason
         print(f"  {run.run_id}: {reason or status.state} ({run.folder / 'log.txt'})")
     ended = {run.run_id for run, _ in failed}
-    for run in sweep.runs:
+    for run in runs:
         status = states[run.run_id]
         if status.state == "pending" and status.reason and run.run_id not in ended:
             print(f"  {run.run_id}: {status.reason}")

@@ -1,4 +1,7 @@
-"""The local launcher: each run its own process, as many at a time as there are device groups."""
+"""The local launcher: each run its own process, as many at a time as there are device groups.
+
+With a command of the user's (`launcher.kind: command`) the process becomes that command.
+"""
 
 import contextlib
 import os
@@ -15,10 +18,11 @@ from typing import Literal, NoReturn
 
 from experiments.config.run import Run
 from experiments.launchers.check import check_runs
-from experiments.launchers.order import take_ready
+from experiments.launchers.command import LOG, become, check_folder, words_of
+from experiments.launchers.order import Queue, Startable
 from experiments.launchers.progress import Progress
 from experiments.launchers.slots import Slot, slots
-from experiments.processes import die_with_parent, start
+from experiments.processes import die_with_parent, start, use_own_temporary_folder
 from experiments.run_folder.failures import (
     AGAIN,
     HELD,
@@ -28,7 +32,6 @@ from experiments.run_folder.failures import (
     take_notes,
 )
 from experiments.run_folder.lock import is_locked
-from experiments.run_folder.needs import leave_waiting, unmet
 from experiments.run_folder.status import read_status, write_status
 from experiments.sweeps.file import LauncherSettings
 
@@ -36,7 +39,7 @@ _POLL_SECONDS = 0.2
 _STOP_SECONDS = 20.0
 """How long runs that were asked to stop may take: their own grace, and slow disks."""
 
-_Active = dict[str, tuple[Run, Slot, BaseProcess]]
+_Active = dict[str, tuple[Startable, Slot, BaseProcess]]
 
 
 def launch(
@@ -67,25 +70,51 @@ def launch(
         ConfigError: If a configuration does not fit the constructors it names; nothing started.
         KeyboardInterrupt: After Ctrl-C or SIGTERM, when no run is left.
     """
-    queue = list(runs)
+    if settings.kind == "command" and runs:
+        check_folder(runs[0].folder.parent)
     free = slots(settings, runs)
-    active: _Active = {}
-    failed: list[tuple[Run, int]] = []
     context = check_runs(runs)
     before()
-    with _sigterm_as_ctrl_c(), Progress(done=total - len(runs), total=total) as progress:
+    with Progress(done=total - len(runs), total=total) as progress:
+        failed = work_off(Queue(runs, needs), free, settings, context, progress)
+    return [(run, failed[run.run_id]) for run in runs if run.run_id in failed]
+
+
+def work_off(
+    queue: Queue,
+    free: list[Slot],
+    settings: LauncherSettings,
+    context: ForkServerContext,
+    progress: Progress,
+) -> dict[str, int]:
+    """Start runs as slots get free, until none is left that can be started here.
+
+    Args:
+        queue: What is to be started.
+        free: All slots; taken from and given back.
+        settings: How runs are put on the machine.
+        context: A process from which they are forked.
+        progress: The display.
+
+    Returns:
+        For each run that failed its exit code.
+
+    Raises:
+        KeyboardInterrupt: After Ctrl-C or SIGTERM, when no run is left.
+    """
+    active: _Active = {}
+    failed: dict[str, int] = {}
+    with _sigterm_as_ctrl_c():
         try:
-            while queue or active:
-                while free and (ready := take_ready(queue, needs)):
-                    if read_status(ready.folder).state == "done" or is_locked(ready.folder):
-                        progress.elsewhere(ready)
-                        continue
+            while queue.left or active:
+                while free and (ready := queue.take(progress.elsewhere)):
                     slot = free.pop(0)
-                    active[ready.run_id] = (ready, slot, _start(context, ready, slot))
-                if not active:
+                    process = _start(context, ready, slot, settings)
+                    active[ready.run_id] = (ready, slot, process)
+                if not active and not queue.is_waiting:
                     break
-                wait([process.sentinel for _, _, process in active.values()], _POLL_SECONDS)
-                failed += _collect(queue, free, active, progress)
+                _pause(active)
+                failed |= _collect(queue, free, active, progress)
                 progress.show([run for run, _, _ in active.values()])
         except KeyboardInterrupt:
             _stop(active, progress)
@@ -93,16 +122,21 @@ def launch(
         finally:
             for _, _, process in active.values():
                 process.kill()
-    for run in queue:
-        leave_waiting(run.folder, str(unmet(run.folder, needs[run.run_id])))
+    queue.leave_waiting()
     return failed
 
 
-def _collect(
-    queue: list[Run], free: list[Slot], active: _Active, progress: Progress
-) -> list[tuple[Run, int]]:
+def _pause(active: _Active) -> None:
+    """Wait a little, or until a run ends."""
+    if active:
+        wait([process.sentinel for _, _, process in active.values()], _POLL_SECONDS)
+    else:
+        time.sleep(_POLL_SECONDS)
+
+
+def _collect(queue: Queue, free: list[Slot], active: _Active, progress: Progress) -> dict[str, int]:
     """Take note of the runs that ended since; those that failed, with their exit codes."""
-    failed = []
+    failed = {}
     for name, (run, slot, process) in list(active.items()):
         code = process.exitcode
         if code is None:
@@ -111,21 +145,21 @@ def _collect(
         free.append(slot)
         end = _end(run, code)
         if end == "again":
-            queue.insert(0, run)
+            queue.left.insert(0, run)
             progress.say(f"{run.run_id}: {read_status(run.folder).reason}")
         elif end == "elsewhere":
-            progress.elsewhere(run)
+            queue.is_held(run, progress.elsewhere)
         else:
             progress.ended(run)
         if end == "failed":
-            failed.append((run, code))
-        if code == STORAGE and queue:
-            progress.say(f"{len(queue)} runs are not started: they could not write either")
-            queue.clear()
+            failed[run.run_id] = code
+        if code == STORAGE and queue.left:
+            progress.say(f"{len(queue.left)} runs are not started: they could not write either")
+            queue.left.clear()
     return failed
 
 
-def _end(run: Run, code: int) -> Literal["done", "again", "elsewhere", "failed"]:
+def _end(run: Startable, code: int) -> Literal["done", "again", "elsewhere", "failed"]:
     """How a run's process ended; of one that died without a word its reason is written down."""
     if code == SERVER_GONE:
         time.sleep(1.0)  # until it is dead, too, and has let go of its lock
@@ -143,6 +177,9 @@ def _end(run: Run, code: int) -> Literal["done", "again", "elsewhere", "failed"]
         status = ended
     if code == AGAIN:
         return "again"
+    if status.state == "pending" and not status.reason:
+        reason = f"ended with exit code {code} before it began; see log.txt or, of a command, {LOG}"
+        write_status(run.folder, replace(status, state="failed", reason=reason))
     return "done" if status.state == "done" else "failed"
 
 
@@ -185,10 +222,16 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _start(context: ForkServerContext, run: Run, slot: Slot) -> BaseProcess:
-    # Inside of a SLURM job Lightning would take that job's tasks for the run's ranks.
-    environment = slot.environment() | {"SLURM_JOB_NAME": "interactive"}
-    process = context.Process(target=_child, args=(run.folder, slot.threads, environment))
+def _start(
+    context: ForkServerContext, run: Startable, slot: Slot, settings: LauncherSettings
+) -> BaseProcess:
+    if settings.kind == "command":
+        words, root = words_of(settings, run.folder), use_own_temporary_folder()
+        process = context.Process(target=become, args=(words, run.folder, root))
+    else:
+        # Inside of a SLURM job Lightning would take that job's tasks for the run's ranks.
+        environment = slot.environment() | {"SLURM_JOB_NAME": "interactive"}
+        process = context.Process(target=_child, args=(run.folder, slot.threads, environment))
     start(process)
     return process
 

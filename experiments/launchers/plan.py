@@ -42,7 +42,8 @@ class Timing:
         step_seconds: A training step, its data read while the one before it ran.
         eval_seconds: A batch of evaluation.
         steps: How many were timed.
-        checkpoint_bytes: `best.ckpt` and `last.ckpt` together.
+        kept_bytes: Of `best.ckpt`.
+        resume_bytes: Of `last.ckpt`, which goes when the run is done.
         device: On which it was timed.
         gpu_bytes: Most memory in use at once; None on a CPU.
     """
@@ -54,7 +55,8 @@ class Timing:
     step_seconds: float
     eval_seconds: float
     steps: int
-    checkpoint_bytes: int
+    kept_bytes: int
+    resume_bytes: int
     device: str
     gpu_bytes: int | None
 
@@ -77,7 +79,7 @@ def plan(sweep: Sweep) -> RenderableType:
     """
     states = _states(sweep)
     left = [run for run in sweep.runs if states[run.run_id] in ("start", "again")]
-    local = slots(sweep.launcher, sweep.runs) if sweep.launcher.kind == "local" else None
+    local = slots(sweep.launcher, sweep.runs) if sweep.launcher.kind != "slurm" else None
     timings = _time(left, local or [Slot(None, cores())])
     return Group(
         _table(sweep, states, timings),
@@ -193,7 +195,7 @@ def _table(sweep: Sweep, states: Mapping[str, str], timings: Mapping[Cell, Timin
         figures = ("", "", "") if timing is None else ("-", "-", "-")
         if isinstance(timing, Timing):
             hours = timing.hours(*_epochs_and_devices(runs[0]))
-            gigabytes = timing.checkpoint_bytes / 1e9
+            gigabytes = timing.kept_bytes / 1e9
             figures = (f"{timing.step_seconds:.3f}", _span(hours), _short(gigabytes))
         table.add_row(" ".join(cell), *marks, *figures)
     return table
@@ -221,7 +223,8 @@ def _lines(
     if not timed:
         return lines
     hours = [timing.hours(*_epochs_and_devices(run)) for run, timing in timed]
-    disk = sum(timing.checkpoint_bytes for _, timing in timed) / 1e9
+    kept = sum(timing.kept_bytes for _, timing in timed) / 1e9
+    resume = max(timing.resume_bytes for _, timing in timed) / 1e9
     steps = min(timing.steps for timing in known.values())
     devices = " and ".join(sorted({timing.device for timing in known.values()}))
     longest = max(*hours, sum(hours) / parallel) if parallel else 0
@@ -235,7 +238,8 @@ def _lines(
     where = next(p for p in (sweep.folder, *sweep.folder.absolute().parents) if p.is_dir())
     free = shutil.disk_usage(where).free / 1e9
     lines.append(
-        f"At most {_short(disk)} GB of checkpoints; {_short(free)} GB are free in {where}."
+        f"{_short(kept)} GB of checkpoints, and while it runs at most {_short(resume)} GB more for "
+        f"each run; {_short(free)} GB are free in {where}."
     )
     if memory := [timing.gpu_bytes for timing in known.values() if timing.gpu_bytes]:
         lines.append(f"GPU memory of a run: {min(memory) / 1e9:.1f} to {max(memory) / 1e9:.1f} GB.")

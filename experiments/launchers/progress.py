@@ -10,7 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from experiments.config.run import Run
+from experiments.launchers.order import Startable
 from experiments.launchers.so_far import so_far
 from experiments.run_folder.status import Status, read_status
 
@@ -45,7 +45,7 @@ class Progress:
         if self._console.is_terminal:
             self._live.stop()
 
-    def ended(self, run: Run) -> None:
+    def ended(self, run: Startable) -> None:
         """Say that a run ended, and how."""
         status = read_status(run.folder)
         good = status.state == "done"
@@ -62,11 +62,11 @@ class Progress:
         )
         if status.note:
             self.say(f"  {status.note}")
-        if good and (line := so_far(run.folder.parent, run.study.architecture)) != self._so_far:
+        if good and (line := so_far(run.folder.parent, run.architecture)) != self._so_far:
             self._so_far = line
             self.say(line)
 
-    def elsewhere(self, run: Run) -> None:
+    def elsewhere(self, run: Startable) -> None:
         """Say that another process has a run under way, or has done it."""
         self._total -= 1
         self._left_at_start -= 1
@@ -76,7 +76,7 @@ class Progress:
         """Print a line above the live part."""
         self._console.print(text, highlight=False, markup=False)
 
-    def show(self, running: Sequence[Run]) -> None:
+    def show(self, running: Sequence[Startable]) -> None:
         """Redraw the live part."""
         if not self._console.is_terminal:
             return

@@ -44,6 +44,8 @@ def slots(settings: LauncherSettings, runs: Sequence[Run] = ()) -> list[Slot]:
         ConfigError: If a run asks for more GPUs than there are.
     """
     each, total = settings.devices_per_run, cores()
+    if settings.kind == "command" and settings.parallel != "auto":  # what is there nobody knows
+        return [Slot(None, total)] * settings.parallel
     on_cpu = bool(runs) and all(run.config["trainer"].get("accelerator") == "cpu" for run in runs)
     gpus = [] if on_cpu else visible_gpus()
     if not gpus:

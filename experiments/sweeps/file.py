@@ -2,6 +2,7 @@
 
 import copy
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -94,20 +95,25 @@ class LauncherSettings:
     """How runs are put on the machine.
 
     Attributes:
-        kind: `local`, the processes of this call, or `slurm`, job arrays.
+        kind: `local`, the processes of this call; `slurm`, job arrays; or `command`, one of your
+            own for each run.
         parallel: Runs at a time; `auto` is one a GPU, or two where there is none; with SLURM as
-            many as it starts.
+            many as it starts; a number with `command`.
         devices_per_run: Devices of a run (on each node); more than one trains with DDP inside the
             run.
         runs_per_device: Local runs that share a GPU, where `parallel` is `auto`.
         slurm: What a run asks of SLURM.
+        command: What starts a run with `kind: command` and lasts as long as it does, in words as a
+            shell would split them. `{run}` is the run's folder, `{devices}` is `devices_per_run`,
+            `{log}` a file in the folder for what the command prints.
     """
 
-    kind: Literal["local", "slurm"] = "local"
+    kind: Literal["local", "slurm", "command"] = "local"
     parallel: int | Literal["auto"] = "auto"
     devices_per_run: int = 1
     runs_per_device: int = 1
     slurm: SlurmSettings = field(default_factory=SlurmSettings)
+    command: str | None = None
 
     def __post_init__(self) -> None:
         numbers = (self.devices_per_run, self.runs_per_device)
@@ -117,6 +123,27 @@ class LauncherSettings:
                 f"runs_per_device >= 1, got {self.parallel}, {self.devices_per_run} and "
                 f"{self.runs_per_device}. Correct the sweep's launcher settings."
             )
+        if self.kind == "command" and self.parallel == "auto":
+            raise ConfigError(
+                "launcher.parallel must be a number for launcher.kind=command, got auto: only you "
+                "know how many runs fit where the command puts them. Set launcher.parallel=N."
+            )
+        if self.kind == "command" or self.command is not None:
+            _check_command(self.command or "")
+
+
+def _check_command(command: str) -> None:
+    try:
+        words, problem = shlex.split(command), ""
+    except ValueError as error:
+        words, problem = [], f" ({error})"
+    names = set(re.findall(r"\{([a-z_]+)\}", command))
+    if not words or "run" not in names or names - {"run", "devices", "log"}:
+        raise ConfigError(
+            "launcher.command must be a command with {run} in it, and beside it no other than "
+            f"{{devices}} and {{log}}, got {command!r}{problem}. Give one, as "
+            "'ssh gpu2 ~/ceus/.venv/bin/python -P -m experiments.training {run}'."
+        )
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from experiments.errors import ConfigError
+from experiments.processes import use_own_temporary_folder
 
 if TYPE_CHECKING:
     import wandb
@@ -126,6 +127,7 @@ def quiet_wandb() -> Any:
     # Left to itself W&B sends tracebacks, with the paths in them, to the server.
     os.environ["WANDB_ERROR_REPORTING"] = "false"
     os.environ.setdefault("WANDB_SILENT", "true")  # what matters is told as one warning
+    use_own_temporary_folder()  # where the import makes folders, which a killed process leaves
     import wandb
 
     # What goes to debug.log at level INFO names folders.

@@ -20,7 +20,6 @@ from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import Logger
-from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from backbones.errors import EncoderError
@@ -30,9 +29,9 @@ from datamodules.store.pseudonyms import Pseudonyms, concealer
 from evaluation.errors import EvaluationError
 from evaluation.records.listing import FILE, read_listing
 from evaluation.records.schema import PREDICTION_COLUMNS
-from experiments.config.files import ROOMS, load_yaml
+from experiments.config.files import load_yaml
 from experiments.config.pretraining import WEIGHTS, is_pretraining, seen_record
-from experiments.config.run import Run, make_run
+from experiments.config.run import Run, load_run
 from experiments.errors import ConfigError
 from experiments.run_folder.failures import (
     HalveError,
@@ -64,41 +63,10 @@ from experiments.training.predict import predict, table_of
 from experiments.training.probing import scored_rows, start_from_probe
 from experiments.training.pulse import Pulse
 from experiments.training.refit import choose_epochs, chosen_epochs
-from experiments.training.resume import LastCheckpoint, epoch_of, forget_pair, resume_point
+from experiments.training.resume import LastCheckpoint, epoch_of, forget, resume_point
 from experiments.training.watch import Steps, StopRequestedError, Watch
 
 USER_ERRORS = (ConfigError, DataError, EncoderError, EvaluationError)
-
-
-def load_run(folder: Path) -> Run:
-    """The run that a folder was made for.
-
-    Raises:
-        ConfigError: If there is no readable config, or it no longer stands for this run (an
-            edited file, a changed split or store).
-    """
-    path = folder / "config.yaml"
-    if not path.is_file():
-        raise ConfigError(
-            f"run folder must hold config.yaml, got none ({folder}). Start the sweep."
-        )
-    config: Any = OmegaConf.to_container(load_yaml(path))
-    if not all(
-        isinstance(config.get(room), dict) for room in ("study", "model", "data", "trainer")
-    ):
-        raise ConfigError(
-            f"config.yaml must hold {', '.join(ROOMS)}, got one without some ({path}). Delete it "
-            "and start the sweep again, which writes it anew."
-        )
-    run = make_run(config)
-    if run.run_id != folder.name:
-        raise ConfigError(
-            f"config.yaml must be the one its run was named for, got {run.run_id!r} ({folder}). "
-            "The file, the split or the store was changed since; start the sweep again."
-        )
-    # The folder may have been moved since.
-    here = replace(run.study, runs=folder.parent.parent, sweep=folder.parent.name)
-    return replace(run, study=here)
 
 
 def execute(folder: Path, watch: Watch | None = None) -> None:
@@ -147,7 +115,7 @@ def _tidy(folder: Path, *, is_done: bool = False) -> None:
     sweep_up(folder / "checkpoints")
     take_notes(folder)
     if is_done:
-        forget_pair(folder)
+        forget(folder)
 
 
 def _record(folder: Path, pulse: Pulse, watch: Watch | None, error: BaseException) -> None:

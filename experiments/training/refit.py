@@ -13,7 +13,7 @@ from lightning import Trainer
 from datamodules.files import write_atomic
 from experiments.errors import ConfigError
 from experiments.training.checkpoints import BEST
-from experiments.training.resume import forget_pair
+from experiments.training.resume import forget
 
 _NAME = "refit.json"
 
@@ -46,9 +46,8 @@ def choose_epochs(folder: Path, trainer: Trainer) -> int:
     epochs = 1 + int(torch.load(checkpoints / BEST, map_location="cpu", weights_only=True)["epoch"])
     trainer.strategy.barrier()
     if trainer.is_global_zero:
-        (checkpoints / "last.ckpt").unlink(missing_ok=True)
+        forget(folder)
         (checkpoints / BEST).unlink()
-        forget_pair(folder)
         write_atomic(folder / _NAME, json.dumps({"epochs": epochs}))
     trainer.strategy.barrier()
     return epochs

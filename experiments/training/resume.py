@@ -182,9 +182,11 @@ def epoch_of(checkpoint: Path) -> int:
     return int((_record_of(checkpoint) or {"epoch": 0})["epoch"])
 
 
-def forget_pair(folder: Path) -> None:
-    """Remove the links that a finished run no longer needs; a copy of its folder is smaller."""
-    for link in (folder / "checkpoints").glob(_best_of(folder, "*").name):
+def forget(folder: Path) -> None:
+    """Remove what only a resume needs: three quarters of the bytes of a finished run."""
+    checkpoints = folder / "checkpoints"
+    (checkpoints / "last.ckpt").unlink(missing_ok=True)
+    for link in checkpoints.glob(_best_of(folder, "*").name):
         link.unlink()
 
 

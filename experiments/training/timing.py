@@ -63,7 +63,8 @@ def time_cell(config: Mapping[str, Any], *, budget_seconds: float) -> dict[str, 
             "step_seconds": _interval(watch.train, _WARM_UP),
             "eval_seconds": _interval(watch.evaluate, _EVAL_WARM_UP),
             "steps": len(watch.train) - 1,
-            "checkpoint_bytes": 2 * weights + moments,  # best.ckpt and last.ckpt
+            "kept_bytes": weights,
+            "resume_bytes": weights + moments,
             "device": torch.cuda.get_device_name() if cuda else "CPU",
             "gpu_bytes": torch.cuda.max_memory_allocated() if cuda else None,
         }

@@ -173,6 +173,31 @@ def test_paths_of_the_documents_hold_without_a_checkout(
         )
 
 
+@pytest.mark.parametrize(
+    "imported",
+    ["from tests import conftest, command", "from experiments.tracking import wandb_run"],
+)
+def test_what_a_killed_process_left_of_wandb_the_next_one_removes(imported: str) -> None:
+    code = (
+        f"import os; {imported}\n"
+        "from experiments.tracking.wandb_run import quiet_wandb; quiet_wandb()\n"
+        "import experiments.training.execute, tempfile; print(tempfile.gettempdir(), flush=True)\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    environment = {name: v for name, v in os.environ.items() if name != "PYTEST_DEBUG_TEMPROOT"}
+    with tempfile.TemporaryDirectory(dir="/tmp") as root:  # pytest's own has too long a path
+        for _ in range(2):
+            told = subprocess.run(
+                [sys.executable, "-c", code],
+                env=environment | {"PYTHONPATH": PATHS, "TMPDIR": root},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            left = {path.name for path in Path(root).iterdir()} - {"torchinductor_root"}
+            assert left == {Path(told.stdout.strip()).name}, told.stderr
+
+
 def test_sockets_are_made_where_their_path_is_short_enough(tmp_path: Path) -> None:
     long = tmp_path / ("x" * 100)
     long.mkdir()

@@ -118,16 +118,20 @@ def test_another_sweep_starts_from_it_and_scores_averaged_weights(
     averaged: Path, store: Path, tmp_path: Path
 ) -> None:
     settings = ["freeze_epochs=1", "ema_decay=0.5", "layer_decay=0.5", "trainer.max_epochs=4"]
+    kill = {"at": ["predict 0"], "marks": str(tmp_path)}
+    callback = {"class_path": "own_package.Kill", "init_args": kill}
+    settings.append(f"trainer.callbacks={json.dumps([callback])}")
     fusion = ["modality=combined", f"warm_start={averaged}", *settings, "name=fusion", "fold=0"]
-    assert sweep(store, tmp_path, *fusion, "analysis.primary=null") == 0
+    assert sweep(store, tmp_path, *fusion, "analysis.primary=null") == 1
     folder = run_of(tmp_path / "fusion", "combined")
+    last = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert sweep(store, tmp_path, *fusion, "analysis.primary=null") == 0
     metrics = pd.read_csv(folder / "metrics.csv")["inner_bce"].dropna()
     inner = table(tmp_path / "fusion", "combined").loc["inner_val"]
     p, y = inner["probability"], inner["label"]
     bce = -(y * np.log(p) + (1 - y) * np.log(1 - p)).mean()
     # What chose the checkpoint is what was saved and what predicts.
     assert bce == pytest.approx(metrics.min(), abs=1e-6)
-    last = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     name = "head.head.3.weight"
     assert not torch.equal(last["state_dict"][name], last["current_model_state"][name])
     best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)

@@ -77,7 +77,7 @@ def test_a_run_killed_everywhere_ends_as_if_undisturbed(
     assert [entry["attempt"] for entry in after.history] == [1, 2, 3, 4, 5]
     assert {entry["state"] for entry in after.history} == {"failed"}
     assert not list(torn.folder.rglob("*.tmp"))
-    assert not list(torn.folder.rglob(".best-at-*"))
+    assert [path.name for path in (torn.folder / "checkpoints").iterdir()] == ["best.ckpt"]
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from datamodules.ledger import read_ledger
 from datamodules.store.splits import load_split
@@ -23,14 +24,14 @@ from evaluation import compute, render, unseal
 from evaluation.records.listing import FORMAT, read_listing
 from evaluation.records.schema import CELL, PARTS, PREDICTION_COLUMNS, RUN_SHAS, STATES, State
 from experiments.config.compose import compose
-from experiments.config.run import make_run
+from experiments.config.run import load_run, make_run
 from experiments.errors import ConfigError
 from experiments.launchers.slurm import queued
 from experiments.run_folder.status import read_status, write_status
 from experiments.sweeps.expand import Sweep, expand
 from experiments.sweeps.file import read_sweep
 from experiments.sweeps.freeze import freeze
-from experiments.training.execute import execute, load_run
+from experiments.training.execute import execute
 from tests import command
 
 OWN = Path(__file__).parents[1] / "own"
@@ -175,10 +176,11 @@ def test_a_run_folder_holds_what_it_must(finished: tuple[Path, str]) -> None:
             "metrics.csv",
             "environment.json",
             "log.txt",
-            "checkpoints/best.ckpt",
-            "checkpoints/last.ckpt",
         ):
             assert (run / name).stat().st_size, name
+        assert [path.name for path in (run / "checkpoints").iterdir()] == ["best.ckpt"]
+        best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+        assert {value.dtype for value in best.values()} == {torch.float32}
         assert list((run / "wandb").rglob("*.wandb"))
         metrics = pd.read_csv(run / "metrics.csv")
         assert {"inner_bce", "inner_auroc", "train_loss"} <= set(metrics)
