@@ -17,8 +17,9 @@ def add_options(parser: argparse.ArgumentParser, function: Callable[..., Any], n
         parser: Parser of the command.
         function: With annotations and a Google docstring.
         names: The parameters offered, in order: `out` by position, `hashes+:hash` for one or more
-            of them, each shown as HASH; `--seed` by name, `--num_folds:folds` under another name,
-            `--unseal_test?` with a value or without, which then is True.
+            of them, each shown as HASH, `store?` by position or not at all; `--seed` by name,
+            `--num_folds:folds` under another name, `--unseal_test?` with a value or without, which
+            then is True.
     """
     parameters, types = inspect.signature(function).parameters, get_type_hints(function)
     documented = parse(function.__doc__ or "", DocstringStyle.GOOGLE)

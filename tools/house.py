@@ -66,6 +66,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"training"},
         {"launchers"},
         {"gpu_check"},
+        {"doctor"},
         {"commands", "options", "warm"},
         {"cli"},
         {"__main__"},
