@@ -15,6 +15,8 @@ State = Literal["pass", "warn", "fail"]
 STATES: tuple[State, ...] = ("pass", "warn", "fail")
 """The place of the worst is the exit code."""
 
+DEFECT = "A defect of this check: please report it."
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -38,6 +40,10 @@ class UnansweredError(Exception):
     """A child gave no answer; the reason is the message."""
 
 
+class RaisedError(UnansweredError):
+    """It raised."""
+
+
 def in_child(function: str, *arguments: Any, seconds: float) -> Any:
     """What a function gives in a process of its own, which ends with all that it started.
 
@@ -48,7 +54,8 @@ def in_child(function: str, *arguments: Any, seconds: float) -> Any:
         seconds: Most that it may take.
 
     Raises:
-        UnansweredError: If it raised, died or took longer.
+        RaisedError: If it raised.
+        UnansweredError: If it died or took longer.
     """
     try:
         context = warm_server()
@@ -71,7 +78,7 @@ def in_child(function: str, *arguments: Any, seconds: float) -> Any:
         process.kill()
         process.join(5)  # one that waits for a dead disk cannot even be killed
     if complaint:
-        raise UnansweredError(complaint)
+        raise RaisedError(complaint)
     return answer
 
 
@@ -85,13 +92,14 @@ def ask(
         check: `module:function`; gives findings.
         arguments: Of the check.
         seconds: Most that it may take.
-        remedy: Where it gives no answer.
+        remedy: Where it hangs or dies.
         state: The same.
     """
     try:
         findings: list[Finding] = in_child(check, *arguments, seconds=seconds)
     except UnansweredError as error:
-        return [Finding(name, state, str(error), remedy)]
+        advice = DEFECT if isinstance(error, RaisedError) else remedy
+        return [Finding(name, state, str(error), advice)]
     return findings
 
 

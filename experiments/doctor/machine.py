@@ -134,14 +134,14 @@ def processors(gpus: int) -> list[Finding]:
     return [Finding("cores", "pass", found)]
 
 
-def disk(name: str, folder: Path, needed: float, *, must_write: bool = True) -> list[Finding]:
+def disk(name: str, folder: Path, needed: float, must_write: bool) -> list[Finding]:
     """Room and speed of the disk of a folder, tried by a file without a name.
 
     Args:
         name: What the folder is for.
         folder: It need not be there yet.
         needed: Bytes that will be written; 0 if nobody knows.
-        must_write: Whether nothing goes without writing there.
+        must_write: Whether nothing goes without writing there; else the ledger and the cache lack.
     """
     where = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
     free = shutil.disk_usage(where).free

@@ -15,7 +15,7 @@ from rich.text import Text
 from datamodules.errors import DataError
 from evaluation.errors import EvaluationError
 from experiments.doctor import machine
-from experiments.doctor.finding import STATES, Finding, UnansweredError, ask, told
+from experiments.doctor.finding import DEFECT, STATES, Finding, UnansweredError, ask, told
 from experiments.doctor.study import findings_of
 from experiments.errors import ConfigError
 from experiments.gpus import visible_gpus
@@ -55,13 +55,18 @@ def doctor(
         for finding in _findings(store, settings, sweep, gpu):
             findings.append(finding)
             status.update(f"doctor: after {finding.name}")
-    code = max(STATES.index(finding.state) for finding in findings)
+    code = exit_code(findings)
     if as_json:
         print(json.dumps({"exit_code": code, "checks": list(map(asdict, findings))}, indent=1))
     else:
         console = Console()
         console.print(page(findings), width=min(_WIDTH, console.width))
     return code
+
+
+def exit_code(findings: Sequence[Finding]) -> int:
+    """The worst: 0, 1 with warnings, 2 with failures."""
+    return max(STATES.index(finding.state) for finding in findings)
 
 
 def page(findings: Sequence[Finding]) -> RenderableType:
@@ -106,7 +111,14 @@ def _findings(
     else:
         advice = "The disk hangs: choose another, or have it mended."
         yield from ask(
-            "disk: runs", f"{_MACHINE}:disk", "runs", Path("runs"), 0.0, seconds=60, remedy=advice
+            "disk: runs",
+            f"{_MACHINE}:disk",
+            "runs",
+            Path("runs"),
+            0.0,
+            True,
+            seconds=60,
+            remedy=advice,
         )
     offline = "Nothing is lost: set WANDB_MODE=offline, and later ceus wandb-sync."
     yield from ask("W&B", f"{_MACHINE}:tracking", seconds=60, remedy=offline, state="warn")
@@ -142,7 +154,7 @@ def _here(
     except UnansweredError as error:
         yield Finding(name, "fail", str(error), "Look at the failures above; call again.")
     except Exception as error:  # noqa: BLE001  the others are to be seen
-        yield Finding(name, "fail", told(error), "A defect of this check: please report it.")
+        yield Finding(name, "fail", told(error), DEFECT)
 
 
 def gpu_check(out: Path, *options: str) -> Finding:

@@ -164,16 +164,17 @@ def pace(name: str, eats: float, read: Reading, gpus: int) -> Finding:
     """
     supply = read.cached if read.kept and read.cached else read.decoded
     device = f"{gpus} GPU{'s' if gpus > 1 else ''}" if gpus else "the CPU"
-    found = f"at most {eats:.3g} clips/s on {device}; {read.decoded:.3g}/s are decoded"
+    found = f"at most {_rate(eats)} clips/s on {device}; {_rate(read.decoded)}/s decoded"
     if read.kept and read.cached:
-        found += f", {read.cached:.3g}/s come from the cache"
+        found += f", {_rate(read.cached)}/s from the cache"
     if eats <= supply:
-        first = " after its first epoch" if eats > read.decoded else ""
-        return Finding(f"pace: {name}", "pass", f"{found}: the network never waits{first}")
-    enough = math.ceil(cores() * eats / supply)
-    advice = f"Give it {enough} cores"
+        first = ", after the first epoch" if eats > read.decoded else ""
+        return Finding(f"pace: {name}", "pass", f"{found}: the readers wait{first}")
+    advice = f"Give it {math.ceil(cores() * eats / supply)} cores"
     if not read.kept:
-        advice += (
-            f", or room to keep decoded frames: {gigabytes(read.needed)} (cache=disk, cache_gb)"
-        )
+        advice += f", or room for decoded frames: {gigabytes(read.needed)} (cache=disk, cache_gb)"
     return Finding(f"pace: {name}", "warn", f"{found}: the network waits", f"{advice}.")
+
+
+def _rate(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
