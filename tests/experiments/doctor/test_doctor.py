@@ -231,10 +231,9 @@ def test_variables_of_wandb(
 )
 def test_a_server_of_wandb(tmp_path: Path, kind: str, key: str, state: str, words: str) -> None:
     code = (
-        "import json; from experiments.doctor import machine, finding\n"
-        "told = finding.ask('W&B', 'experiments.doctor.machine:tracking', seconds=40,\n"
-        "                   remedy='WANDB_MODE=offline', state='warn')\n"
-        "print(json.dumps([[x.state, x.found, x.remedy] for x in told]))"
+        "import json; from experiments.doctor import machine\n"
+        "machine._WANDB_SECONDS = 2\n"
+        "print(json.dumps([[x.state, x.found, x.remedy] for x in machine.tracking()]))"
     )
     with serve(kind) as server:
         own = {"WANDB_MODE": "online", "WANDB_BASE_URL": server.url, "HOME": str(tmp_path)}
@@ -409,7 +408,7 @@ def test_an_encoder_is_counted_as_its_authors_did() -> None:
     assert need.tflop == pytest.approx(2 * 4.09e-3, rel=0.01)
     assert need.kept > 3 * 224 * 224 * 2
     broken = {"class_path": "backbones.Nothing"}
-    assert "Nothing" in str(count_all({"x": (broken, (3, 8, 8))})["x"])
+    assert str(count_all({"x": (broken, (3, 8, 8))})["x"]).startswith("ArgumentError: ")
 
 
 # The command
