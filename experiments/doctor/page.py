@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,14 +17,13 @@ from datamodules.errors import DataError
 from evaluation.errors import EvaluationError
 from experiments.doctor import machine
 from experiments.doctor.finding import DEFECT, STATES, Finding, UnansweredError, ask, told
-from experiments.doctor.study import findings_of
+from experiments.doctor.study import MACHINE, of_cluster, of_disk, of_sweep
 from experiments.errors import ConfigError
 from experiments.gpus import visible_gpus
 from experiments.processes import warm_server
-from experiments.sweeps.expand import configs_of
-from experiments.sweeps.file import LauncherSettings, read_sweep
+from experiments.sweeps.file import LauncherSettings
 
-_MACHINE, _DEVICES = "experiments.doctor.machine", "experiments.doctor.devices"
+_DEVICES = "experiments.doctor.devices"
 _WIDTH = 80
 _COLOURS = {"pass": "green", "warn": "yellow", "fail": "red"}
 _DRIVER = "Look with nvidia-smi and dmesg whether driver or card hang; restart the machine."
@@ -97,39 +97,14 @@ def _findings(
     yield from _here("/dev/shm", machine.shared_memory)
     yield from _here("cores", machine.processors, gpus)
     yield from _devices()
-    is_study = bool(store or sweep or settings)
-    launcher = LauncherSettings()
-    about_sweep: list[Finding] = []
-    file = configs = None
-    if is_study:
-        own = [*settings, *([f"store={store}"] if store else [])]
-        try:
-            file = read_sweep(sweep or "study", own)
-            configs, launcher = list(configs_of(file)), file.launcher
-        except (ConfigError, DataError, EvaluationError) as error:
-            about_sweep = [Finding("sweep", "fail", str(error), "Correct it, as the message says.")]
-    else:
-        advice = "The disk hangs: choose another, or have it mended."
-        yield from ask(
-            "disk: runs",
-            f"{_MACHINE}:disk",
-            "runs",
-            Path("runs"),
-            0.0,
-            True,
-            seconds=60,
-            remedy=advice,
-        )
     offline = "Nothing is lost: set WANDB_MODE=offline, and later ceus wandb-sync."
-    yield from ask("W&B", f"{_MACHINE}:tracking", seconds=60, remedy=offline, state="warn")
-    support = "The cluster's controller may be down: call again later, or ask its support."
-    yield from ask(
-        "SLURM", f"{_MACHINE}:slurm", launcher, seconds=30, remedy=support,
-        state="fail" if launcher.kind == "slurm" else "warn",
-    )  # fmt: skip
-    yield from about_sweep
-    if file and configs:
-        yield from _here("sweep", findings_of, file, configs)
+    yield from ask("W&B", f"{MACHINE}:tracking", seconds=60, remedy=offline, state="warn")
+    if store or sweep or settings:
+        own = [*settings, *([f"store={store}"] if store else [])]
+        yield from _here("sweep", of_sweep, sweep or "study", own)
+    else:
+        yield from of_cluster(LauncherSettings())
+        yield from of_disk("runs", Path("runs"), 0.0, True)
     if gpu:
         yield gpu_check(Path("gpu-check"))
 
@@ -170,9 +145,11 @@ def gpu_check(out: Path, *options: str) -> Finding:
     command = [sys.executable, "-P", "-m", "experiments.gpu_check", "--out", str(out), *options]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     print(done.stdout, file=sys.stderr, end="")
-    ends = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")]
+    ends = re.findall(r"^  (\w[\w ]*?) in \d+ s", done.stdout, re.MULTILINE)
     found = ", ".join(f"{ends.count(end)} {end}" for end in dict.fromkeys(ends)) or "no step ended"
     advice = f"The JSON in {out} says of each step what was found."
     if done.returncode:
         return Finding("GPU check", "fail", found, advice)
+    if "skipped" in ends:
+        return Finding("GPU check", "warn", found, advice)
     return Finding("GPU check", "pass", f"{found} ({out})")

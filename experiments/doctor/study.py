@@ -8,16 +8,16 @@ from typing import Any
 
 from datamodules.cores import cores
 from experiments.config.run import Run
-from experiments.doctor.finding import Finding, UnansweredError, ask, in_child
+from experiments.doctor.finding import Finding, State, UnansweredError, ask, in_child
 from experiments.doctor.machine import gigabytes
 from experiments.launchers.modalities import check_modalities
 from experiments.launchers.slots import slots
 from experiments.run_folder.status import read_status
-from experiments.sweeps.expand import Sweep, expand
-from experiments.sweeps.file import SweepFile
+from experiments.sweeps.expand import Sweep, configs_of, expand
+from experiments.sweeps.file import LauncherSettings, read_sweep
 
 _HASH_SECONDS = 120.0  # after which no further item is begun
-_COHORT = "experiments.doctor.cohort"
+MACHINE, _COHORT = "experiments.doctor.machine", "experiments.doctor.cohort"
 _REACHED = 0.5  # of what matrices alone are multiplied with: an upper bound for a training
 _STEP = 3  # forward and backward passes, in forward passes
 _BYTES_BEST, _BYTES_LAST = 4, 12  # a parameter: float32; and with both moments of AdamW
@@ -56,17 +56,35 @@ class Reading:
     kept: bool
 
 
-def findings_of(file: SweepFile, configs: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+def of_cluster(launcher: LauncherSettings) -> list[Finding]:
+    """SLURM, as a sweep would use it."""
+    advice = "The cluster's controller may be down: call again later, or ask its support."
+    state: State = "fail" if launcher.kind == "slurm" else "warn"
+    check = f"{MACHINE}:slurm"
+    return ask("SLURM", check, launcher, seconds=30, remedy=advice, state=state)
+
+
+def of_disk(name: str, folder: Path, needed: float, must_write: bool) -> list[Finding]:
+    """The disk of a folder, as `machine.disk`."""
+    arguments = (name, folder, needed, must_write)
+    advice = "The disk hangs: choose another, or have it mended."
+    return ask(f"disk: {name}", f"{MACHINE}:disk", *arguments, seconds=60, remedy=advice)
+
+
+def of_sweep(name: str, settings: Sequence[str]) -> Iterator[Finding]:
     """All of a sweep and its store, one after another.
 
     Args:
-        file: The sweep.
-        configs: Its resolved configurations.
+        name: Of a shipped sweep, or the path of a YAML file.
+        settings: KEY=VALUE for every run.
 
     Raises:
-        ConfigError, DataError: For the first setting that does not fit.
+        ConfigError, DataError, EvaluationError: For the first setting that does not fit.
+        UnansweredError: If encoders cannot be counted.
     """
-    path = Path(configs[0]["study"]["store"])
+    file = read_sweep(name, settings)
+    yield from of_cluster(file.launcher)
+    path = Path(next(configs_of(file))["study"]["store"])
     advice = "Look at the disk it lies on; is it a network's that hangs?"
     whole = ask(
         "store", f"{_COHORT}:whole", path, _HASH_SECONDS, seconds=_HASH_SECONDS + 60, remedy=advice
@@ -85,15 +103,8 @@ def findings_of(file: SweepFile, configs: Sequence[Mapping[str, Any]]) -> Iterat
     gpus = len({gpu for slot in at_once for gpu in slot.gpus or ()})
     needs = in_child("experiments.doctor.needs:count_all", dict(_encoders(sweep.runs)), seconds=300)
     needed = _checkpoints(left, needs, max(1, len(at_once)))
-    for name, folder, must, size in (
-        ("runs", sweep.folder.parent, True, needed),
-        ("store", path, False, 0.0),
-    ):
-        advice = "The disk hangs: choose another, or have it mended."
-        yield from ask(
-            f"disk: {name}", "experiments.doctor.machine:disk", name, folder, size, must,
-            seconds=60, remedy=advice,
-        )  # fmt: skip
+    yield from of_disk("runs", sweep.folder.parent, needed, True)
+    yield from of_disk("store", path, 0.0, False)
     yield from _paces(sweep, needs, gpus)
 
 
@@ -101,6 +112,8 @@ def _encoders(runs: Sequence[Run]) -> Iterator[tuple[str, tuple[Any, tuple[int, 
     for run in runs:
         study = run.config["study"]
         for face in faces_of(run):
+            if f"{face}_encoder" not in study:  # an architecture whose model is made otherwise
+                continue
             size = study[f"{face}_size"]
             shape = (3, size, size) if face == "image" else (3, study["num_frames"], size, size)
             yield f"{run.study.architecture} {face}", (study[f"{face}_encoder"], shape)
@@ -139,9 +152,9 @@ def _paces(sweep: Sweep, needs: Mapping[str, Need | str], gpus: int) -> Iterator
         return
     for name in dict.fromkeys(run.study.architecture for run in sweep.runs):
         if name in runs:
-            need = needs[f"{name} video"]
+            need = needs.get(f"{name} video", "it names no video_encoder")
             if isinstance(need, str):
-                advice = "`ceus sweep --plan` times it instead."
+                advice = "`ceus sweep … --plan` times it instead."
                 yield Finding(f"pace: {name}", "warn", f"cannot be counted: {need}", advice)
                 continue
             eats = max(1, gpus) * _REACHED * speed / (_STEP * max(need.tflop, 1e-9))

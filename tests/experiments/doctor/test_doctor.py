@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from docs.pictures import draw_doctor
 from experiments.doctor import machine
 from experiments.doctor.cohort import reading, whole
 from experiments.doctor.devices import decoder, gpus, runs_on, tflops
@@ -458,7 +460,10 @@ def test_what_ails_the_sweep_takes_no_other_check(tmp_path: Path) -> None:
     told = ceus("doctor", "--sweep", "nothing", "--json")
     checks = {check["name"]: check for check in json.loads(told.stdout)["checks"]}
     assert checks["sweep"]["state"] == "fail"
-    assert checks["Python"]["state"] == checks["SLURM"]["state"] == "pass"
+    assert checks["Python"]["state"] == checks["W&B"]["state"] == "pass"
+    told = ceus("doctor", "batch_size=[1,", "--json")  # whatever reading it raises
+    checks = {check["name"]: check for check in json.loads(told.stdout)["checks"]}
+    assert checks["sweep"]["state"] == "fail"
 
 
 def test_under_a_limit_of_memory_the_page_is_there(tmp_path: Path) -> None:
@@ -493,12 +498,26 @@ def test_the_page_has_80_columns_whatever_is_found(capsys: pytest.CaptureFixture
     assert "[b] é" in printed
 
 
+def test_the_picture_of_the_docs_names_no_machine(tmp_path: Path) -> None:
+    found = tmp_path / "found.json"
+    found.write_text(json.dumps({"checks": [vars(Finding("cores", "warn", "2 of 4", "More."))]}))
+    drawn = draw_doctor(found, tmp_path / "x.svg").read_text()
+    assert "2&#160;of&#160;4" in drawn
+    committed = (ROOT / "docs" / "doctor.svg").read_text()
+    assert "pace:&#160;swin" in committed
+    for svg in (drawn, committed):
+        urls = set(re.findall(r"https?://[^\s\"')]+", svg))
+        assert urls <= {"http://www.w3.org/2000/svg", "https://www.textualize.io"}
+        assert not re.search(r"/(tmp|home|work|root|usr)/", svg)
+
+
 def test_the_gpu_check_is_done_and_told_in_a_line(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     only([gpu_check(tmp_path)], "warn", "there is no GPU")
-    done = gpu_check(tmp_path, "nccl", "--device", "cpu")
-    only([done], "pass", "1 passed")
+    steps = ("nccl", "resume", "--device", "cpu", "--seconds", "0")
+    only([gpu_check(tmp_path, *steps)], "warn", "2 skipped", str(tmp_path))
+    only([gpu_check(tmp_path, "nothing")], "fail", "no step ended")
     assert list(tmp_path.glob("*.json"))
     out, err = capfd.readouterr()
     assert "nccl" in err
