@@ -2,15 +2,10 @@
 
 from math import ceil
 from pathlib import Path
-from typing import Any
-
-import torch
-from jsonargparse import ArgumentParser
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measure import Section
 from experiments.config.compose import compose
+from experiments.doctor.needs import count
 
 _ARCHITECTURES = ("resnet", "densenet", "inception", "mvit", "swin")
 _TFLOPS = 300.0  # a second that training reaches: 30 % of what an H100 or H200 states for bfloat16
@@ -49,30 +44,7 @@ def run(folder: Path) -> Section:
 
 def _count(architecture: str) -> tuple[float, float, str]:
     """TFLOP of a forward pass, GB kept for the backward pass, and the clip's size."""
-    study = compose(
-        [f"architecture={architecture}", "modality=video", "profile=study",
-         "study.video_encoder.init_args.pretrained=false"]
-    )["study"]  # fmt: skip
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(nn.Module, "encoder")
-    node = parser.parse_object({"encoder": study["video_encoder"]})
-    encoder: Any = parser.instantiate_classes(node).encoder.to("meta", torch.bfloat16).train()
-    for module in encoder.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.eval()  # freeze_batch_norm
+    study = compose([f"architecture={architecture}", "modality=video", "profile=study"])["study"]
     frames, size = study["num_frames"], study["video_size"]
-    kept: dict[int, torch.UntypedStorage] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        if not isinstance(tensor, nn.Parameter):
-            storage = tensor.untyped_storage()
-            kept[storage._cdata] = storage
-        return tensor
-
-    clip = torch.empty((1, 3, frames, size, size), device="meta", dtype=torch.bfloat16)
-    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
-    with FlopCounterMode(display=False) as flops, hooks:
-        output = encoder(clip)
-    del output
-    gigabytes = sum(storage.nbytes() for storage in kept.values()) / 1e9
-    return flops.get_total_flops() / 1e12, gigabytes, f"{frames} × {size}²"
+    need = count(study["video_encoder"], (3, frames, size, size))
+    return need.tflop, need.kept / 1e9, f"{frames} × {size}²"

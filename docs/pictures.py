@@ -1,11 +1,13 @@
-"""Three pictures of the README, each drawn from a phantom cohort.
+"""Three pictures of the README, each drawn from a phantom cohort, and one of `ceus doctor`.
 
-Each drawer takes the folder made by `make_phantom` (and the store prepared from it, where it shows
-what was found), writes a PNG and gives its path. It raises DataError if the folder holds no
-phantom, or the store is none.
+Each drawer of the first takes the folder made by `make_phantom` (and the store prepared from it,
+where it shows what was found), writes a PNG and gives its path. It raises DataError if the folder
+holds no phantom, or the store is none.
 """
 
+import io
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import numpy.typing as npt
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
+from rich.console import Console
 
 from datamodules.batches.augment import Augment, resize
 from datamodules.batches.phases import PhaseFrames
@@ -25,6 +28,8 @@ from datamodules.phantom.perfusion import Bolus
 from datamodules.store.clip_file import read_index
 from datamodules.store.clips import ClipReader
 from datamodules.store.folder import Store
+from experiments.doctor.finding import Finding
+from experiments.doctor.page import page
 
 _COLOURS = {"carotid": "#c0392b", "thyroid": "#2471a3", "nodule": "#e67e22"}
 _FLOOR_DB = -45.0  # black in the clips
@@ -52,6 +57,16 @@ _TIME: Sequence[tuple[str, dict[str, Any]]] = (
     ("jitter_seconds 0.2", {"jitter_seconds": 0.2}),
 )
 _DRAWS = 64  # of which the one that changes most is shown
+
+
+def draw_doctor(found_json: Path, out_svg: Path) -> Path:
+    """Draw the page of what `ceus doctor --json` found, 80 columns wide, without a font to load."""
+    checks = json.loads(Path(found_json).read_text())["checks"]
+    console = Console(record=True, width=80, file=io.StringIO(), force_terminal=True)
+    console.print(page([Finding(**check) for check in checks]))
+    svg = console.export_svg(title="ceus doctor stores/demo --sweep demo", unique_id="doctor")
+    out_svg.write_text(re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL), encoding="utf-8")
+    return out_svg
 
 
 def draw_phantom(cohort_dir: Path, out_png: Path) -> Path:

@@ -55,6 +55,11 @@ def _print_dashboard(dashboard: Any) -> int:
 
 
 COMMANDS = {
+    "doctor": Command(
+        "look at machine, store and sweep for what would stand in the way",
+        "experiments.doctor.page:doctor",
+        "store? --sweep --gpu --as_json:json",
+    ),
     "phantom": Command(
         "make a synthetic cohort with a known answer",
         "datamodules.phantom.make:make_phantom",
@@ -137,7 +142,7 @@ COMMANDS = {
 }
 """In the order of a study."""
 
-_TAKE_SETTINGS = ("fit", "pretrain", "sweep", "weights")
+_TAKE_SETTINGS = ("doctor", "fit", "pretrain", "sweep", "weights")
 _SETTING = re.compile(r"[A-Za-z_][\w.]*=")
 _SETTINGS_HELP = "keys of experiments/yaml/base.yaml, as seed=1 or trainer.max_epochs=3"
 
@@ -145,7 +150,8 @@ _SETTINGS_HELP = "keys of experiments/yaml/base.yaml, as seed=1 or trainer.max_e
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `ceus`: exit 0 when all went well, 1 when runs failed, 2 for something to mend.
 
-    Evaluating exits 3 when the test set was opened again or elsewhere, or something changed since.
+    Evaluating exits 3 when the test set was opened again or elsewhere, or something changed since;
+    `ceus doctor` 1 with warnings and 2 with failures.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if "--debug" in given:

@@ -17,7 +17,8 @@ def add_options(parser: argparse.ArgumentParser, function: Callable[..., Any], n
         parser: Parser of the command.
         function: With annotations and a Google docstring.
         names: The parameters offered, in order: `out` by position, `hashes+:hash` for one or more
-            of them, each shown as HASH; `--seed` by name, which must be given if it has no default,
+            of them, each shown as HASH, `store?` by position or not at all; `--seed` by name, which
+            must be given if it has no default,
             `--num_folds:folds` under another name, `--unseal_test?` with a value or without, which
             then is True.
     """

@@ -66,6 +66,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"training"},
         {"launchers", "predicting"},
         {"gpu_check"},
+        {"doctor"},
         {"commands", "options", "warm"},
         {"cli"},
         {"__main__"},

@@ -204,11 +204,9 @@ def open_cache(
         return None
     if cache != "auto":
         return FrameCache(store, where=cache, size=size, limit_gb=limit_gb, pinned=pinned)
-    clips = store.items[store.items["modality"] == "ceus"]
-    needed = int(clips["frames"].sum()) * size * size * 3
+    needed, rooms = needed_and_rooms(store, size=size)
     found = []
-    for where in _PLACES:
-        room = _free(store, where, size=size) / 2
+    for where, room in rooms.items():
         if needed <= min(room, limit_gb * 1e9):
             try:
                 opened = FrameCache(store, where=where, size=size, limit_gb=limit_gb, pinned=pinned)
@@ -223,6 +221,13 @@ def open_cache(
         "%s", needed / 1e9, limit_gb, ", ".join(found),
     )  # fmt: skip
     return None
+
+
+def needed_and_rooms(store: Store, *, size: int) -> tuple[int, dict[Literal["disk", "ram"], float]]:
+    """Bytes of all frames at a size, and for each place in turn half of those free there."""
+    clips = store.items[store.items["modality"] == "ceus"]
+    needed = int(clips["frames"].sum()) * size * size * 3
+    return needed, {where: _free(store, where, size=size) / 2 for where in _PLACES}
 
 
 def _free(store: Store, where: Literal["disk", "ram"], *, size: int) -> int:

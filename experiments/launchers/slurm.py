@@ -136,6 +136,15 @@ def submit(sweep: Sweep, runs: Sequence[Run]) -> list[Submitted]:
         return made
 
 
+def partitions() -> list[str]:
+    """Names of the cluster's partitions.
+
+    Raises:
+        ConfigError: If sinfo is not there or does not answer.
+    """
+    return sorted(set(_ask("sinfo", "--noheader", "--format=%R").split()))
+
+
 def _submit_array(
     sweep: Sweep, runs: Sequence[Run], *, after: Sequence[str], throttle: int | None
 ) -> Submitted:

@@ -78,7 +78,8 @@ class Server:
             return {"models": {"pageInfo": page, "edges": [{"node": project}]}}
         if "viewer" in query:
             viewer = {"id": "u", "username": "u", "entity": "team", "flags": "{}", "email": "",
-                      "teams": {"edges": []}}  # fmt: skip
+                      "teams": {"edges": []}, "name": "u", "admin": False, "deletedAt": None,
+                      "apiKeys": {"edges": []}}  # fmt: skip
             return {"viewer": viewer, "serverInfo": {"features": [], "cliVersionInfo": {}}}
         if "serverInfo" in query:
             return {"serverInfo": {"features": [], "cliVersionInfo": {}}}
