@@ -54,8 +54,8 @@ def _draw_curves(axes: Any, clip: Clip, unit: str) -> None:
         if fit.bolus is None:
             axes.plot([], [], color=colour, label=f"{name}: {fit.notes[0]}")
             continue
-        known = fit.parameters()
-        shown = ", ".join(f"{each} {known[each]:.3g}" for each in _SHOWN)
+        known = {name: value for name, value in fit.parameters().items() if np.isfinite(value)}
+        shown = ", ".join(f"{name} {known[name]:.3g}" for name in _SHOWN if name in known)
         label = f"{name}, R² {fit.r2:.2f}: {shown}"
         axes.plot(seconds, fit.bolus(seconds), color=colour, label=label)
         axes.axvline(fit.bolus.arrival_s, color=colour, linewidth=1, linestyle=":")
