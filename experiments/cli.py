@@ -73,6 +73,12 @@ COMMANDS = {
         "--workers --cache_size:cache",
         _shown_as("store"),
     ),
+    "tic": Command(
+        "time-intensity curves and perfusion parameters of every clip",
+        "datamodules.perfusion.tic:tic",
+        "store --out --dynamic_range --box",
+        _shown_as("table"),
+    ),
     "split": Command(
         "freeze hold-out and folds by patient",
         "datamodules.store.splits:make_split",

@@ -37,7 +37,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"errors", "names", "ledger", "cores"},
         {"files"},
         {"store", "phantom"},
-        {"ingest.readers", "batches"},
+        {"ingest.readers", "batches", "perfusion"},
         {"ingest.crop"},
         {"ingest"},
     ],

@@ -26,6 +26,7 @@ class Row:
         fps: Frames per second to take in place of the file's own.
         split: "train", "test" or "".
         arrival_s: Seconds from the first frame to the arrival of contrast, as a person saw it.
+        masks: Pictures of where the lesion is, and the parenchyma: none, the first, or both.
         covariates: The named columns, as text.
     """
 
@@ -40,6 +41,7 @@ class Row:
     fps: float | None
     split: str
     arrival_s: float | None
+    masks: tuple[Path, ...]
     covariates: Mapping[str, str]
 
     def problem(self, reason: str) -> "Problem":

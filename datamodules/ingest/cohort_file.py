@@ -26,8 +26,9 @@ from datamodules.store.columns import ITEM_COLUMNS
 MODALITIES = ("image", "ceus")
 PANELS = ("left", "right", "top", "bottom")
 _REQUIRED = ("patient_id", "label", "modality", "path")
-_OPTIONAL = ("split", "crop", "panel", "fps", "arrival_s")
+_OPTIONAL = ("split", "crop", "panel", "fps", "arrival_s", "mask")
 
+_MOST_MASKS = 2
 _MAX_ROWS, _MAX_BYTES = 200_000, 2**28  # of a table: more is another file
 
 # Letters that show nothing, besides those of the category Cf.
@@ -49,7 +50,8 @@ def read_cohort(path: Path, *, covariates: Sequence[str] = (), root: Path | None
             (relative to the table's folder and inside it; for a clip also a folder of numbered
             frames); optionally `crop` ("x,y,w,h"), `panel` (left, right, top, bottom), `fps` (in
             place of the file's own), `split` (train, test, empty; one a patient), `arrival_s`
-            (seconds). Others are not read unless named in `covariates`.
+            (seconds), `mask` (a picture of where the lesion is in a clip's frames, or two separated
+            by `;`, the second of its parenchyma). Others are not read unless named in `covariates`.
         covariates: Further columns to keep.
         root: Folder that `path` is relative to and inside of, if not the table's own.
 
@@ -179,6 +181,7 @@ def _read_row(line: int, record: dict[str, str], root: Path, covariates: Sequenc
         ),
         split=split,
         arrival_s=_parse_number(value.get("arrival_s", ""), "arrival_s must be seconds >= 0"),
+        masks=_find_masks(root, value.get("mask", ""), value["modality"]),
         covariates={name: value[name] for name in covariates},
     )
 
@@ -236,6 +239,20 @@ def _find_file(root: Path, name: str, *, folder: bool) -> Path:
         text = getattr(error, "strerror", "a loop of links")
         raise _BadRowError(f"path must lead to a file, got {text}") from error
     return path
+
+
+def _find_masks(root: Path, text: str, modality: str) -> tuple[Path, ...]:
+    names = [name.strip() for name in text.split(";")] if text else []
+    if names and modality != "ceus":
+        raise _BadRowError("mask must be of a clip, got one of an image; leave it empty")
+    if len(names) > _MOST_MASKS:
+        raise _BadRowError(
+            f"mask must be of the lesion, or of lesion; parenchyma, got {len(names)} files"
+        )
+    try:
+        return tuple(_find_file(root, name, folder=False) for name in names)
+    except _BadRowError as bad:
+        raise _BadRowError(f"mask: {bad}") from None
 
 
 def _check_folder(root: Path, folder: Path) -> None:

@@ -16,7 +16,7 @@ from datamodules.errors import DataError
 from datamodules.files import sweep_up, write_atomic
 from datamodules.ingest.cohort import Cohort
 from datamodules.ingest.tables import make_tables
-from datamodules.ingest.task import Outcome, item_suffixes
+from datamodules.ingest.task import Outcome, item_suffixes, mask_file
 from datamodules.store.folder import STORE_FORMAT, Store
 
 
@@ -106,6 +106,8 @@ def commit(
         for line, outcome in outcomes.items()
         for suffix in item_suffixes(modality[line])
     }
+    masks = {line: outcome.mask for line, outcome in outcomes.items() if outcome.mask}
+    wanted |= {mask_file(mask) for mask in masks.values()}
     for name in wanted:
         if (staging / name).exists():
             (staging / name).replace(items / name)
@@ -116,7 +118,7 @@ def commit(
         "items": {item_id: facts[item_id] for item_id in sorted(present)},
     }
     item_ids = {line: outcome.item_id for line, outcome in outcomes.items()}
-    table, quality = make_tables(cohort.rows, item_ids, facts, items, split=cohort.has_split)
+    table, quality = make_tables(cohort.rows, item_ids, facts, masks, items, split=cohort.has_split)
     # Only the rule that a row breaks: what it has instead might name somebody. A patient with
     # nothing left is a number here, so that such patients can be counted.
     lost = {patient: number for number, patient in enumerate(cohort.lost, start=1)}

@@ -20,6 +20,7 @@ from datamodules.ingest.arrival import NO_ARRIVAL, find_arrival
 from datamodules.ingest.crop.view import View, as_given, view_of_clip, view_of_still
 from datamodules.ingest.known import source_key
 from datamodules.ingest.likeness import psnr, ssim
+from datamodules.ingest.masks import fit_masks, read_masks
 from datamodules.ingest.readers.open import hash_source, open_clip, read_still
 from datamodules.ingest.readers.pictures import (
     MAX_FRAMES,
@@ -36,6 +37,7 @@ from datamodules.ingest.task import (
     Task,
     item_suffixes,
     make_item_id,
+    mask_file,
     still_alive,
     watched,
 )
@@ -67,6 +69,15 @@ def ingest(task: Task) -> Outcome:
     return _reasoned(_ingest, task)
 
 
+def place_masks(task: Task) -> Outcome:
+    """Brings the masks of a clip to where its stored frames are; `task.crop` is what is kept.
+
+    Raises:
+        StorageError: If the staging folder cannot be written.
+    """
+    return _reasoned(_place_masks, task)
+
+
 def _reasoned(work: Callable[[Task], Outcome], task: Task) -> Outcome:
     """What comes of a row, whatever its file does to the readers."""
     with watched(task):
@@ -93,7 +104,20 @@ def _inspect(task: Task) -> Outcome:
             seconds = video.header_seconds
             for picture in islice(video.frames(), 1):
                 crop_picture(picture, task.crop)
+                read_masks(task.masks, picture.shape)
     return Outcome(task.line, source_sha=source_sha, seconds=seconds)
+
+
+def _place_masks(task: Task) -> Outcome:
+    with open_clip(task.path) as video:
+        (picture,) = islice(video.frames(), 1)
+        mask = fit_masks(
+            read_masks(task.masks, picture.shape), task.crop, task.canvas, aspect=video.aspect
+        )
+    name = hashlib.sha256(mask.tobytes()).hexdigest()[:16]
+    with _storing(task):
+        Image.fromarray(mask).save(task.staging / mask_file(name))
+    return Outcome(task.line, mask=name)
 
 
 def _ingest(task: Task) -> Outcome:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -12,7 +13,7 @@ from datamodules.files import storing
 from datamodules.ingest.cohort import Cohort, Problem, Row, find_repeats
 from datamodules.ingest.cohort_file import read_cohort
 from datamodules.ingest.commit import check_folder, commit, staging_folder
-from datamodules.ingest.item import ingest, inspect
+from datamodules.ingest.item import ingest, inspect, place_masks
 from datamodules.ingest.known import Known, source_key
 from datamodules.ingest.review import LEAST_CONFIDENCE, read_approvals, review_path, write_review
 from datamodules.ingest.task import GO_ON, Outcome, Task
@@ -83,7 +84,7 @@ def prepare(
             Task(
                 line=row.line, path=row.path, patient_id=row.patient_id, modality=row.modality,
                 crop=row.crop, panel=row.panel, fps=row.fps, as_is=as_is, canvas=canvas,
-                staging=staging, known=frozenset(known.items),
+                staging=staging, known=frozenset(known.items), masks=row.masks,
             )
             for row in cohort.rows
         ]  # fmt: skip
@@ -99,6 +100,10 @@ def prepare(
             new = [task for task in new if task.line in usable]
             for outcome in run_all(ingest, new, pool, label="prepare" if progress else ""):
                 outcomes[outcome.line] = outcome
+            for outcome in run_all(place_masks, _masked(tasks, outcomes, known), pool, label=""):
+                outcomes[outcome.line] = replace(
+                    outcomes[outcome.line], reason=outcome.reason, mask=outcome.mask
+                )
         problems = _problems(cohort, outcomes, known)
         _show_panels(store, outcomes)
         if require_review:
@@ -165,6 +170,17 @@ def _problems(cohort: Cohort, outcomes: dict[int, Outcome], known: Known) -> lis
             decoded.append(row)
     sources = {row.line: outcomes[row.line].source_sha for row in decoded}
     return problems + find_repeats(sources, decoded)
+
+
+def _masked(tasks: list[Task], outcomes: dict[int, Outcome], known: Known) -> list[Task]:
+    """Of the clips that have an item and a mask: where they are cropped is known by now."""
+    masked = []
+    for task in tasks:
+        facts = known.facts(outcomes[task.line])
+        if task.masks and facts:
+            x, y, width, height = (int(part) for part in facts["crop"].split(","))
+            masked.append(replace(task, crop=(x, y, width, height)))
+    return masked
 
 
 def _show_panels(store: Path, outcomes: dict[int, Outcome]) -> None:

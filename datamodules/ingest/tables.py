@@ -34,6 +34,7 @@ def make_tables(
     rows: Sequence[Row],
     item_ids: Mapping[int, str],
     facts: Mapping[str, Facts],
+    masks: Mapping[int, str],
     items: Path,
     *,
     split: bool,
@@ -44,6 +45,7 @@ def make_tables(
         rows: Rows of the cohort table, one or more.
         item_ids: Item of each row, by line.
         facts: What is known of each item, by item_id.
+        masks: Name of the mask of each row that has one, by line.
         items: Folder of the items' files.
         split: Whether the cohort table has this column.
     """
@@ -60,13 +62,15 @@ def make_tables(
                 "label": row.label,
                 "modality": row.modality,
                 "split": row.split,
+                "mask": masks.get(row.line, ""),
                 "arrival_s": arrival.arrival_s,
                 "peak_s": arrival.peak_s,
                 "arrival_confidence": arrival.confidence,
                 "warnings": warnings,
             }
         )
-    names = [name for name in ITEM_COLUMNS if split or name != "split"]
+    absent = {name for name, there in (("split", split), ("mask", masks)) if not there}
+    names = [name for name in ITEM_COLUMNS if name not in absent]
     table = pd.DataFrame(
         {**{name: record[name] for name in names}, **row.covariates}
         for record, row in zip(records, rows, strict=True)

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from datamodules.files import storing
 from datamodules.ingest.readers.pictures import MediaError
-from datamodules.store.folder import STORE_FORMAT
+from datamodules.store.folder import MASK_SUFFIX, STORE_FORMAT
 
 GO_ON = "What was finished is kept; the same command goes on from there."
 
@@ -44,6 +44,7 @@ class Task:
     panel: str = ""
     as_is: bool = False
     stall_seconds: float = 120.0
+    masks: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Outcome:
 
     Facts are plain values (they are kept as JSON): the columns of the store's tables. Seconds are
     what the header promises, where it does: all that is known before a file is decoded. The trace
-    is that of an error nobody foresaw.
+    is that of an error nobody foresaw. The mask is the name that its file got by its content.
     """
 
     line: int
@@ -62,11 +63,17 @@ class Outcome:
     facts: dict[str, Any] | None = None
     seconds: float | None = None
     trace: str = ""
+    mask: str = ""
 
 
 def item_suffixes(modality: str) -> tuple[str, ...]:
     """The files of an item."""
     return (".png",) if modality == "image" else (".h264", ".idx")
+
+
+def mask_file(mask: str) -> str:
+    """Name of the file of an item's mask."""
+    return f"{mask}{MASK_SUFFIX}"
 
 
 def make_item_id(task: Task, source_sha: str) -> str:

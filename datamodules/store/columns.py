@@ -35,6 +35,7 @@ COLUMNS = (
     Column("arrival_s", float, "seconds to the arrival of contrast; NaN if not known"),
     Column("peak_s", float, "seconds to the peak of contrast; NaN if not known"),
     Column("arrival_confidence", float, "0 to 1; 1 where a person gave the arrival"),
+    Column("mask", str, "16 hex digits that name the file of its mask; only where a clip has one"),
 )
 
 ITEM_COLUMNS = tuple(column.name for column in COLUMNS)

@@ -2,7 +2,7 @@
 
     store.json        {"format": 3, "canvas": 256, "as_is": false}
     cohort.parquet    one row an item
-    items/            ITEM.h264 and ITEM.idx for a clip, ITEM.png for an image
+    items/            ITEM.h264 and ITEM.idx for a clip, ITEM.png for an image, MASK.mask.png
     quality.csv       one row an item: what it was, what was found, how well it was kept
     skipped.csv       rows of the cohort table left out and why, patients with none left numbered
     prepared.json     what a rerun need not do again
@@ -27,6 +27,8 @@ from datamodules.errors import DataError
 from datamodules.store.columns import ITEM_COLUMNS
 
 STORE_FORMAT = 3
+MASK_SUFFIX = ".mask.png"
+"""End of the name of a mask: red where the lesion is, green where its parenchyma."""
 
 
 class Store:
@@ -142,7 +144,26 @@ class Store:
         Raises:
             DataError: If there is no such image or its file is damaged.
         """
-        path = self.item_path(item_id, ".png")
+        return self._picture(self.item_path(item_id, ".png"))
+
+    def mask(self, item_id: str) -> npt.NDArray[np.bool_] | None:
+        """Where lesion and parenchyma are in the frames of a clip, bool (2, canvas, canvas).
+
+        The parenchyma is without the lesion, and empty where none was given. None for a clip
+        without a mask.
+
+        Raises:
+            DataError: If there is no such clip or the mask's file is damaged.
+        """
+        self.item_path(item_id, ".idx")  # is a clip
+        names = self.items.get("mask")
+        name = "" if names is None else str(names[self.items["item_id"] == item_id].iloc[0])
+        if not name:
+            return None
+        lesion, parenchyma, _ = self._picture(self.path / "items" / f"{name}{MASK_SUFFIX}") > 0
+        return np.stack([lesion, parenchyma & ~lesion])
+
+    def _picture(self, path: Path) -> npt.NDArray[np.uint8]:
         try:
             with Image.open(path) as picture:
                 pixels = np.asarray(picture.convert("RGB"))

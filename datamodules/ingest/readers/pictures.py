@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -263,6 +264,11 @@ def letterbox(picture: Picture, *, canvas: int, aspect: float = 1.0) -> Picture:
     return _letterbox(picture, canvas, aspect, _resize)
 
 
+def letterbox_mask(mask: Picture, *, canvas: int, aspect: float = 1.0) -> Picture:
+    """As `letterbox`, of a mask: each pixel is that of its nearest, none is between two."""
+    return _letterbox(mask, canvas, aspect, partial(_resize, filter_=Image.Resampling.NEAREST))
+
+
 class Letterbox:
     """`letterbox` for the frames of a clip, in half the time: FFmpeg's bicubic on R, G and B.
 
@@ -312,5 +318,7 @@ def _letterbox(
     return boxed
 
 
-def _resize(picture: Picture, size: tuple[int, int]) -> Picture:
-    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
+def _resize(
+    picture: Picture, size: tuple[int, int], filter_: Image.Resampling = Image.Resampling.BICUBIC
+) -> Picture:
+    return np.asarray(Image.fromarray(picture).resize(size, filter_))

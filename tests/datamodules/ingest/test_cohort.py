@@ -32,14 +32,15 @@ def test_reads_any_order_and_only_known_columns(cohort: Write) -> None:
     row = {
         "name": "Jane", "path": " a.png ", "label": 0, "age": 41, "modality": "ceus",
         "patient_id": "p1", "crop": "1,2,30,40", "panel": "left", "fps": "12.5", "arrival_s": "8.5",
-        "split": "test",
+        "split": "test", "mask": "b.png; a.png",
     }  # fmt: skip
     table = cohort(row)
+    root = table.parent.resolve()
     checked = read_cohort(table, covariates=["age"])
     assert checked.problems == ()
     assert checked.rows == (
-        Row(2, "p1", 0, "ceus", "a.png", table.parent.resolve() / "a.png", (1, 2, 30, 40), "left",
-            12.5, "test", 8.5, {"age": "41"}),
+        Row(2, "p1", 0, "ceus", "a.png", root / "a.png", (1, 2, 30, 40), "left", 12.5, "test", 8.5,
+            (root / "b.png", root / "a.png"), {"age": "41"}),
     )  # fmt: skip
     assert checked.has_split
 

@@ -94,11 +94,12 @@ def test_the_columns_are_those_of_the_definition_and_the_rest_are_covariates(
     for number in range(2):
         Image.fromarray(media.numbered_frame(number)).save(tmp_path / f"{number}.png")
     media.write_video(tmp_path / "clip", media.KINDS["mjpeg-avi"], numbers=range(20))
+    Image.new("L", (media.WIDTH, media.HEIGHT), 255).save(tmp_path / "mask.png")
     (tmp_path / "cohort.csv").write_text(
-        "patient_id,label,modality,path,split,arrival_s,age,centre,name\n"
-        "a,0,image,0.png,train,,61,A,Jane\n"
-        "a,0,ceus,clip.avi,train,0.3,61,A,Jane\n"
-        "b,1,image,1.png,test,,,B,Joan\n"
+        "patient_id,label,modality,path,split,arrival_s,mask,age,centre,name\n"
+        "a,0,image,0.png,train,,,61,A,Jane\n"
+        "a,0,ceus,clip.avi,train,0.3,mask.png,61,A,Jane\n"
+        "b,1,image,1.png,test,,,,B,Joan\n"
     )
     prepared = prepare(
         tmp_path / "cohort.csv", tmp_path / "store", canvas=64, covariates=["centre", "age"],
@@ -121,4 +122,4 @@ def test_the_columns_are_those_of_the_definition_and_the_rest_are_covariates(
 def test_a_store_without_optional_columns_has_no_covariates(store: Path) -> None:
     opened = Store(store)
     assert opened.covariates == ()
-    assert opened.item_columns == tuple(c.name for c in COLUMNS if c.name != "split")
+    assert opened.item_columns == tuple(c.name for c in COLUMNS if c.name not in ("split", "mask"))
