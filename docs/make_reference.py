@@ -245,8 +245,8 @@ def _commands() -> Iterator[str]:
 {_NOTE}
 
 Exit codes: 0, all went well; 1, runs failed; 2, something for you to mend; 3, the test set was
-opened again or something changed since it was opened; 130, stopped by Ctrl-C. Of `ceus doctor` 1 is a
-warning and 2 a failure.
+opened again or something changed since it was opened; 130, stopped by Ctrl-C. Of `ceus doctor`
+1 is a warning and 2 a failure.
 
 ```
 {help_of()}
