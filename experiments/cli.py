@@ -106,6 +106,11 @@ COMMANDS = {
         "experiments.commands:evaluate",
         "folder --unseal_test? --reason --unfinished --store --head",
     ),
+    "explain": Command(
+        "show what a trained model looked at in patients' images and clips",
+        "experiments.explaining.explain:explain",
+        "folder --cell --patients --method --out --store",
+    ),
     "wandb-sync": Command(
         "upload to W&B what was tracked offline",
         "experiments.tracking.sync:upload_sweep",

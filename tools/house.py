@@ -52,9 +52,9 @@ FLOORS: dict[str, list[set[str]]] = {
         {"evaluate", "remembered"},
     ],
     "lightning_modules": [
-        {"layers", "scores", "freeze", "probe", "schedule"},
+        {"layers", "scores", "freeze", "probe", "schedule", "map_layer"},
         {"base", "pretrain"},
-        {"image"},
+        {"image", "attribution"},
         {"video", "combined"},
     ],
     "experiments": [
@@ -64,7 +64,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"config"},
         {"tracking", "sweeps"},
         {"training"},
-        {"launchers"},
+        {"launchers", "explaining"},
         {"commands", "options", "warm"},
         {"cli"},
         {"__main__"},
