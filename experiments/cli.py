@@ -111,6 +111,11 @@ COMMANDS = {
         "experiments.explaining.explain:explain",
         "folder --cell --patients --method --out --store",
     ),
+    "export": Command(
+        "write a trained model as ONNX and by torch.export, for other programs",
+        "experiments.exporting.export:export",
+        "folder --out",
+    ),
     "wandb-sync": Command(
         "upload to W&B what was tracked offline",
         "experiments.tracking.sync:upload_sweep",

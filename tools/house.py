@@ -64,7 +64,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"config"},
         {"tracking", "sweeps"},
         {"training"},
-        {"launchers", "explaining"},
+        {"launchers", "explaining", "exporting"},
         {"commands", "options", "warm"},
         {"cli"},
         {"__main__"},
