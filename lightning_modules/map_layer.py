@@ -120,7 +120,8 @@ def tapped(layer: nn.Module) -> Iterator[nn.Module]:
 def _blocks(network: nn.Module) -> Iterator[nn.Module]:
     """The parts that what a network sees passes one after the other: lists of them are entered."""
     children = list(network.children())
-    while len(children) == 1 and not _is_list(children[0]):  # a network in an encoder
+    # An encoder around a network; a single layer is a block.
+    while len(children) == 1 and not _is_list(children[0]) and [*children[0].children()]:
         children = list(children[0].children())
     for child in children:
         yield from _entered(child)
