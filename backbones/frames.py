@@ -82,7 +82,7 @@ class FrameVideoEncoder(nn.Module):
         shape = (None, 3, self.num_frames, self.video_size, self.video_size)
         check_input(video, shape, layout="B, 3, T, H, W", who=self.name)
         frames = video.transpose(1, 2).flatten(0, 1)
-        features: Tensor = self.net(frames).unflatten(0, (len(video), video.shape[2]))
+        features: Tensor = self.net(frames).unflatten(0, (video.shape[0], video.shape[2]))
         if self.pooling == "attention":
             weights = torch.softmax(self.attention(features), dim=1)
             return (weights * features).sum(1)

@@ -128,6 +128,16 @@ COMMANDS = {
         "folder --cell --cohort --image --clip --patient --to --rule --conformal --store "
         "--skip_bad --accelerator --workers",
     ),
+    "explain": Command(
+        "show what a trained model looked at in patients' images and clips",
+        "experiments.explaining.explain:explain",
+        "folder --cell --patients --method --out --store",
+    ),
+    "export": Command(
+        "write a trained model as ONNX and by torch.export, for other programs",
+        "experiments.exporting.export:export",
+        "folder --out",
+    ),
     "wandb-sync": Command(
         "upload to W&B what was tracked offline",
         "experiments.tracking.sync:upload_sweep",

@@ -52,9 +52,9 @@ FLOORS: dict[str, list[set[str]]] = {
         {"evaluate", "remembered"},
     ],
     "lightning_modules": [
-        {"layers", "scores", "freeze", "average", "sync_norm", "probe", "schedule"},
+        {"layers", "scores", "freeze", "average", "sync_norm", "probe", "schedule", "map_layer"},
         {"base", "pretrain"},
-        {"image"},
+        {"image", "attribution"},
         {"video", "combined"},
     ],
     "experiments": [
@@ -64,7 +64,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"config"},
         {"tracking", "sweeps"},
         {"training"},
-        {"launchers", "predicting"},
+        {"launchers", "predicting", "explaining", "exporting"},
         {"gpu_check"},
         {"doctor"},
         {"commands", "options", "warm"},

@@ -1,7 +1,7 @@
 """What the three datamodules share: everything but the settings of their inputs."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -295,6 +295,17 @@ class PatientDataModule(L.LightningDataModule):
     def val_dataloader(self) -> RowLoader:
         """Inner validation, this process's share, in order."""
         return self._evaluation_loader("inner_val")
+
+    def read_finished(self, rows: Sequence[Row]) -> Batch:
+        """A batch of rows of evaluation as the encoders get it, on the CPU."""
+        self.setup()
+        return finish(self._batch_reader(training=False).read(rows, 0), self.inputs, None)
+
+    @property
+    def times(self) -> Mapping[str, ClipTimes]:
+        """Curve, rate, arrival and peak by clip."""
+        self.setup()
+        return self._times
 
     @property
     def training_patients(self) -> tuple[str, ...]:

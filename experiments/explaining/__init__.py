@@ -1,0 +1,1 @@
+"""What a trained model looked at in a patient's image and clip, drawn."""
