@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from datamodules.errors import DataError
 from datamodules.perfusion.motion import Grey, Tracker
 from datamodules.store.clip_file import Index, read_index, read_packets
 from datamodules.store.codec import decode_packets
@@ -25,7 +24,7 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as the clip
 _AT_ONCE = 64  # frames in memory
 _BLACK = 16  # grey levels that a codec may make of black
 _LEAST_IN_VIEW = 0.5  # of a region's pixels, or the frame tells nothing of it
-_WHITE = 254.5  # a pixel from here on may have been brighter
+_WHITE = 250  # a pixel from here on may have been brighter; a codec makes less of 255
 _PEAK_SECONDS = 1.0
 
 
@@ -60,12 +59,13 @@ def read_curves(store: Store, item_id: str, *, box: Box | None, range_db: float 
     Args:
         store: The store.
         item_id: A clip of it.
-        box: The region; by default lesion and parenchyma of the clip's mask, else the whole field.
+        box: The region, inside the frames; by default lesion and parenchyma of the clip's mask,
+            else the whole field.
         range_db: Dynamic range of the display in dB, by which grey values are made linear; None
             leaves them as they are.
 
     Raises:
-        DataError: If the clip or its mask is damaged, or the box is not inside the frames.
+        DataError: If the clip or its mask is damaged.
     """
     index = read_index(store.item_path(item_id, ".idx"))
     seconds = np.array(index["pts"], np.float64)
@@ -122,11 +122,6 @@ def _field(store: Store, item_id: str, index: Index) -> Mask:
 def _regions(store: Store, item_id: str, box: Box | None, field: Mask) -> dict[str, Mask]:
     if box:
         x, y, width, height = box
-        if min(x, y) < 0 or min(width, height) < 1 or max(x + width, y + height) > store.canvas:
-            raise DataError(
-                f"box must be x,y,w,h inside the stored frames of {store.canvas}×{store.canvas} "
-                f"pixels, got {','.join(map(str, box))} ({store.path}). Change it."
-            )
         region = np.zeros_like(field)
         region[y : y + height, x : x + width] = True
         return {"box": region}

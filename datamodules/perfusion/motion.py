@@ -17,6 +17,7 @@ _FINE, _COARSE = 1.0, 5.0  # standard deviations of the band-pass, of these pixe
 _REACH = 1 / 8  # of the frame's side: tissue moves no further and stays in view
 _MEMORY_SECONDS = 3.0  # of the running mean
 _LEAST = 0.15  # correlation with the running mean from which a frame is taken for aligned
+_NOISE, _GRAIN = 4.0, 8.0  # or, of a small field, so many deviations of noise; pixels of its grain
 
 
 class Tracker:
@@ -34,11 +35,17 @@ class Tracker:
 
     def __init__(self, reference: Grey, *, fps: float, field: npt.NDArray[np.bool_]) -> None:
         self._step = max(1, len(reference) // _SIDE)
-        self._window = ndimage.gaussian_filter(self._small(field.astype(np.float32)), 2.0)
+        self._field = self._small(field.astype(np.float32))
+        self._weights = [
+            np.maximum(ndimage.gaussian_filter(self._field, sigma), 1e-3)
+            for sigma in (_FINE, _COARSE)
+        ]
+        self._window = self._field * ndimage.gaussian_filter(self._field, 2.0)
         side = len(self._window)
         # A shift is a turn of phases, by these for a pixel.
         self._phase_y = 2j * np.pi * fft.fftfreq(side)[:, None]
         self._phase_x = 2j * np.pi * fft.rfftfreq(side)[None, :]
+        self._least = max(_LEAST, _NOISE * float(np.sqrt(_GRAIN / max(self._window.sum(), 1))))
         reach = int(_REACH * side)
         self._near = np.r_[-reach : reach + 1]
         self._keep = float(np.exp(-1 / (fps * _MEMORY_SECONDS)))
@@ -54,7 +61,7 @@ class Tracker:
         y, x = np.unravel_index(int(near.argmax()), near.shape)
         energy = np.sqrt(self._energy(found) * self._energy(self._mean))
         edge = len(self._near) - 1
-        if near[y, x] < _LEAST * energy or y in (0, edge) or x in (0, edge):
+        if near[y, x] < self._least * energy or y in (0, edge) or x in (0, edge):
             self.lost += 1
             return self._step * self._shift
         self._shift = np.array(
@@ -75,9 +82,13 @@ class Tracker:
         return np.asarray(blocks.mean(axis=(1, 3)), np.float32)
 
     def _structure(self, grey: Grey) -> npt.NDArray[np.complex64]:
-        small = self._small(grey)
-        band = ndimage.gaussian_filter(small, _FINE) - ndimage.gaussian_filter(small, _COARSE)
-        return np.asarray(fft.rfft2(band * self._window), np.complex64)
+        small = self._small(grey) * self._field
+        # Means over the field alone: its edge against black bars would be a structure that stands.
+        fine, coarse = (
+            ndimage.gaussian_filter(small, sigma) / weight
+            for sigma, weight in zip((_FINE, _COARSE), self._weights, strict=True)
+        )
+        return np.asarray(fft.rfft2((fine - coarse) * self._window), np.complex64)
 
     def _energy(self, spectrum: npt.NDArray[np.complex64]) -> float:
         return float(np.square(fft.irfft2(spectrum, s=self._window.shape)).sum())

@@ -50,7 +50,7 @@ def tic(
         DataError: If the store has no clip, a file of it is damaged, or a setting is not usable.
     """
     opened = Store(store, with_unlabelled=True)
-    region = _box(box)
+    region = _box(box, opened.canvas)
     low, high = _RANGES_DB
     if dynamic_range is not None and not low <= dynamic_range <= high:
         raise DataError(
@@ -92,14 +92,17 @@ def tic(
     return folder / "perfusion.csv"
 
 
-def _box(parts: Sequence[str]) -> Box | None:
+def _box(parts: Sequence[str], canvas: int) -> Box | None:
     if not parts:
         return None
     try:
         x, y, width, height = (int(part) for part in parts)
+        if min(x, y) < 0 or min(width, height) < 1 or max(x + width, y + height) > canvas:
+            raise ValueError
     except ValueError:
         raise DataError(
-            f"box must be x,y,w,h in whole pixels of the stored frames, got {','.join(parts)!r}."
+            f"box must be x,y,w,h in whole pixels inside the stored frames of {canvas}×{canvas}, "
+            f"got {','.join(parts)!r}. x and y are of its upper left corner."
         ) from None
     return x, y, width, height
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from datamodules.errors import DataError
 from datamodules.ingest.prepare import prepare
-from datamodules.perfusion.bolus import PARAMETERS, WASH_OUT
+from datamodules.perfusion.bolus import PARAMETERS, WASH_OUT, Bolus
 from datamodules.perfusion.curves import read_curves
 from datamodules.perfusion.tic import RATIO, tic
 from datamodules.store.folder import Store
@@ -138,6 +138,27 @@ def test_the_whole_field_is_without_bars_and_a_short_clip_is_marked(tmp_path: Pa
     assert [path.stem for path in (store / "tic").glob("*.png")] == [row["item_id"]]
 
 
+@pytest.mark.parametrize(
+    ("peak", "hidden", "note"),
+    [
+        (290, 0, "of the region white in a frame: PE, areas and rates too low"),
+        (120, 20, "structure lost in many frames: motion not compensated there"),
+        (120, 0, None),
+    ],
+)
+def test_what_a_clip_does_not_show_is_noted(
+    tmp_path: Path, peak: float, hidden: int, note: str | None
+) -> None:
+    seconds = np.arange(0, 15, 0.25)
+    frames = flat(20 + peak * (Bolus(0, 1, 3, 3, 0.7)(seconds)))
+    # As when the probe is lifted: nothing of the tissue is seen.
+    frames[60 - hidden :] = np.random.default_rng(0).integers(0, 60, (hidden, 48, 64, 1))
+    store = clip_of(tmp_path / "clip", frames, 4)
+    (row,) = pd.read_csv(tic(store, progress=False), keep_default_na=False).to_dict("records")
+    assert note in row["notes"] if note else not row["notes"]
+    assert (int(row["frames_lost"]) >= 15) == (hidden > 0)
+
+
 @pytest.mark.parametrize("frames", [1, 6])
 def test_a_clip_without_time_to_fit_says_so(tmp_path: Path, frames: int) -> None:
     store = clip_of(tmp_path / "brief", flat(np.linspace(20, 90, frames)), 25)
@@ -149,15 +170,15 @@ def test_a_clip_without_time_to_fit_says_so(tmp_path: Path, frames: int) -> None
 def test_what_cannot_be_used_is_one_error(phantom: Phantom, tmp_path: Path) -> None:
     for options, told in {
         ("--dynamic-range", "4"): "dynamic_range must be 20 to 120 dB, got 4.0",
-        ("--box", "1,2,3"): "box must be x,y,w,h in whole pixels",
-        ("--box", "a,b,c,d"): "box must be x,y,w,h in whole pixels",
-        ("--box", f"0,0,{SIDE},{SIDE + 1}"): "box must be x,y,w,h inside the stored frames of 128",
-        ("--box", "0,0,0,9"): "box must be x,y,w,h inside the stored frames of 128",
+        ("--box", "1,2,3"): "box must be x,y,w,h in whole pixels inside the stored frames of 128",
+        ("--box", "a,b,c,d"): "got 'a,b,c,d'",
+        ("--box", f"0,0,{SIDE},{SIDE + 1}"): "got '0,0,128,129'",
+        ("--box", "0,0,0,9"): "got '0,0,0,9'",
     }.items():
         shown = ceus("tic", phantom.store, "--out", tmp_path / "none", *options)
         assert (shown.returncode, shown.stdout) == (2, "")
         assert told in shown.stderr
-        assert not (tmp_path / "none" / "perfusion.csv").exists()
+        assert not (tmp_path / "none").exists()
     with pytest.raises(DataError, match="store must be a folder"):
         tic(tmp_path / "nowhere", progress=False)
 
