@@ -12,7 +12,7 @@ help: ## list the targets
 setup: .venv/installed ## make .venv and install the pinned packages
 
 .venv/installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv && .venv/bin/pip install --quiet --constraint constraints.txt --editable '.[dev]' && touch $@
+	$(PYTHON) -m venv .venv && .venv/bin/pip install --quiet --constraint constraints.txt --editable '.[dev,export]' && touch $@
 
 sweep: setup ## run the demo study; yours: make sweep COHORT=path/cohort.csv SWEEP=study
 	$(CEUS) sweep $(SWEEP) --cohort $(COHORT) --evaluate
