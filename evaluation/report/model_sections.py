@@ -25,6 +25,7 @@ from evaluation.text.format import PARTS, bare_p, difference, pair
 from evaluation.text.sentences import findings, interval_sentences
 
 _RISKS = (0.1, 0.2, 0.3)
+_ROWS_OF_A_PAGE = 24
 _OF_SELECTED = {"sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PPV",
                 "npv": "NPV", "f1": "F1", "mcc": "MCC"}  # fmt: skip
 
@@ -65,6 +66,7 @@ def operating(evaluation: Evaluation) -> Section:
         figure("accuracy_commoner_class", "accuracy, all called the commoner class", 2),
     ]  # fmt: skip
     chosen = _of_selected(evaluation, rows)
+    youden = [row for row in rows if row["rule"] == YOUDEN and row["part"] != "train"]
     return Section(
         name="operating",
         title="Operating points",
@@ -79,8 +81,8 @@ def operating(evaluation: Evaluation) -> Section:
         views=(
             View(
                 narrow=True, name="youden", caption="At Youden's threshold", columns=columns,
-                rows=[r for r in rows if r["rule"] == YOUDEN and r["part"] != "train"],
-                csv="operating.csv", notes=counted_reasons(rows),
+                rows=youden, csv="operating.csv", notes=counted_reasons(rows),
+                folded=len(youden) > _ROWS_OF_A_PAGE,
             ),
             View(
                 narrow=True, name="selected-points",
