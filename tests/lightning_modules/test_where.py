@@ -72,15 +72,18 @@ def test_a_trained_network_looks_into_the_nodule(tmp_path: Path) -> None:
             continue
         inside = nodule(row.patient_id, batch["video"].shape[-1])
         learned.append(concentration(attribute("grad_cam", model, batch, "video", rows=8), inside))
-        for seed in range(6):
+        assert row.window is not None
+        last = row.window[int(importance_in_time(model, batch, rows=8).argmax())]
+        assert last / 4 > arrivals[row.patient_id]
+        if len(learned) > 5:
+            continue
+        # One network of random weights varies widely, and is as wrong on all patients: many.
+        for seed in range(30):
             with randomised(model, seed=seed):
                 lean = 1 if model.logits(batch) > model.logit_shift else -1
                 found = attribute("grad_cam", model, batch, "video", rows=8)
                 assert found is not None
                 random.append(concentration(lean * found, inside))
-        assert row.window is not None
-        last = row.window[int(importance_in_time(model, batch, rows=8).argmax())]
-        assert last / 4 > arrivals[row.patient_id]
     assert len(learned) >= 5
     assert np.mean(learned) >= 2
     assert np.mean(random) < 1.2
