@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from evaluation.records.listing import read_listing
+from evaluation.records.listing import FILE, read_listing
 from evaluation.statistics.auc import auc_interval
 from experiments.run_folder.status import read_status
 
@@ -22,6 +22,8 @@ def so_far(folder: Path, architecture: str) -> str:
         the cells that are whole; "" where none is, or where what they wrote cannot be read.
     """
     cells: dict[str, list[Path]] = {}
+    if not (folder / FILE).is_file():  # a run that was moved out of its sweep
+        return ""
     for run in read_listing(folder).runs:
         if run.architecture == architecture and run.fold not in ("all", "none"):
             cells.setdefault(run.modality, []).append(folder / run.run_id)

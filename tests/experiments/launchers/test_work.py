@@ -34,8 +34,8 @@ def ceus(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def settings(store: Path, tmp_path: Path) -> list[str]:
     """Image, video, and combined from both, of one fold, long enough to be met under way."""
-    network, epochs = f"architecture={OWN / 'tiny.yaml'}", "trainer.max_epochs=30"
-    common = [network, f"store={store}", f"runs={tmp_path}", epochs, "patience=30", "wandb=false"]
+    network, epochs = f"architecture={OWN / 'tiny.yaml'}", "trainer.max_epochs=150"
+    common = [network, f"store={store}", f"runs={tmp_path}", epochs, "patience=150", "wandb=false"]
     return [*common, "fold=0", "warm_start=sweep"]
 
 
