@@ -16,9 +16,10 @@ from experiments.errors import ConfigError
 from experiments.predicting.deployed import Deployed, find_deployed
 from experiments.predicting.output import Prediction, require_rule, write
 from experiments.predicting.reference import facts_of, reference_of
-from experiments.predicting.scoring import Accelerator, load_model
+from experiments.predicting.scoring import load_model
 from experiments.predicting.sets import read_levels, set_cuts
 from experiments.predicting.unlike import Finding, findings_of
+from experiments.training.trained import Accelerator
 
 
 def predict(

@@ -8,19 +8,24 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from lightning import Trainer
 from omegaconf import OmegaConf
 
 from datamodules import PatientDataModule
 from experiments.config.files import ROOMS, load_yaml
+from experiments.config.identity import sha_of, what_counts
 from experiments.config.study import Study, study_of
+from experiments.config.weights import encoders
 from experiments.errors import ConfigError
 from experiments.run_folder.status import state_of
 from experiments.training.build import build
 from experiments.training.checkpoints import BEST, IDENTITY
 from lightning_modules import PatientClassifier
+
+Accelerator = Literal["auto", "cpu", "gpu"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class Trained:
         identity: What its checkpoint says whose it is.
         model: In evaluation mode, on the CPU.
         data: Its datamodule, which has opened no store yet.
+        trainer: In the precision that it was trained in, on one device, for predicting alone.
         batch_size: Rows of a training batch: as many fit the device with their gradients.
     """
 
@@ -41,37 +47,41 @@ class Trained:
     identity: Mapping[str, str]
     model: PatientClassifier
     data: PatientDataModule
+    trainer: Trainer
     batch_size: int
 
 
-def load_trained(folder: Path, *, store: Path | None = None) -> Trained:
+def load_trained(
+    folder: Path, *, store: Path | None = None, accelerator: Accelerator = "cpu"
+) -> Trained:
     """Load a run's model.
 
     Args:
         folder: Of the run.
         store: Where its store is now; None for where the run found it.
+        accelerator: Where its trainer is to compute; `auto` takes a GPU if there is one.
 
     Raises:
-        ConfigError: If it is no run folder or its run is not done, model or datamodule are of
-            another kind, or its checkpoint is lost, another run's, or does not fit.
+        ConfigError: If it is no run folder or its run is not done, its configuration was edited,
+            model or datamodule are of another kind, or its checkpoint is lost, another run's, or
+            does not fit.
     """
     path = folder / "config.yaml"
     if not path.is_file():
-        raise ConfigError(f"run folder must hold config.yaml, got none ({folder}). Name a run's.")
-    config: Any = OmegaConf.to_container(load_yaml(path))
-    if not all(isinstance(config.get(room), dict) for room in ROOMS if room != "seed_everything"):
         raise ConfigError(
-            f"config.yaml must hold {', '.join(ROOMS)}, got one without some ({path}). Start the "
-            "sweep again, which writes it anew."
+            f"run folder must hold config.yaml, got none ({folder}). Name a run's, or call the "
+            "sweep again."
         )
+    config: Any = OmegaConf.to_container(load_yaml(path))
     if (status := state_of(folder)).state != "done":
         raise ConfigError(
             f"run must be done, got {status.state} ({folder.name}). Call the sweep again, or name "
             "another run."
         )
     checkpoint = _checkpoint(folder)
-    with _quiet():
-        _, model, data = build(_for_asking(config, store), root=folder)
+    _check_unedited(config, checkpoint[IDENTITY], path)
+    with quiet():
+        trainer, model, data = build(_for_asking(config, store, accelerator), root=folder)
     for what, kind in ((model, PatientClassifier), (data, PatientDataModule)):
         if not isinstance(what, kind):
             raise ConfigError(
@@ -92,6 +102,7 @@ def load_trained(folder: Path, *, store: Path | None = None) -> Trained:
         identity=checkpoint[IDENTITY],
         model=model.eval(),  # type: ignore[arg-type]
         data=data,  # type: ignore[arg-type]
+        trainer=trainer,
         batch_size=int(config["data"].get("init_args", {}).get("batch_size", 1)),
     )
 
@@ -101,6 +112,7 @@ def _checkpoint(folder: Path) -> dict[str, Any]:
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         written_for = checkpoint[IDENTITY]["run_id"]
+        checkpoint[IDENTITY]["config_sha"]
         checkpoint["state_dict"]
     except (OSError, pickle.UnpicklingError, RuntimeError, LookupError, TypeError, EOFError) as e:
         raise ConfigError(
@@ -115,10 +127,29 @@ def _checkpoint(folder: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def _for_asking(config: Mapping[str, Any], store: Path | None) -> dict[str, Any]:
+def _check_unedited(config: Any, identity: Mapping[str, str], path: Path) -> None:
+    """Refuse a configuration that is not the one which the checkpoint was trained by."""
+    whole = all(isinstance(config.get(room), dict) for room in ROOMS if room != "seed_everything")
+    # Weights that training started from count by their content, and may be gone: none are needed.
+    named = [each["init_args"]["pretrained"] for each in encoders(config.get("model"))]
+    known = all(Path(name).is_file() for name in named if isinstance(name, str))
+    if not whole or (known and sha_of(what_counts(config)) != identity["config_sha"]):
+        raise ConfigError(
+            f"config.yaml must be the one its run was named for, got an edited one ({path}). "
+            "Bring it back: with another it would be another model."
+        )
+
+
+def _for_asking(
+    config: Mapping[str, Any], store: Path | None, accelerator: Accelerator
+) -> dict[str, Any]:
     """Without what only training needs: devices, callbacks, weights to start from, a cache."""
     plain = copy.deepcopy(dict(config))
-    plain["trainer"] = {"accelerator": "cpu", "devices": 1, "logger": False}
+    plain["trainer"] |= {
+        "accelerator": accelerator, "devices": 1, "num_nodes": 1, "strategy": "auto",
+        "logger": False, "callbacks": None, "enable_progress_bar": False,
+        "enable_model_summary": False, "enable_checkpointing": False, "sync_batchnorm": False,
+    }  # fmt: skip
     changed = {"cache": "off", "decode": "cpu"} | ({"store": str(store)} if store else {})
     for section, values in (("data", changed), ("model", {"compile_backend": None})):
         own = plain[section].get("init_args", {})
@@ -137,7 +168,7 @@ def _from_scratch(node: Any) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without Lightning's advice on training."""
     logs = [logging.getLogger(f"lightning.{name}") for name in ("pytorch", "fabric")]
     levels = [log.level for log in logs]

@@ -89,6 +89,7 @@ def test_what_cannot_be_explained_is_one_error(
         ("checkpoint", "checkpoint must be one that a run has written"),
         ("other", "checkpoint must be of this run"),
         ("pending", "run must be done, got pending"),
+        ("edited", "config.yaml must be the one its run was named for"),
     ],
 )
 def test_a_run_that_is_not_whole_is_refused(
@@ -105,6 +106,11 @@ def test_a_run_that_is_not_whole_is_refused(
         shutil.copytree(run.folder, folder)
         if damage == "checkpoint":
             (folder / "checkpoints" / "best.ckpt").write_bytes(b"no checkpoint")
+        if damage == "edited":
+            config = folder / "config.yaml"
+            config.write_text(
+                config.read_text().replace("label_smoothing: 0.0", "label_smoothing: 0.1")
+            )
         if damage == "pending":
             (folder / "status.json").unlink()
     result = ceus(command, folder)
