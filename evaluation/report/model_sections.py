@@ -19,8 +19,8 @@ from evaluation.report.views import (
 from evaluation.result import Evaluation
 from evaluation.tables.comparisons import CONFIRMATORY, PRIMARY
 from evaluation.tables.complete import CELL, PRIMARY_CONTRAST
+from evaluation.tables.net_benefit import MEAN_OVER_RANGE
 from evaluation.tables.operating import YOUDEN
-from evaluation.tables.primary import MEAN_OVER_RANGE
 from evaluation.text.format import PARTS, bare_p, difference, pair
 from evaluation.text.sentences import findings, interval_sentences
 

@@ -32,9 +32,9 @@ from evaluation.tables.curves import (
     roc_rows,
     scale_rows,
 )
+from evaluation.tables.net_benefit import net_benefit_contrast
 from evaluation.tables.operating import COUNTS, Thresholds, calls, operating_points
 from evaluation.tables.planning import planning
-from evaluation.tables.primary import net_benefit_contrast
 from evaluation.tables.sample_size import sample_size
 from evaluation.tables.scores import CellScores, cell_scores
 from evaluation.tables.stability import stability_tables

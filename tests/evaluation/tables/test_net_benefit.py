@@ -7,7 +7,7 @@ import pytest
 
 from evaluation import EvaluationError, compute, decision_curve, net_benefit_difference, unseal
 from evaluation.records.analysis import read_analysis
-from evaluation.tables.primary import MEAN_OVER_RANGE
+from evaluation.tables.net_benefit import MEAN_OVER_RANGE
 from evaluation.tables.scores import of_cell
 
 PRIMARY = {"primary": {"modalities": ["video", "image"]}}
