@@ -171,11 +171,11 @@ def _cell(text: str) -> str:
 
 def _tell(console: Console, folder: Path, table: pd.DataFrame) -> None:
     regions = table[table["region"] != RATIO]
-    failed, short = regions["R2"].isna(), regions["notes"].str.contains("too short for wash-out")
+    fitted, short = regions["R2"].notna(), regions["notes"].str.contains("too short for wash-out")
     console.print(
         f"{folder}: {regions['item_id'].nunique()} clips of {regions['patient_id'].nunique()} "
-        f"patients, {len(regions)} curves, on {regions['intensity'].iloc[0]}; no bolus fits "
-        f"{failed.sum()} of them, {short.sum()} end before wash-out; largest motion "
+        f"patients, {len(regions)} curves, on {regions['intensity'].iloc[0]}; a bolus fits "
+        f"{fitted.sum()} of them, {short.sum()} end before wash-out; largest motion "
         f"{regions['moved_px'].max():.1f} pixels. Column notes says why.",
         markup=False,
         highlight=False,
