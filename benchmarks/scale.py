@@ -57,12 +57,11 @@ def run(folder: Path, *, part: bool = False) -> Section:  # noqa: ARG001
         for n, store in stores.items():
             for what, case in _of_patients(store).items():
                 timed[what, n] = once(case).cpu
-        rows += [_row(what, "patients", sizes, timed) for what in _of_patients(small)]
+        rows += [_row(what, "patients", sizes, timed) for what, n in timed if n == sizes[0]]
         for n in counts:
             for what, seconds in _of_runs(stores[_COHORT], place / f"runs{n}", n).items():
                 timed[what, n] = seconds
-        of_runs = dict.fromkeys(what for what, n in timed if n == counts[0])
-        rows += [_row(what, "runs", counts, timed) for what in of_runs]
+        rows += [_row(what, "runs", counts, timed) for what, n in timed if n == counts[0]]
     targets = [] if part else _targets(timed)
     return Section(
         title="Scale",
