@@ -220,10 +220,9 @@ class SumLogitFusion(_Fusion):
     """The sum of a linear score of each modality: `bias + image_head + video_head`.
 
     Where the modalities are independent given the class, the sum of their log-odds is the best rule
-    there is (Neyman & Pearson 1933); a ridge regression on both features side by side has this form
-    too, so this is the head that a probe's solution fits into. An absent modality adds nothing. Its
-    heads are those of an image and of a video classifier, which `CombinedClassifier.start_from`
-    brings.
+    there is (Neyman & Pearson 1933), so this is the head that a probe's solution fits into. An
+    absent modality adds nothing. Its heads are those of an image and of a video classifier, which
+    `CombinedClassifier.start_from` brings.
 
     Args:
         image_features: width of the image features.

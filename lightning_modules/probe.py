@@ -1,11 +1,14 @@
 """A ridge-penalised logistic regression on features of frozen encoders, patients as the unit.
 
-Its strength, and with two modalities the share of each, are chosen inside the training patients by
-stratified cross-validation that keeps a patient's rows together, on the log loss; no other patient
-takes part. What is returned is a linear rule in the features as they are, so that it can stand as
-the head of the network that gave them (Kumar et al. 2022, arXiv:2202.10054).
+Its strength is chosen inside the training patients by stratified cross-validation that keeps a
+patient's rows together, on the log loss; no other patient takes part. With two modalities each has
+a regression of its own, and their log-odds ratios are added: the best rule there is where the two
+are independent given the class (Neyman & Pearson 1933). What is returned is a linear rule in the
+features as they are, so that it can stand as the head of the network that gave them (Kumar et al.
+2022, arXiv:2202.10054).
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,9 +23,6 @@ number, so that they do not depend on the width; the loss is summed over patient
 patients the choice runs to any larger one that is offered, and loses by it (docs/design.md,
 "Recipe")."""
 
-SHARES: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""Shares of the video features that are tried where there are two modalities."""
-
 _FOLDS, _REPEATS = 5, 3
 
 
@@ -31,19 +31,17 @@ class LinearRule:
     """`logit = bias + sum over the modalities present of features @ weight + offset`.
 
     Attributes:
-        weights: `(F,)` by modality; all 0 for one that has no say.
+        weights: `(F,)` by modality.
         offsets: By modality: what makes its term 0 at the mean of the training patients, so that
             one who lacks it is taken for average in it.
         bias: Log-odds of an average patient.
-        strength: Of `STRENGTHS`, as chosen.
-        share: Of `SHARES`, as chosen; 1 or 0 with one modality.
+        strengths: Of `STRENGTHS`, as chosen for each modality.
     """
 
     weights: Mapping[str, Array]
     offsets: Mapping[str, float]
     bias: float
-    strength: float
-    share: float
+    strengths: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -74,93 +72,88 @@ class ProbeRows:
 
 
 def fit_rule(
-    rows: ProbeRows,
-    *,
-    seed: int = 0,
-    strengths: Sequence[float] = STRENGTHS,
-    shares: Sequence[float] = SHARES,
+    rows: ProbeRows, *, seed: int = 0, strengths: Sequence[float] = STRENGTHS
 ) -> LinearRule:
-    """Choose strength and share by inner cross-validation, then fit all rows.
+    """Choose a strength by inner cross-validation and fit all rows, for each modality.
 
     Args:
         rows: Of the training patients only.
         seed: Of the inner folds.
         strengths: Inverse penalties to choose from.
-        shares: Shares of the video features to choose from; not used with one modality.
 
     Raises:
-        ValueError: If the patients are of one class, or all have the same features.
+        ValueError: If the patients with a modality are of one class, or all have the same features.
     """
+    rules = [_fit_one(_with(rows, name), seed, strengths) for name in rows.features]
+    prior = _prior(rows)
+    ratios = [rule.bias - _prior(_with(rows, *rule.weights)) for rule in rules]
+    return LinearRule(
+        weights={name: weight for rule in rules for name, weight in rule.weights.items()},
+        offsets={name: offset for rule in rules for name, offset in rule.offsets.items()},
+        bias=prior + sum(ratios),
+        strengths={name: chosen for rule in rules for name, chosen in rule.strengths.items()},
+    )
+
+
+def _fit_one(rows: ProbeRows, seed: int, strengths: Sequence[float]) -> LinearRule:
+    """The rule of rows that all have their one modality."""
     patients, first = np.unique(rows.patients, return_index=True)
     labels = rows.labels[first]
     rarer = int(min(labels.sum(), len(labels) - labels.sum()))
     if rarer < 1:
+        (name,) = rows.features
         raise ValueError(
-            f"patients of a probe must be of both labels, got {len(patients)} of one. Use fewer "
-            "folds, or add patients."
+            f"patients of a probe must be of both labels, got {len(patients)} of one with "
+            f"features of modality {name}. Use fewer folds, or add patients."
         )
-    candidates = [(c, s) for s in (shares if len(rows.features) > 1 else (1.0,)) for c in strengths]
-    chosen = candidates[len(strengths) // 2]
-    if rarer > 1 and len(candidates) > 1:
-        losses = np.zeros(len(candidates))
+    chosen = strengths[len(strengths) // 2]
+    if rarer > 1 and len(strengths) > 1:
+        losses = np.zeros(len(strengths))
         for train, held_out in _inner_folds(patients, labels, folds=min(_FOLDS, rarer), seed=seed):
             inside, outside = _of(rows, train), _of(rows, held_out)
             space = _Space(inside)
-            losses += [_log_loss(space.fit(*candidate), outside) for candidate in candidates]
-        chosen = candidates[int(losses.argmin())]
-    return _Space(rows).fit(*chosen)
+            losses += [_log_loss(space.fit(strength), outside) for strength in strengths]
+        chosen = strengths[int(losses.argmin())]
+    return _Space(rows).fit(chosen)
 
 
 class _Space:
-    """Standardised rows; a fit costs rows, not features."""
+    """Standardised rows of one modality; a fit costs rows, not features."""
 
     def __init__(self, rows: ProbeRows) -> None:
-        self._rows = rows
-        self._row_weights = rows.weights
-        self._scales = {name: self._standard(values) for name, values in rows.features.items()}
-        self._blocks = {  # what is absent: the mean, which is 0
-            name: np.nan_to_num((values - self._scales[name][0]) / self._scales[name][1])
-            for name, values in rows.features.items()
-        }
-        self._products = {name: block @ block.T for name, block in self._blocks.items()}
-        self._bases: dict[float, tuple[Array, Array]] = {}
+        ((self._name, features),) = rows.features.items()
+        self._labels, self._row_weights = rows.labels, rows.weights
+        self._mean = np.average(features, axis=0, weights=self._row_weights)
+        spread = np.sqrt(
+            np.average((features - self._mean) ** 2, axis=0, weights=self._row_weights)
+        )
+        self._scale = np.where(spread > 1e-8, spread, 1.0) * np.sqrt(features.shape[1])
+        self._block = (features - self._mean) / self._scale
+        values, vectors = np.linalg.eigh(self._block @ self._block.T)
+        kept = values > 1e-10 * max(values[-1], 1e-20)
+        if not kept.any():
+            raise ValueError(
+                f"features of a probe must differ between patients, got the same for all "
+                f"{len(vectors)} rows. Check the weights of the encoder and its input."
+            )
+        self._lengths, self._vectors = np.sqrt(values[kept]), vectors[:, kept]
 
-    def _standard(self, features: Array) -> tuple[Array, Array]:
-        present = ~np.isnan(features[:, 0])
-        weights, values = self._row_weights[present], features[present]
-        mean = np.average(values, axis=0, weights=weights)
-        spread = np.sqrt(np.average((values - mean) ** 2, axis=0, weights=weights))
-        return mean, np.where(spread > 1e-8, spread, 1.0) * np.sqrt(features.shape[1])
-
-    def fit(self, strength: float, share: float) -> LinearRule:
+    def fit(self, strength: float) -> LinearRule:
         """The ridge solution, in the features as they were."""
         from sklearn.linear_model import (
             LogisticRegression,
         )  # a second of imports, which sweeps pay once
 
-        parts = {
-            name: share if name == "video" or len(self._blocks) == 1 else 1 - share
-            for name in self._blocks
-        }
-        if share not in self._bases:
-            product = sum(part**2 * self._products[name] for name, part in parts.items())
-            values, vectors = np.linalg.eigh(product)
-            kept = values > 1e-10 * max(values[-1], 1e-20)
-            if not kept.any():
-                raise ValueError(
-                    f"features of a probe must differ between patients, got the same for all "
-                    f"{len(vectors)} rows. Check the weights of the encoder and its input."
-                )
-            self._bases[share] = np.sqrt(values[kept]), vectors[:, kept]
-        lengths, vectors = self._bases[share]
         model = LogisticRegression(C=strength, solver="newton-cholesky", tol=1e-8, max_iter=1000)
-        model.fit(vectors * lengths, self._rows.labels, sample_weight=self._row_weights)
-        of_rows = vectors @ (model.coef_[0] / lengths)
-        weights, offsets = {}, {}
-        for name, (mean, scale) in self._scales.items():
-            weights[name] = parts[name] ** 2 * (of_rows @ self._blocks[name]) / scale
-            offsets[name] = -float(weights[name] @ mean)
-        return LinearRule(weights, offsets, float(model.intercept_[0]), strength, share)
+        model.fit(self._vectors * self._lengths, self._labels, sample_weight=self._row_weights)
+        of_rows = self._vectors @ (model.coef_[0] / self._lengths)
+        weight = of_rows @ self._block / self._scale
+        return LinearRule(
+            weights={self._name: weight},
+            offsets={self._name: -float(weight @ self._mean)},
+            bias=float(model.intercept_[0]),
+            strengths={self._name: strength},
+        )
 
 
 def rule_logits(rule: LinearRule, features: Mapping[str, Array]) -> Array:
@@ -181,9 +174,24 @@ def _inner_folds(
 
 
 def _of(rows: ProbeRows, patients: npt.NDArray[np.str_]) -> ProbeRows:
-    chosen = np.isin(rows.patients, patients)
+    return _chosen(rows, np.isin(rows.patients, patients))
+
+
+def _with(rows: ProbeRows, name: str) -> ProbeRows:
+    """One modality, of the rows that have it."""
+    alone = ProbeRows({name: rows.features[name]}, rows.patients, rows.items, rows.labels)
+    return _chosen(alone, ~np.isnan(rows.features[name][:, 0]))
+
+
+def _chosen(rows: ProbeRows, chosen: npt.NDArray[np.bool_]) -> ProbeRows:
     features = {name: values[chosen] for name, values in rows.features.items()}
     return ProbeRows(features, rows.patients[chosen], rows.items[chosen], rows.labels[chosen])
+
+
+def _prior(rows: ProbeRows) -> float:
+    """Log-odds of the label over patients, each of weight 1."""
+    mean = float(np.average(rows.labels, weights=rows.weights))
+    return math.log(mean / (1 - mean))
 
 
 def _log_loss(rule: LinearRule, rows: ProbeRows) -> float:

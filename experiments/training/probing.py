@@ -60,8 +60,8 @@ def start_from_probe(
         model.start_from_rule(rule)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    share = f", share of the video features {rule.share:g}" if len(rule.weights) > 1 else ""
-    _log.info("probe: inverse penalty %g%s", rule.strength, share)
+    chosen = ", ".join(f"{name} {strength:g}" for name, strength in rule.strengths.items())
+    _log.info("probe: inverse penalty %s", chosen)
     return items
 
 

@@ -368,7 +368,7 @@ def test_label_smoothing_moves_labels_towards_each_other() -> None:
 
 def test_a_start_from_a_probe_is_shifted_by_the_weight_of_the_loss() -> None:
     model = classifier("image")
-    rule = LinearRule({"image": np.zeros(3)}, {"image": 0.5}, 0.25, 1.0, 1.0)
+    rule = LinearRule({"image": np.zeros(3)}, {"image": 0.5}, 0.25, {"image": 1.0})
     model.start_from_rule(rule)
     trainer(max_steps=1, limit_val_batches=0).fit(model, datamodule=Data())
     assert model.logit_shift == pytest.approx(math.log(3))

@@ -37,7 +37,7 @@ def test_the_rule_is_the_ridge_of_standardised_features(strength: float) -> None
     np.testing.assert_allclose(
         rule_logits(rule, rows.features), theirs.decision_function(standard), atol=1e-4
     )
-    assert rule.strength == strength
+    assert rule.strengths == {"image": strength}
 
 
 def test_a_patient_with_many_rows_weighs_as_one() -> None:
@@ -50,7 +50,7 @@ def test_a_patient_with_many_rows_weighs_as_one() -> None:
         rows.labels[again],
     )
     one, many = fit_rule(rows), fit_rule(repeated)
-    assert one.strength == many.strength
+    assert one.strengths == many.strengths
     np.testing.assert_allclose(one.weights["image"], many.weights["image"], rtol=1e-4, atol=1e-6)
     assert one.bias == pytest.approx(many.bias, rel=1e-3)
 
@@ -75,7 +75,7 @@ def test_items_of_a_patient_weigh_alike_however_many_windows_each_has() -> None:
     assert by_item == pytest.approx(np.full(80, 0.5))
     # The same items with one window each are the same patients: the rule and its choice are.
     one, several = fit_rule(of_items([(1, 1)])), fit_rule(rows)
-    assert one.strength == several.strength
+    assert one.strengths == several.strengths
     np.testing.assert_allclose(one.weights["image"], several.weights["image"], rtol=1e-4, atol=1e-6)
     assert one.bias == pytest.approx(several.bias, rel=1e-3)
     # And the loss is that of patients as they are scored.
@@ -96,16 +96,23 @@ def test_items_of_a_patient_weigh_alike_however_many_windows_each_has() -> None:
 def test_the_penalty_follows_the_signal_and_the_same_rows_give_the_same_rule() -> None:
     noise = fit_rule(rows_of(signal=0.0, width=60))
     clear = fit_rule(rows_of(signal=3.0))
-    assert noise.strength == min(STRENGTHS)
-    assert clear.strength > noise.strength
+    assert noise.strengths["image"] == min(STRENGTHS)
+    assert clear.strengths["image"] > noise.strengths["image"]
     again = fit_rule(rows_of(signal=3.0))
     np.testing.assert_array_equal(clear.weights["image"], again.weights["image"])
 
 
-def test_the_share_of_a_modality_without_signal_is_small_and_one_that_lacks_it_is_average() -> None:
-    rows = rows_of(signal=0.0, video=True)
+def test_two_modalities_add_their_log_odds_ratios_and_one_that_is_lacking_adds_nothing() -> None:
+    rows = rows_of(video=True)
     rule = fit_rule(rows)
-    assert rule.share >= 0.75
+    alone = {
+        name: fit_rule(ProbeRows({name: values}, rows.patients, rows.items, rows.labels))
+        for name, values in rows.features.items()
+    }
+    prior = np.log(rows.labels.mean() / (1 - rows.labels.mean()))
+    added = sum(rule_logits(alone[name], rows.features) - prior for name in alone) + prior
+    np.testing.assert_allclose(rule_logits(rule, rows.features), added, atol=1e-8)
+    assert rule.strengths == {name: alone[name].strengths[name] for name in alone}
     lacking = {"image": rows.features["image"].copy(), "video": rows.features["video"]}
     lacking["image"][:7] = np.nan
     mean = rows.features["image"].mean(0)
@@ -113,8 +120,32 @@ def test_the_share_of_a_modality_without_signal_is_small_and_one_that_lacks_it_i
     np.testing.assert_allclose(
         rule_logits(rule, lacking)[:7], rule_logits(rule, average)[:7], atol=1e-8
     )
-    half = fit_rule(ProbeRows(lacking, rows.patients, rows.items, rows.labels), shares=[0.5])
-    assert np.isfinite(rule_logits(half, lacking)).all()
+
+
+def test_each_modality_is_fitted_on_those_who_have_it_whatever_their_prevalence() -> None:
+    rows = rows_of(patients=90, video=True)
+    lacking = np.flatnonzero(rows.labels == 0)[:40]
+    features = {name: values.copy() for name, values in rows.features.items()}
+    features["video"][lacking] = np.nan
+    rule = fit_rule(ProbeRows(features, rows.patients, rows.items, rows.labels))
+    there = np.setdiff1d(np.arange(90), lacking)
+    video = ProbeRows(
+        {"video": features["video"][there]},
+        rows.patients[there], rows.items[there], rows.labels[there],
+    )  # fmt: skip
+    np.testing.assert_allclose(rule.weights["video"], fit_rule(video).weights["video"])
+    # Who lacks the clip is judged by the image and the prevalence of all, not of those with a clip.
+    image = ProbeRows({"image": features["image"]}, rows.patients, rows.items, rows.labels)
+    of_image = rule_logits(fit_rule(image), features)[lacking]
+    there_more = np.log(30 / 20) - np.log(30 / 60)
+    mean_clip = fit_rule(video).bias - np.log(30 / 20)
+    assert there_more > 0
+    np.testing.assert_allclose(
+        rule_logits(rule, features)[lacking], of_image + mean_clip, atol=1e-8
+    )
+    features["video"][rows.labels == 0] = np.nan
+    with pytest.raises(ValueError, match=r"got 30 of one with features of modality video"):
+        fit_rule(ProbeRows(features, rows.patients, rows.items, rows.labels))
 
 
 def test_patients_of_one_class_are_refused() -> None:
@@ -124,7 +155,9 @@ def test_patients_of_one_class_are_refused() -> None:
         fit_rule(alike)
     lonely = (np.arange(40) == 3).astype(float)
     one = ProbeRows(rows.features, rows.patients, rows.items, lonely)
-    assert fit_rule(one).strength in STRENGTHS  # nothing can be held out: no choice is made
+    assert (
+        fit_rule(one).strengths["image"] in STRENGTHS
+    )  # nothing can be held out: no choice is made
 
 
 class Mean(nn.Module):

@@ -81,7 +81,7 @@ def test_a_probe_of_both_scores_patients_who_lack_one(make: Make, start: Launch)
     run = make("modality=combined", "finetune=probe", SUM)
     assert start(run) == 0, read_status(run.folder).reason
     assert np.isfinite(table(run)["logit"]).all()
-    assert "share of the video features" in (run.folder / "log.txt").read_text()
+    assert "probe: inverse penalty image" in (run.folder / "log.txt").read_text()
 
 
 def test_two_processes_start_where_one_does(make: Make, start: Launch) -> None:
