@@ -62,6 +62,7 @@ def sweep(
     warm_server()  # imports while we compose
     from experiments.errors import ConfigError
     from experiments.launchers.go import go
+    from experiments.sweeps.deploy import deployed_after, with_deployed
     from experiments.sweeps.expand import expand, make_data
     from experiments.sweeps.file import read_sweep
 
@@ -78,7 +79,8 @@ def sweep(
         )
     if cohort:
         make_data(content, cohort)
-    expanded = expand(content)
+    folds = expand(content)
+    expanded = with_deployed(content, folds)
     if plan:
         from rich.console import Console
 
@@ -88,6 +90,8 @@ def sweep(
         return 0
     # Evaluation needs the ends.
     code = go(expanded, extend=extend, wait=wait or evaluate, freeze_only=freeze)
+    if not (code or freeze) and (added := deployed_after(content, folds, expanded)):
+        code = go(added, extend=True, wait=wait or evaluate)
     if not evaluate:
         return code
     from evaluation.remembered import remembered

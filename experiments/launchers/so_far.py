@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from evaluation.records.listing import FILE, read_listing
-from evaluation.statistics.auc import auc_interval
 from experiments.run_folder.status import read_status
+from experiments.sweeps.deploy import oof_auc
 
 
 def so_far(folder: Path, architecture: str) -> str:
@@ -31,15 +30,7 @@ def so_far(folder: Path, architecture: str) -> str:
     for modality, runs in cells.items():
         if all(read_status(run).state == "done" for run in runs):
             try:
-                means.append(f"{modality} {np.mean([_auc(run) for run in runs]):.3f}")
+                means.append(f"{modality} {np.mean([oof_auc(run) for run in runs]):.3f}")
             except (OSError, ValueError, KeyError):
                 continue  # evaluation says what is wrong with it
     return f"{architecture} so far: {', '.join(means)} (AUC out of fold)" if means else ""
-
-
-def _auc(run: Path) -> float:
-    table = pd.read_parquet(
-        run / "predictions.parquet", columns=["part", "label", "logit"], use_threads=False
-    )
-    scored = table[table["part"] == "oof"]
-    return auc_interval(scored["label"].to_numpy(int), scored["logit"].to_numpy()).auc

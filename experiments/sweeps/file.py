@@ -87,7 +87,7 @@ class SlurmSettings:
                     )
 
 
-_OWN = ("name", "data", "launcher", "analysis", "question")
+_OWN = ("name", "data", "deploy", "launcher", "analysis", "question")
 
 
 @dataclass(frozen=True)
@@ -182,6 +182,9 @@ class SweepFile:
         profile: Profile of every run.
         overrides: Dotted keys set in every run.
         data: How a cohort becomes the sweep's store.
+        deploy: Whether the best architecture of each modality, by mean AUC out of fold, is trained
+            once more on all development patients when the runs of all folds are done. `none` where
+            `all` is a value of the axis fold, which trains every architecture so.
         launcher: How runs are put on the machine.
         analysis: The primary contrast and the operating points, declared before training.
         question: What is asked, in the words of its field; in the YAML also the name of a shipped
@@ -193,6 +196,7 @@ class SweepFile:
     profile: str | None = None
     overrides: dict[str, Any] = field(default_factory=dict)
     data: DataSettings = DataSettings()
+    deploy: Literal["none", "best"] = "none"
     launcher: LauncherSettings = field(default_factory=LauncherSettings)
     analysis: Analysis = field(default_factory=Analysis)
     question: Question = field(default_factory=Question)
@@ -241,6 +245,11 @@ def read_sweep(name: str | Path, overrides: Sequence[str] = ()) -> SweepFile:
     # Of the axes in the file too: narrowed ones may leave the contrast out for now.
     every = {key: [*values, *axes[key]] for key, values in content["axes"].items()}
     analysis = _checked_primary(file.analysis, every, path)
+    if file.deploy != "none" and "all" in map(str, axes.get("fold", ())):
+        raise ConfigError(
+            f"deploy must be none where the axis fold has the value all, got {file.deploy} "
+            f"({path}): all architectures are deployed then. Leave one of the two out."
+        )
     return replace(file, axes=axes, overrides=common, analysis=analysis)
 
 
