@@ -79,8 +79,8 @@ class PatientDataModule(L.LightningDataModule):
         class_sampling: How the classes of training rows meet, see
             `datamodules.batches.plan.ClassSampling`.
         augment: Changes to training rows on the device; none if not given.
-        decode: Where clips are decoded: `auto`, `cpu` or `cuda`, see
-            `datamodules.store.decode.choose_decoder`. With a cache it is the CPU.
+        decode: What decodes clips: `auto`, `cpu`, `decord` or `cuda`, see
+            `datamodules.store.decode.choose_decoder`. With a cache it is on the CPU.
         cache: Where decoded frames are kept at the size of the video input: `off`, `disk` (in
             the store's folder), `ram`, or `auto`, see `datamodules.store.cache.open_cache`. With
             `decode: cuda` `auto` is `off`.
@@ -468,7 +468,8 @@ class PatientDataModule(L.LightningDataModule):
             limit_gb=self._cache_gb,
             pinned=self._device.type == "cuda",
         )
-        decoder = choose_decoder("cpu" if self._cache else self._decode, self._device)
+        decode: Decode = "cpu" if self._cache and self._decode != "decord" else self._decode
+        decoder = choose_decoder(decode, self._device)
         self._reader = ClipReader(self._store, decoder=decoder, cache=self._cache)
 
     def _evaluation_windows(self, clip: str) -> Sequence[Window]:

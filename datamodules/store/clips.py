@@ -12,7 +12,7 @@ import torch
 from datamodules.errors import DataError
 from datamodules.store.cache import FrameCache
 from datamodules.store.clip_file import Index, read_index, read_packets
-from datamodules.store.decode import DecordCpu, FrameDecoder, put_in_place
+from datamodules.store.decode import FrameDecoder, OnCpu, PyavCpu, put_in_place
 from datamodules.store.folder import Store
 
 Indices = Sequence[int] | npt.NDArray[np.int64]
@@ -25,12 +25,12 @@ class ClipReader:
     """Reads frames of clips at random.
 
     Safe to use from many threads and, on the CPU, in forked processes: a read opens, decodes and
-    closes what it needs (decord releases the interpreter's lock meanwhile); only indices, 32 bytes
+    closes what it needs (decoders release the interpreter's lock meanwhile); only indices, 32 bytes
     a frame, are remembered.
 
     Args:
         store: A store, or the folder of one, made by `ceus prepare`.
-        decoder: By default decord on the CPU.
+        decoder: By default PyAV on the CPU.
         cache: Decoded frames; what it lacks is decoded, at its size then, and given to it.
 
     Attributes:
@@ -48,11 +48,11 @@ class ClipReader:
         cache: FrameCache | None = None,
     ) -> None:
         self._store = store if isinstance(store, Store) else Store(store)
-        self._decoder = decoder or DecordCpu()
+        self._decoder = decoder or PyavCpu()
         self._cache = cache
         pinned = self._decoder.device.type == "cuda"
-        is_cpu = isinstance(self._decoder, DecordCpu)
-        self._cpu = self._decoder if is_cpu else DecordCpu(pinned=pinned)
+        is_cpu = isinstance(self._decoder, OnCpu)
+        self._cpu = self._decoder if is_cpu else PyavCpu(pinned=pinned)
         self._counting = threading.Lock()
         self.fallbacks = 0
         self._indices: dict[str, Index] = {}
@@ -179,7 +179,7 @@ class ClipReader:
 
     def _name_the_bad_one(self, frames: Sequence[Frame], packets: Sequence[bytes]) -> None:
         """Decodes each frame by itself, to raise the error of the one that does not."""
-        decoder = DecordCpu()  # of no device's memory, whose faults are no frame's
+        decoder = PyavCpu()  # of no device's memory, whose faults are no frame's
         for (item, number), packet in zip(frames, packets, strict=True):
             try:
                 decoder.decode([packet], canvas=self._store.canvas)

@@ -4,7 +4,7 @@ No torch here: `ceus prepare` must start quickly.
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -122,17 +122,27 @@ def decode_packets(packets: Sequence[bytes], *, canvas: int) -> Any:
     return open_packets(packets, canvas=canvas).get_batch(range(len(packets)))
 
 
+def pictures(packets: Sequence[bytes]) -> Iterator[Frames]:
+    """Decodes packets in order by FFmpeg's decoder through PyAV, on one core.
+
+    Yields:
+        uint8 (canvas, canvas, 3), RGB; to be copied before the next is asked for.
+    """
+    decoder = av.CodecContext.create("h264", "r")
+    assert isinstance(decoder, VideoCodecContext)
+    decoder.thread_count = 1
+    convert = VideoReformatter()  # a frame's own would be set up anew every time
+    for packet in (*map(av.Packet, packets), None):
+        for picture in decoder.decode(packet):
+            plane = convert.reformat(picture, format="rgb24", threads=1).planes[0]
+            rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
+            yield rows[:, : 3 * plane.width].reshape(plane.height, plane.width, 3)
+
+
 def decode_with_pyav(packets: Sequence[bytes]) -> Frames:
     """Decodes packets in order by PyAV: the reference for `decode_packets`.
 
     Returns:
         uint8 (T, canvas, canvas, 3), RGB.
     """
-    decoder = av.CodecContext.create("h264", "r")
-    assert isinstance(decoder, VideoCodecContext)
-    decoder.thread_count = 1
-    frames = [frame for data in packets for frame in decoder.decode(av.Packet(data))]
-    frames += decoder.decode(None)
-    convert = VideoReformatter()
-    pictures = [convert.reformat(frame, format="rgb24").to_ndarray() for frame in frames]
-    return np.stack(pictures).astype(np.uint8, copy=False)
+    return np.stack([picture.copy() for picture in pictures(packets)])

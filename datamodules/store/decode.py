@@ -2,7 +2,7 @@
 
 Every decoder is called alike: packets of any clips in, one after another, frames out in that order.
 `choose_decoder` picks one; on a device it is tried first on a small clip whose frames are known,
-against decord on the CPU, while the device is busy with other work.
+against PyAV on the CPU, while the device is busy with other work.
 
 Rules for decoding on a GPU, in the process that uses the device, never in a forked one:
 
@@ -21,7 +21,7 @@ import logging
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
@@ -34,10 +34,10 @@ import torch
 
 from datamodules.errors import DataError
 from datamodules.store.avi import splice
-from datamodules.store.codec import ClipWriter, open_packets
+from datamodules.store.codec import ClipWriter, open_packets, pictures
 from datamodules.store.slots import Slots
 
-Decode = Literal["auto", "cpu", "cuda"]
+Decode = Literal["auto", "cpu", "decord", "cuda"]
 _HOW_TO = "For decoding on the GPU: install ceus[gpu], or `make decord-cuda`."
 _PROBE_SIZE = 128  # pixels; some NVIDIA decoders refuse less
 _PROBE_FRAMES = 8  # each unlike the others
@@ -86,14 +86,14 @@ def put_in_place(frames: torch.Tensor, places: Sequence[int] | None) -> torch.Te
     return placed if min(places) >= 0 else placed.mul_((numbers >= 0).view(-1, 1, 1, 1))
 
 
-class DecordCpu(FrameDecoder):
-    """decord on one core a call.
+class OnCpu(FrameDecoder):
+    """A decoder that takes one core a call.
 
     Args:
         pinned: Whether frames are to be uploaded to a CUDA device.
     """
 
-    name, device, max_threads = "decord", torch.device("cpu"), 64
+    device, max_threads = torch.device("cpu"), 64
 
     def __init__(self, *, pinned: bool = False) -> None:
         self._slots = Slots(pinned=pinned)
@@ -102,12 +102,46 @@ class DecordCpu(FrameDecoder):
         self, packets: Sequence[bytes], *, canvas: int, places: Sequence[int] | None = None
     ) -> torch.Tensor:
         """See the base class."""
-        reader = open_packets(packets, canvas=canvas)
         frames = self._slots.take(len(packets), canvas, canvas, 3)
-        for frame in frames:
-            # `to_dlpack` hands memory over; decord's bridge would be set for one thread only.
-            frame.copy_(torch.utils.dlpack.from_dlpack(reader.next().to_dlpack()))
+        count = -1
+        for count, picture in enumerate(self._pictures(packets, canvas)):
+            if count < len(frames):
+                frames[count] = picture
+        if count + 1 != len(packets):
+            raise DataError(
+                f"{len(packets)} packets must decode to as many frames, got {count + 1}. "
+                "Run `ceus prepare` into a new store."
+            )
         return put_in_place(frames, places)
+
+    @abstractmethod
+    def _pictures(self, packets: Sequence[bytes], canvas: int) -> Iterable[torch.Tensor]:
+        """The frames (canvas, canvas, 3), in order; each is used before the next is asked for."""
+
+
+class PyavCpu(OnCpu):
+    """FFmpeg's decoder through PyAV.
+
+    Its pixels are decord's, whose own is FFmpeg's, too, for half of the time: there is no file to
+    be opened and no filter graph on the way (benchmarks/RESULTS.md, "Reading frames").
+    """
+
+    name = "PyAV"
+
+    def _pictures(self, packets: Sequence[bytes], canvas: int) -> Iterable[torch.Tensor]:  # noqa: ARG002
+        return map(torch.from_numpy, pictures(packets))
+
+
+class DecordCpu(OnCpu):
+    """decord on the CPU."""
+
+    name = "decord"
+
+    def _pictures(self, packets: Sequence[bytes], canvas: int) -> Iterable[torch.Tensor]:
+        reader = open_packets(packets, canvas=canvas)
+        for _ in packets:
+            # `to_dlpack` hands memory over; decord's bridge would be set for one thread only.
+            yield torch.utils.dlpack.from_dlpack(reader.next().to_dlpack())
 
 
 class _OnDevice(FrameDecoder):
@@ -190,15 +224,18 @@ def choose_decoder(decode: Decode, device: torch.device) -> FrameDecoder:
     """The decoder for batches that go to a device.
 
     Args:
-        decode: `cpu`; `cuda`, or an error; `auto`, which takes CUDA where the batches go there and
-            a decoder passes the probe, and else says in one log line why not.
+        decode: `cpu`, by PyAV; `decord`, on the CPU, too; `cuda`, or an error; `auto`, which takes
+            CUDA where the batches go there and a decoder passes the probe, and else the CPU, and
+            says in one log line why.
         device: Where the batches go.
 
     Raises:
         DataError: If it must be CUDA and cannot be.
     """
-    if decode == "cpu" or (decode == "auto" and device.type != "cuda"):
+    if decode == "decord":
         return DecordCpu(pinned=device.type == "cuda")
+    if decode == "cpu" or (decode == "auto" and device.type != "cuda"):
+        return PyavCpu(pinned=device.type == "cuda")
     if device.type != "cuda":
         raise DataError(
             f"decode must be auto or cpu where there is no CUDA device, got {decode!r} (batches go "
@@ -212,7 +249,7 @@ def choose_decoder(decode: Decode, device: torch.device) -> FrameDecoder:
             f"decode must be auto or cpu where no decoder works on CUDA, got {decode!r} ({reason})."
             f" {_HOW_TO}"
         )
-    return DecordCpu(pinned=True)
+    return PyavCpu(pinned=True)
 
 
 @lru_cache
@@ -227,7 +264,7 @@ def _probed(device: torch.device) -> tuple[FrameDecoder | None, str]:
 
 
 def first_that_decodes(*candidates: FrameDecoder) -> tuple[FrameDecoder | None, str]:
-    """The first candidate that gives a known clip's frames as decord on the CPU does.
+    """The first candidate that gives a known clip's frames as PyAV on the CPU does.
 
     Returns:
         It, or None, and why each before it does not.
@@ -248,7 +285,7 @@ def probe(decoder: FrameDecoder) -> str:
     frames, while another stream of the device is kept busy.
     """
     packets = _probe_clip()
-    expected = DecordCpu().decode(packets, canvas=_PROBE_SIZE)
+    expected = PyavCpu().decode(packets, canvas=_PROBE_SIZE)
     threads = min(decoder.max_threads, 4)
     try:
         if reason := _probe_once(decoder, packets, expected, 0):

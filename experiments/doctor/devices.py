@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from datamodules.store.decode import DecordCpu, DecordCuda, Torchcodec, first_that_decodes, probe
+from datamodules.store.decode import DecordCuda, PyavCpu, Torchcodec, first_that_decodes, probe
 from experiments.doctor.finding import Finding, told
 from experiments.doctor.machine import gigabytes
 from experiments.gpu_check.runs import nccl
@@ -91,16 +91,16 @@ def runs_on(capability: tuple[int, int], built_for: Sequence[str]) -> bool:
 
 def decoder() -> list[Finding]:
     """What decodes clips here, by the probe under load."""
-    if reason := probe(DecordCpu()):
-        advice = "Install decord again, in the version of constraints.txt."
-        return [Finding("decoder", "fail", f"decord on the CPU: {reason}", advice)]
+    if reason := probe(PyavCpu()):
+        advice = "Install av (PyAV) again, in the version of constraints.txt."
+        return [Finding("decoder", "fail", f"PyAV on the CPU: {reason}", advice)]
     if not torch.cuda.is_available():
-        return [Finding("decoder", "pass", "decord on the CPU gives the right frames")]
+        return [Finding("decoder", "pass", "PyAV on the CPU gives the right frames")]
     device = torch.device("cuda", 0)
     chosen, reasons = first_that_decodes(Torchcodec(device), DecordCuda(device))
     if chosen is None:
         advice = "Clips go by the CPU. For NVDEC install ceus[gpu]; see docs/how-to/speed.md."
-        return [Finding("decoder", "warn", f"decord on the CPU ({reasons})", advice)]
+        return [Finding("decoder", "warn", f"PyAV on the CPU ({reasons})", advice)]
     others = f" ({reasons})" if reasons else ""
     return [Finding("decoder", "pass", f"NVDEC by {chosen.name}, right under load{others}")]
 

@@ -16,6 +16,7 @@ from datamodules.store.decode import (
     DecordCpu,
     DecordCuda,
     FrameDecoder,
+    PyavCpu,
     Torchcodec,
     kept_busy,
     probe,
@@ -82,6 +83,7 @@ def decode(where: Where) -> None:
     expected = [ClipReader(store).read_many(request) for request in requests]
     device = torch.device(where.device, 0) if where.is_full else torch.device("cpu")
     candidates: dict[str, FrameDecoder] = {
+        "PyAV": PyavCpu(pinned=where.is_full),
         "decord": DecordCpu(pinned=where.is_full),
         "torchcodec": Torchcodec(device),
     }

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from datamodules import Augment, TimedWindow
-from datamodules.store.decode import DecordCpu
+from datamodules.store.decode import PyavCpu
 from tests.datamodules.streams import every_kind, expected_keys, make, of_rank, rows_of, same
 
 
@@ -162,7 +162,7 @@ def test_a_run_on_the_cpu_opens_no_device(
         module.teardown("predict")
 
 
-class _Remembering(DecordCpu):
+class _Remembering(PyavCpu):
     """The real decoder, remembering the memory of all that it gave."""
 
     def __init__(self) -> None:

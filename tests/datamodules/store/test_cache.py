@@ -16,7 +16,7 @@ from datamodules.errors import DataError
 from datamodules.ingest.prepare import prepare
 from datamodules.store.cache import FrameCache, open_cache
 from datamodules.store.clips import ClipReader
-from datamodules.store.decode import DecordCpu
+from datamodules.store.decode import PyavCpu
 from datamodules.store.fill import fill_cache
 from datamodules.store.folder import Store
 from experiments.processes import warm_server
@@ -43,7 +43,7 @@ def store(made: Path, tmp_path: Path) -> Store:
     return Store(Path(shutil.copytree(made, tmp_path / "store")))
 
 
-class Counting(DecordCpu):
+class Counting(PyavCpu):
     """The real decoder, telling how many frames it was asked for."""
 
     decoded = 0

@@ -20,7 +20,7 @@ from datamodules.ingest.readers.video import Video
 from datamodules.store.clip_file import read_index, read_packets, write_clip
 from datamodules.store.clips import ClipReader
 from datamodules.store.codec import ClipWriter, decode_packets, decode_with_pyav
-from datamodules.store.decode import DecordCpu, FrameDecoder
+from datamodules.store.decode import FrameDecoder, PyavCpu
 from datamodules.store.folder import Store
 
 FRAMES = 50
@@ -84,7 +84,7 @@ class Flaky(FrameDecoder):
     name, device, max_threads = "flaky on CUDA", torch.device("cpu"), 2
 
     def __init__(self) -> None:
-        self.calls, self._real = 0, DecordCpu()
+        self.calls, self._real = 0, PyavCpu()
 
     def decode(self, packets: Any, **settings: Any) -> torch.Tensor:
         self.calls += 1
@@ -111,7 +111,7 @@ def test_where_the_device_fails_the_cpu_decodes_and_it_is_said(
     assert "the CPU decoded it; so far 1 times" in text
 
 
-@pytest.mark.parametrize("decoder", [DecordCpu, Flaky])
+@pytest.mark.parametrize("decoder", [PyavCpu, Flaky])
 def test_a_frame_that_does_not_decode_is_named(clip: tuple, decoder: Any) -> None:
     _, item_id, stem = clip
     packets = read_packets(
@@ -121,7 +121,7 @@ def test_a_frame_that_does_not_decode_is_named(clip: tuple, decoder: Any) -> Non
     write_clip(stem, packets, levels=np.arange(FRAMES), order=np.arange(FRAMES), fps=25)
     reader = ClipReader(stem.parents[1], decoder=decoder())
     reader.read(item_id, [6, 8])
-    with pytest.raises(DataError, match=rf"frame must decode, got .*{item_id}.h264, frame 7; dec"):
+    with pytest.raises(DataError, match=rf"frame must decode, got .*{item_id}.h264, frame 7; PyAV"):
         reader.read(item_id, range(5, 9))
 
 

@@ -16,6 +16,7 @@ from datamodules.store.decode import (
     DecordCpu,
     DecordCuda,
     FrameDecoder,
+    PyavCpu,
     Torchcodec,
     choose_decoder,
     compare_frames,
@@ -47,6 +48,7 @@ def needs_torchcodec() -> None:
 
 @pytest.fixture(
     params=[
+        "PyAV",
         "decord",
         "torchcodec",
         pytest.param("decord-cuda", marks=pytest.mark.gpu),
@@ -60,6 +62,7 @@ def decoder(request: pytest.FixtureRequest) -> FrameDecoder:
     if name.endswith("cuda") and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     made = {
+        "PyAV": PyavCpu,
         "decord": DecordCpu,
         "torchcodec": lambda: Torchcodec(CPU),
         "decord-cuda": lambda: DecordCuda(CUDA),
@@ -79,6 +82,12 @@ def test_frames_are_those_of_the_packets(decoder: FrameDecoder, clip: tuple) -> 
     assert frames.device == decoder.device
     assert np.abs(frames.cpu().numpy().astype(int) - expected[order]).max() <= 4
     assert probe(decoder) == ""
+
+
+def test_pyav_and_decord_give_the_very_same_pixels(clip: tuple) -> None:
+    packets, _ = clip
+    ours, decords = (decoder.decode(packets, canvas=SIZE) for decoder in (PyavCpu(), DecordCpu()))
+    assert torch.equal(ours, decords)
 
 
 def test_frames_are_repeated_and_black_as_asked(decoder: FrameDecoder, clip: tuple) -> None:
@@ -144,7 +153,7 @@ FAULTS = {
 }
 
 
-class Wrong(DecordCpu):
+class Wrong(PyavCpu):
     """A decoder with a known fault, as GPU decoders have had them."""
 
     def __init__(self, fault: str) -> None:
@@ -180,7 +189,7 @@ def test_rounding_is_no_fault() -> None:
 
 
 def test_the_first_that_decodes_is_taken() -> None:
-    good = DecordCpu()
+    good = PyavCpu()
     decoder, reason = first_that_decodes(Wrong("late"), good, Wrong("broken"))
     assert decoder is good
     assert reason.startswith("late: frames in the order")
@@ -193,9 +202,10 @@ def test_without_a_device_it_is_the_cpu_and_nothing_is_said(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.INFO):
-        assert isinstance(choose_decoder("auto", CPU), DecordCpu)
-        assert isinstance(choose_decoder("cpu", CPU), DecordCpu)
-        assert isinstance(choose_decoder("cpu", CUDA), DecordCpu)
+        assert isinstance(choose_decoder("auto", CPU), PyavCpu)
+        assert isinstance(choose_decoder("cpu", CPU), PyavCpu)
+        assert isinstance(choose_decoder("cpu", CUDA), PyavCpu)
+        assert isinstance(choose_decoder("decord", CPU), DecordCpu)
     assert not caplog.records
     with pytest.raises(DataError, match=r"decode must be auto or cpu .* got 'cuda' .* to cpu"):
         choose_decoder("cuda", CPU)
@@ -206,7 +216,7 @@ def test_a_failed_probe_falls_back_in_one_line(caplog: pytest.LogCaptureFixture)
     """A device that this machine lacks: torch, decord and torchcodec refuse, each in its way."""
     device = torch.device("cuda", 7)
     for _ in range(2):
-        assert isinstance(choose_decoder("auto", device), DecordCpu)
+        assert isinstance(choose_decoder("auto", device), PyavCpu)
     (record,) = caplog.records
     text = record.getMessage()
     assert "\n" not in text

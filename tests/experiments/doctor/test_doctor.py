@@ -286,7 +286,7 @@ def test_a_cluster_is_asked(
 
 def test_without_a_gpu_it_is_told_and_the_rest_goes_on() -> None:
     only(gpus(), "warn", "none that this process may use", "demo")
-    only(decoder(), "pass", "decord on the CPU")
+    only(decoder(), "pass", "PyAV on the CPU")
     assert 1e-4 < tflops() < 1e3
 
 
