@@ -121,7 +121,7 @@ def _cohort(folder: Path, preset: str) -> Path:
         table.loc[table["patient_id"].isin(without), "label"] = ""
         cohort = cohort.with_name("partly-labelled.csv")
         table.to_csv(cohort, index=False)
-    prepare(cohort, store, canvas=128 if demo else 256, as_is=True, progress=False)
+    prepare(cohort, store, canvas=128, as_is=True, progress=False)  # light networks need no more
     make_split(store, num_folds=2 if demo else 5, holdout_fraction=0.066)
     return store
 

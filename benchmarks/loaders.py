@@ -72,7 +72,7 @@ def run(folder: Path) -> Section:
     targets = [verdict("ceus / DataLoader, 2 workers, decord", rate[_OURS] / rate[plain], least=4)]
     if ffmpeg():
         share = rate[_OURS] / rate[_LIMIT]
-        targets.append(verdict("ceus / decode-only limit", share, least=0.45))
+        targets.append(verdict("ceus / decode-only limit", share, least=0.65))
     return Section(
         title="Loading batches",
         about=f"Batches of {_BATCH} clips of {CLIP} frames, uint8 at {SIZE}×{SIZE}, from the "
