@@ -23,6 +23,11 @@ number, so that they do not depend on the width; the loss is summed over patient
 patients the choice runs to any larger one that is offered, and loses by it (docs/design.md,
 "Recipe")."""
 
+_FLOOR = 0.01
+"""Share of the mean variance that is added to each feature's before it is standardised. Without it
+one that hardly varies among the training patients, as a channel that is silent in all but one,
+decides alone about the first new patient in whom it speaks."""
+
 _FOLDS, _REPEATS = 5, 3
 
 
@@ -124,9 +129,8 @@ class _Space:
         ((self._name, features),) = rows.features.items()
         self._labels, self._row_weights = rows.labels, rows.weights
         self._mean = np.average(features, axis=0, weights=self._row_weights)
-        spread = np.sqrt(
-            np.average((features - self._mean) ** 2, axis=0, weights=self._row_weights)
-        )
+        variance = np.average((features - self._mean) ** 2, axis=0, weights=self._row_weights)
+        spread = np.sqrt(variance + _FLOOR * variance.mean())
         self._scale = np.where(spread > 1e-8, spread, 1.0) * np.sqrt(features.shape[1])
         self._block = (features - self._mean) / self._scale
         values, vectors = np.linalg.eigh(self._block @ self._block.T)

@@ -32,12 +32,25 @@ def test_the_rule_is_the_ridge_of_standardised_features(strength: float) -> None
     rows = rows_of()
     rule = fit_rule(rows, strengths=[strength])
     x = rows.features["image"]
-    standard = (x - x.mean(0)) / x.std(0) / np.sqrt(x.shape[1])
+    spread = np.sqrt(x.var(0) + 0.01 * x.var(0).mean())
+    standard = (x - x.mean(0)) / spread / np.sqrt(x.shape[1])
     theirs = LogisticRegression(C=strength, tol=1e-10, max_iter=10000).fit(standard, rows.labels)
     np.testing.assert_allclose(
         rule_logits(rule, rows.features), theirs.decision_function(standard), atol=1e-4
     )
     assert rule.strengths == {"image": strength}
+
+
+def test_a_feature_that_is_silent_in_training_does_not_decide_alone() -> None:
+    rows = rows_of(patients=60, width=20)
+    silent = np.zeros((60, 1))
+    silent[3] = 1e-4 * rows.features["image"].std()
+    with_silent = np.hstack([rows.features["image"], silent])
+    rule = fit_rule(ProbeRows({"image": with_silent}, rows.patients, rows.items, rows.labels))
+    new = with_silent.copy()
+    new[:, -1] = 1.0  # it speaks, as loud as the others
+    moved = rule_logits(rule, {"image": new}) - rule_logits(rule, {"image": with_silent})
+    assert np.abs(moved).max() < 0.5
 
 
 def test_a_patient_with_many_rows_weighs_as_one() -> None:
