@@ -1,5 +1,6 @@
 """Pretrained weights from a local file or a download, loaded strictly or not at all."""
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,9 +33,12 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # unpicklers and zip readers raise many kinds for a bad file
+        # torch would have the file run what it likes (`weights_only=False`): not to be repeated.
+        other = isinstance(error, pickle.UnpicklingError)
+        reason = "it holds objects beside tensors, or is damaged" if other else first_line(error)
         raise EncoderError(
             f"pretrained must be a .safetensors or .pth file of weights, got {str(path)!r} "
-            f"({first_line(error)}). "
+            f"({reason}). "
             "Save it as a plain state dict: torch.save(net.state_dict(), path)."
         ) from error
     for wrapper in _WRAPPERS:
@@ -96,6 +100,12 @@ def load_strictly(
         for key in wanted
         if key in given and given[key].shape != wanted[key].shape
     ]
+    if not problems:
+        problems = [
+            f"{key} holds values that are not finite"
+            for key, value in given.items()
+            if value.is_floating_point() and not value.isfinite().all()
+        ]
     if not problems:
         result = net.load_state_dict(given, strict=False)
         problems = [f"{key} is missing" for key in result.missing_keys]

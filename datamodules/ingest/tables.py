@@ -6,11 +6,14 @@ from typing import Any
 
 import pandas as pd
 
+from datamodules.errors import DataError
 from datamodules.ingest.arrival import Arrival, given_arrival
 from datamodules.ingest.cohort import Row
+from datamodules.store.centres import CENTRE
 from datamodules.store.clip_file import read_index
 from datamodules.store.columns import COLUMNS, ITEM_COLUMNS
 
+_UNKNOWN_OR_COMMA = r"(?i)\s*(n/?a|nan|none|null|unknown|missing|-+|\?+|[+-]?\d+,\d+)\s*"
 _QUALITY = [
     "item_id", "modality", "frames", "fps", "seconds", "width", "height", "codec", "colours",
     "resampled", "concealed", "bytes", "psnr", "ssim", "exact", "crop", "crop_method",
@@ -79,12 +82,34 @@ def make_tables(
     if table["label"].isna().any():
         table["label"] = table["label"].astype("Int8")
     for name in rows[0].covariates:
-        numbers = pd.to_numeric(table[name].replace("", None), errors="coerce")
-        if numbers.notna().eq(table[name] != "").all():
-            table[name] = numbers
+        table[name] = _numbers_or_text(name, table[name], rows)
     table = table.sort_values(["patient_id", "modality", "item_id"])
     quality = pd.DataFrame(records)[_QUALITY].loc[table.index]
     return table.reset_index(drop=True), quality.reset_index(drop=True)
+
+
+def _numbers_or_text(name: str, values: pd.Series, rows: Sequence[Row]) -> pd.Series:
+    """A covariate as numbers where all that is known of it is; codes as "007" stay text.
+
+    Raises:
+        DataError: If only words for what is unknown, or commas in the place of points, keep it from
+            being numbers.
+    """
+    if name == CENTRE or values.str.fullmatch(r"[+-]?0\d.*").any():
+        return values
+    numbers = pd.to_numeric(values.replace("", None), errors="coerce")
+    others = numbers.isna() & (values != "")
+    if not others.any():
+        return numbers
+    mended = values[others].str.fullmatch(_UNKNOWN_OR_COMMA)
+    if numbers.notna().any() and mended.all():
+        at = int(others.to_numpy().argmax())
+        raise DataError(
+            f"covariate {name} must be a number, with a point for decimals, or empty where it is "
+            f"unknown, got {values.iloc[at]!r} (line {rows[at].line}; {int(others.sum())} such, "
+            f"{int(numbers.notna().sum())} numbers). Correct the table."
+        )
+    return values
 
 
 def _arrival(facts: Facts, row: Row, index: Path) -> Arrival:

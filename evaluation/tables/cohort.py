@@ -198,10 +198,22 @@ def _technical(items: pd.DataFrame, patients: pd.DataFrame) -> list[dict[str, An
     return rows
 
 
+_MOST_CODES = 5
+"""Distinct whole numbers up to which they are taken for codes: centres, grades, TI-RADS."""
+
+
+def is_measured(values: pd.Series) -> bool:
+    """Whether a covariate is a quantity: numbers, and not a few whole ones, which are codes."""
+    if not pd.api.types.is_numeric_dtype(values):
+        return False
+    known = values.dropna().unique()
+    return len(known) > _MOST_CODES or bool((known % 1 != 0).any() and len(known) > 2)
+
+
 def _covariate(name: str, patients: pd.DataFrame) -> list[dict[str, Any]]:
     values = patients[name].replace("", None)
     rows = []
-    if pd.api.types.is_numeric_dtype(patients[name]) and values.nunique() > 2:
+    if is_measured(patients[name]):
         rows.append(_numeric("covariates", name, name, patients))
     else:
         levels = sorted(values.dropna().unique(), key=str)

@@ -11,7 +11,7 @@ from evaluation.records.analysis import MEAN, SELECTED, Analysis
 from evaluation.records.study import Study
 from evaluation.statistics.auc import auc_interval
 from evaluation.statistics.calibration import calibration
-from evaluation.tables.cohort import MAX_LEVELS
+from evaluation.tables.cohort import MAX_LEVELS, is_measured
 from evaluation.tables.scores import CellScores
 
 _FIGURES = ("auc", "low", "high", "intercept", "intercept_low", "intercept_high", "slope",
@@ -28,8 +28,9 @@ def subgroup_table(
     """A row a level of each kept covariate, cell and part whose labels are known.
 
     AUCs are pooled over folds, of the first partition, with DeLong's interval: a level may be too
-    small for one in each fold. Numbers are cut at the median of the development patients. A level
-    with fewer events or non-events than declared has counts alone.
+    small for one in each fold. Measured numbers (`is_measured`) are cut at the median of the
+    development patients. A level with fewer events or non-events than declared has counts
+    alone.
 
     Args:
         cells: All of them.
@@ -66,11 +67,15 @@ def _chosen(
 def _levels(values: pd.Series, development: pd.Series) -> Iterator[tuple[str, pd.Series]]:
     """Names of levels, and who is of them; a covariate that may name patients has none."""
     known, every = values.replace("", None), development.replace("", None)
-    if pd.api.types.is_numeric_dtype(development) and every.nunique() > 2:
+    if is_measured(development):
         median = float(every.astype(float).median())
         numbers = known.astype(float)
-        yield f"at most {median:g}", numbers <= median
-        yield f"above {median:g}", numbers > median
+        if (every.astype(float) > median).any():
+            yield f"at most {median:g}", numbers <= median
+            yield f"above {median:g}", numbers > median
+        else:  # half of them have the highest value there is
+            yield f"below {median:g}", numbers < median
+            yield f"at least {median:g}", numbers >= median
     else:
         levels = sorted(every.dropna().unique(), key=str)
         if len(levels) > MAX_LEVELS or len(levels) == every.notna().sum():

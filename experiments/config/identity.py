@@ -4,7 +4,7 @@ import copy
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -42,17 +42,22 @@ _ELSEWHERE = {
 _INNERMOST = re.compile(r"\$\{([^${}]+)\}")
 
 
-def what_counts(config: Mapping[str, Any]) -> dict[str, Any]:
+def what_counts(config: Mapping[str, Any], *, weights: bool = True) -> dict[str, Any]:
     """The part of a resolved configuration that changes the result, and so the run's id.
 
     Weights named by a path count by their content, a run to start from by its id.
+
+    Args:
+        config: The configuration.
+        weights: Whether they count: without them it is the same wherever they are by now.
     """
     study = {key: config["study"].get(key) for key in PROTOCOL}
     if isinstance(start := study["warm_start"], Mapping):
         study["warm_start"] = {name: Path(run).name for name, run in start.items()}
     if config["study"]["modality"] != "combined":
         study["warm_start"] = None
-    counted: dict[str, Any] = _weights_by_content(_sections(config) | {"study": study})
+    sha = _file_sha if weights else _any_file
+    counted: dict[str, Any] = _weights_by_content(_sections(config) | {"study": study}, sha)
     return counted
 
 
@@ -116,17 +121,30 @@ def _raw(config: DictConfig, path: str) -> Any:
     return plain.get(name) if isinstance(plain, dict) else None
 
 
-def _weights_by_content(node: Any) -> Any:
+def _weights_by_content(node: Any, sha: Callable[[str], str]) -> Any:
     if isinstance(node, dict):
         return {
-            key: _file_sha(path, path.stat().st_mtime_ns, path.stat().st_size)
-            if key == "pretrained" and isinstance(value, str) and (path := Path(value)).is_file()
-            else _weights_by_content(value)
+            key: sha(value)
+            if key == "pretrained" and isinstance(value, str)
+            else _weights_by_content(value, sha)
             for key, value in node.items()
         }
-    return [_weights_by_content(value) for value in node] if isinstance(node, list) else node
+    return [_weights_by_content(value, sha) for value in node] if isinstance(node, list) else node
+
+
+def _any_file(name: str) -> str:  # noqa: ARG001
+    return "a file"
+
+
+def _file_sha(name: str) -> str:
+    path = Path(name)
+    return (
+        _sha_of_version(path, path.stat().st_mtime_ns, path.stat().st_size)
+        if path.is_file()
+        else name
+    )
 
 
 @lru_cache(maxsize=64)
-def _file_sha(path: Path, modified: int, size: int) -> str:  # noqa: ARG001  of this version
+def _sha_of_version(path: Path, modified: int, size: int) -> str:  # noqa: ARG001
     return hashlib.sha256(path.read_bytes()).hexdigest()

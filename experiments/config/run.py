@@ -76,6 +76,11 @@ def make_run(
     study = study_of(config["study"])
     config = from_folder(resolved(config))
     _check_balance(config)
+    if config["trainer"].get("max_epochs") == 0 and study.finetune != "probe":
+        raise ConfigError(
+            "trainer.max_epochs must be at least 1, got 0. For encoders as they come set "
+            "finetune=probe."
+        )
     if study.fold == "none":  # pretraining on patients whom no split knows
         everyone = Store(study.store, with_unlabelled=True)
         if everyone.items["label"].notna().all():

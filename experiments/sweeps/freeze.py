@@ -204,7 +204,7 @@ def _check_unedited(run: Run, path: Path) -> None:
 
 def _counted(config: Any) -> Any:
     plain: Any = OmegaConf.to_container(config, resolve=True)
-    return what_counts(plain)
+    return what_counts(plain, weights=False)  # those of the id, wherever they were then
 
 
 def _write_cohort(sweep: Sweep) -> None:

@@ -11,6 +11,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from torch import Tensor
 
 from datamodules.files import replacing
+from experiments.config.identity import sha_of, what_counts
 from experiments.config.run import Run
 from experiments.config.warm_start import check_done, family, needed
 from experiments.errors import ConfigError
@@ -121,7 +122,9 @@ def identity(run: Run) -> dict[str, str]:
     """What a checkpoint carries of its run: id, cell and what the id stands for."""
     study = run.study
     cell = {"modality": study.modality, "fold": study.fold_name, "seed": str(study.seed)}
-    return {"run_id": run.run_id, "architecture": family(study.architecture), **cell, **run.shas}
+    settings = {"settings_sha": sha_of(what_counts(run.config, weights=False))}
+    named = {"run_id": run.run_id, "architecture": family(study.architecture)}
+    return {**named, **cell, **run.shas, **settings}
 
 
 def start_from_needed(run: Run, model: LightningModule) -> None:

@@ -27,6 +27,7 @@ from datamodules import PatientDataModule
 from datamodules.batches.rows import Row
 from datamodules.errors import DataError
 from datamodules.files import write_atomic
+from experiments.errors import ConfigError
 from lightning_modules import PatientClassifier
 from lightning_modules.scores import Column, Late, gather_rows, rows_of
 
@@ -77,10 +78,19 @@ def item_features(
                     batches: Any = trainer.predict(_FeatureReader(model), datamodule=data)
                 table = gather_rows(batches)
                 read = dict(zip(table["row_key"], table["features"], strict=True))
+                _check_finite(read, key)
                 if trainer.is_global_zero:
                     _write(path, made_from, read)
         found[key] = read
     return found
+
+
+def _check_finite(features: Mapping[str, npt.NDArray[np.float32]], key: str) -> None:
+    if bad := sum(not np.isfinite(values).all() for values in features.values()):
+        raise ConfigError(
+            f"features of the {key} encoder must be finite, got NaN or infinite ones for {bad} of "
+            f"{len(features)} inputs. Check its weights, and trainer.precision: 16 bits overflow."
+        )
 
 
 def features_of(rows: Sequence[Row], items: ItemFeatures) -> dict[str, Array]:

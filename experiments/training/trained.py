@@ -18,7 +18,6 @@ from datamodules import PatientDataModule
 from experiments.config.files import ROOMS, load_yaml
 from experiments.config.identity import sha_of, what_counts
 from experiments.config.study import Study, study_of
-from experiments.config.weights import encoders
 from experiments.errors import ConfigError
 from experiments.run_folder.status import state_of
 from experiments.training.build import build
@@ -112,7 +111,7 @@ def _checkpoint(folder: Path) -> dict[str, Any]:
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         written_for = checkpoint[IDENTITY]["run_id"]
-        checkpoint[IDENTITY]["config_sha"]
+        checkpoint[IDENTITY]["settings_sha"]
         checkpoint["state_dict"]
     except (OSError, pickle.UnpicklingError, RuntimeError, LookupError, TypeError, EOFError) as e:
         raise ConfigError(
@@ -130,10 +129,8 @@ def _checkpoint(folder: Path) -> dict[str, Any]:
 def _check_unedited(config: Any, identity: Mapping[str, str], path: Path) -> None:
     """Refuse a configuration that is not the one which the checkpoint was trained by."""
     whole = all(isinstance(config.get(room), dict) for room in ROOMS if room != "seed_everything")
-    # Weights that training started from count by their content, and may be gone: none are needed.
-    named = [each["init_args"]["pretrained"] for each in encoders(config.get("model"))]
-    known = all(Path(name).is_file() for name in named if isinstance(name, str))
-    if not whole or (known and sha_of(what_counts(config)) != identity["config_sha"]):
+    # Weights that training started from may be gone or others by now: none are needed.
+    if not whole or sha_of(what_counts(config, weights=False)) != identity["settings_sha"]:
         raise ConfigError(
             f"config.yaml must be the one its run was named for, got an edited one ({path}). "
             "Bring it back: with another it would be another model."

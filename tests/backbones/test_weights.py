@@ -95,6 +95,16 @@ class TestFile:
         with pytest.raises(EncoderError, match=rf"{first} is \(2, 2\) in the file and \(\d"):
             build(pretrained=tmp_path / "net.pth")
 
+    def test_values_that_are_not_finite_are_refused(
+        self, build: Callable[..., Any], head: str, tmp_path: Path
+    ) -> None:
+        weights = state_of(build())
+        name = [key for key, value in weights.items() if value.ndim > 1][1]
+        weights[name].view(-1)[5] = torch.nan
+        torch.save(weights, tmp_path / "net.pth")
+        with pytest.raises(EncoderError, match=f"{name} holds values that are not finite"):
+            build(pretrained=tmp_path / "net.pth")
+
     def test_many_wrong_keys_are_counted(
         self, build: Callable[..., Any], head: str, tmp_path: Path
     ) -> None:
@@ -135,7 +145,7 @@ class TestFile:
         (tmp_path / "plain.bin").write_bytes(pickle.dumps(_Touches(target), protocol=2))
         for name in ("net.pth", "plain.bin"):
             with pytest.raises(
-                EncoderError, match=r"must be a .* file of weights.*UnpicklingError"
+                EncoderError, match=r"must be a .* file of weights.*holds objects beside tensors"
             ):
                 build(pretrained=tmp_path / name)
         assert not target.exists()

@@ -11,7 +11,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
@@ -68,6 +70,39 @@ def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+@pytest.mark.parametrize(
+    ("values", "kept"),
+    [
+        (["1.5", "2", ""], [1.5, 2.0, None]),
+        (["007", "7", "08"], ["007", "7", "08"]),
+        (["3a", "2", "1"], ["3a", "2", "1"]),
+        (["61", "NA", "40"], r"covariate x must be a number, .* got 'NA' \(line 3; 1 such, 2 num"),
+        (
+            ["12,3", "10", "9"],
+            r"covariate x must be a number, with a point .* got '12,3' \(line 2;",
+        ),
+    ],
+)
+def test_a_covariate_is_all_numbers_or_text_as_it_stands(
+    values: list[str], kept: Any, write_cohort: Callable[..., Path], tmp_path: Path
+) -> None:
+    rows = [row(f"p{i}", f"{i}.png", x=value, label=0) for i, value in enumerate(values)]
+    rng = np.random.default_rng(0)
+    for i in range(len(values)):
+        noise = rng.integers(0, 255, (64, 64), dtype=np.uint8)
+        Image.fromarray(noise).save(tmp_path / f"{i}.png")
+    table = write_cohort(rows)
+    for path in tmp_path.glob("?.png"):
+        shutil.copy2(path, table.parent)
+    if isinstance(kept, str):
+        with pytest.raises(DataError, match=kept):
+            run(table, tmp_path / "store", covariates=["x"])
+        return
+    items = Store(run(table, tmp_path / "store", covariates=["x"])).items
+    found = items.sort_values("patient_id")["x"].tolist()
+    assert [None if pd.isna(value) else value for value in found] == kept
 
 
 def test_tables(cohort: Callable[..., Path], tmp_path: Path) -> None:

@@ -171,3 +171,22 @@ def test_without_covariates_there_are_no_groups(sweep_maker, tmp_path):
 def test_a_group_of_one_cannot_be_declared(name):
     with pytest.raises(EvaluationError, match=f"{name} must be 2 or more, got 1"):
         Analysis(**{name: 1})
+
+
+@pytest.mark.parametrize(
+    ("value_of", "levels"),
+    [
+        (lambda n: n % 3 + 1, ["1", "2", "3"]),  # codes, as of centres
+        (lambda n: 40 + n, ["at most 59.5", "above 59.5"]),
+        (lambda n: [0.5, 1, 1.5][n % 3], ["at most 1", "above 1"]),
+        (lambda n: min(n, 10), ["below 10", "at least 10"]),  # half of them have the highest
+    ],
+    ids=["codes", "ages", "measured", "ceiling"],
+)
+def test_few_whole_numbers_are_codes_and_no_group_is_empty(sweep_maker, tmp_path, value_of, levels):
+    sweep = with_covariates(sweep_maker(tmp_path / "trial").write(), value=value_of)
+    table = make_tables(read_sweep(sweep.path)).subgroups
+    rows = table[(table["part"] == "oof") & (table["modality"] == "image")]
+    assert [level.removesuffix(".0") for level in rows["level"]] == levels
+    assert rows["patients"].sum() == 40
+    assert (rows["patients"] > 0).all()

@@ -10,6 +10,14 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
+from experiments.config.compose import compose
+from experiments.config.run import Run, make_run
+from experiments.errors import ConfigError
+from experiments.launchers.local import launch
+from experiments.sweeps.expand import Sweep
+from experiments.sweeps.file import LauncherSettings
+from experiments.sweeps.freeze import freeze
+from experiments.training.trained import load_trained
 from tests.command import ceus
 
 OWN = Path(__file__).parents[1] / "own"
@@ -84,3 +92,27 @@ def test_weights_that_cannot_be_had_are_told_once_before_any_run(
     assert ended.returncode == 2
     assert "pretrained weights must fit test_resnet" in ended.stderr
     assert not (tmp_path / "two").exists()
+
+
+def test_weights_may_be_moved_or_gone_and_the_run_is_the_same(store: Path, tmp_path: Path) -> None:
+    path, moved = tmp_path / "a.safetensors", tmp_path / "elsewhere.safetensors"
+    net = timm.create_model("test_resnet", num_classes=0)
+    save_file(net.state_dict(), path)
+
+    def frozen(weights: Path) -> Run:
+        common = [f"architecture={TINY}", f"store={store}", f"runs={tmp_path}", "modality=image"]
+        own = [f"image_encoder.init_args.pretrained={weights}", "finetune=probe", "wandb=false"]
+        run = make_run(compose([*common, *own]))
+        freeze(Sweep("fit", run.folder.parent, (run,), LauncherSettings()), extend=True)
+        return run
+
+    run = frozen(path)
+    assert not launch([run], 1, LauncherSettings(parallel=1), before=lambda: None, needs={})
+    path.rename(moved)
+    assert frozen(moved).run_id == run.run_id
+    moved.unlink()
+    assert load_trained(run.folder).identity["run_id"] == run.run_id
+    config = run.folder / "config.yaml"
+    config.write_text(config.read_text().replace("label_smoothing: 0.0", "label_smoothing: 0.1"))
+    with pytest.raises(ConfigError, match=r"config\.yaml must be the one its run was named for"):
+        load_trained(run.folder)

@@ -510,6 +510,11 @@ def test_rows_that_are_none_are_refused(store: Path, tmp_path: Path) -> None:
     assert "predict_step of WrongRows" in str(read_status(folder).reason)
 
 
+def test_a_run_without_an_epoch_is_refused(store: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"trainer\.max_epochs must be at least 1, got 0"):
+        prepared_run(store, tmp_path, "trainer.max_epochs=0")
+
+
 def test_an_edited_config_is_refused(store: Path, tmp_path: Path) -> None:
     folder = prepared_run(store, tmp_path)
     config = folder / "config.yaml"
