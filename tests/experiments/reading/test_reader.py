@@ -1,9 +1,10 @@
-"""`ceus reader` and `ceus readers` on a real tiny sweep: in a browser, and at the command line."""
+"""`ceus reader` and `ceus readers`: in a browser, and at the command line."""
 
 import io
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -13,36 +14,80 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from datamodules.store.clip_file import read_index
 from datamodules.store.clips import ClipReader
 from datamodules.store.folder import Store
 from datamodules.store.pseudonyms import Pseudonyms
 from evaluation import auc_interval, unseal
 from evaluation.files import read_csv
+from evaluation.records.listing import ListedRun, Listing
 from evaluation.records.runs import read_sweep
+from evaluation.records.schema import RUN_COLUMNS
 from experiments.reading.overlays import read_overlays
-from tests import command
+from tests.command import ceus
 
-OWN = Path(__file__).parents[1] / "own"
-
-
-def ceus(*arguments: str | Path) -> Any:
-    return command.ceus(*arguments, packages=OWN)
+CELLS = ("image", "combined")
 
 
 @pytest.fixture(scope="module")
 def sweep(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One combined cell, two folds, done; the first patient out of fold explained."""
-    runs = tmp_path_factory.mktemp("runs")
-    result = ceus(
-        "sweep", OWN / "tiny_sweep.yaml", f"architecture={OWN / 'tiny.yaml'}", "modality=combined",
-        f"store={store}", f"runs={runs}", "trainer.max_epochs=1", "wandb=false",
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    explained = ceus(
-        "explain", runs / "tiny", "--cell", "tiny-combined", "--patients", unseen(runs / "tiny")[0],
-    )  # fmt: skip
-    assert explained.returncode == 0, explained.stderr
-    return runs / "tiny"
+    """A sweep folder of two cells × two folds over the store; the first patient explained."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    opened = Store(store)
+    split = json.loads((store / "splits" / "default.json").read_text())
+    runs = [
+        ListedRun(run_id=f"tiny-{cell}-fold{fold}", architecture="tiny", modality=cell,
+                  fold=str(fold), seed=0)
+        for cell in CELLS for fold in (0, 1)
+    ]  # fmt: skip
+    folder.mkdir()
+    (folder / "sweep.json").write_text(Listing(name="tiny", runs=tuple(runs)).to_json())
+    rng = np.random.default_rng(4)
+    for run in runs:
+        parts = split["folds"][int(run.fold)] | {"test": split["holdout"]}
+        rows = [(part, patient) for part, members in parts.items() for patient in members]
+        table = pd.DataFrame(rows, columns=["part", "patient_id"])
+        truth = table["patient_id"].map(opened.labels)
+        logit = rng.normal(truth, 1.0).round(2)
+        columns = {name: getattr(run, name) for name in RUN_COLUMNS} | {
+            "label": truth.where(table["part"] != "test").astype(float), "logit": logit,
+            "probability": 1 / (1 + np.exp(-logit)), "n_items": 1, "config_sha": "c" * 64,
+            "split_sha": split["sha"], "store_sha": opened.sha, "checkpoint_sha": "d" * 64,
+        }  # fmt: skip
+        (folder / run.run_id).mkdir()
+        table.assign(**columns).to_parquet(folder / run.run_id / "predictions.parquet")
+        (folder / run.run_id / "status.json").write_text('{"state": "done"}')
+        (folder / run.run_id / "config.yaml").write_text(f"study: {{store: {store}}}")
+    items = opened.items
+    items.assign(
+        label=items["label"].astype("Int8").mask(items["patient_id"].isin(split["holdout"]))
+    ).to_parquet(folder / "cohort.parquet")
+    explain(folder, opened, unseen(folder)[0])
+    return folder
+
+
+def explain(folder: Path, store: Store, patient: str) -> None:
+    """Files as `ceus explain` leaves them: the clip, beside it the same in red, the curve below."""
+    items = store.items[store.items["patient_id"] == patient].set_index("modality")["item_id"]
+    image, clip = (sorted(items[[modality]])[0] for modality in ("image", "ceus"))
+    stem = folder / "explained" / f"tiny-combined-fold0-{image}+{clip}-0"
+    stem.parent.mkdir()
+    index = read_index(store.item_path(clip, ".idx"))
+    with av.open(str(stem.with_suffix(".mp4")), "w") as container:
+        stream = container.add_stream(
+            "libx264", rate=Fraction(1 / index["pts"][1]).limit_denominator(99)
+        )
+        stream.width, stream.height, stream.pix_fmt = 512, 320, "yuv420p"
+        picture = np.zeros((320, 512, 3), np.uint8)
+        picture[:256, 256:] = (200, 30, 30)
+        for _ in index:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    content = {
+        "run_id": "tiny-combined-fold0", "patient": Pseudonyms(store.path).of(patient),
+        "item": f"{image}+{clip}", "part": "oof", "frames_s": index["pts"][[0, -1]].tolist(),
+    }  # fmt: skip
+    stem.with_suffix(".json").write_text(json.dumps(content))
 
 
 def unseen(sweep: Path) -> list[str]:
@@ -77,6 +122,7 @@ def test_the_page_shows_the_very_pixels_and_names_nobody(
     patients = unseen(sweep)
     cases = script(folder / "cases.js")["ceusCases"]
     assert [case["patient"] for case in cases] == sorted(map(hashes.of, patients))
+    assert {key for case in cases for key in case} == {"patient", "images", "clips"}  # no label
     by_hash = {hashes.of(patient): patient for patient in patients}
     for case in cases:
         items = opened.items[opened.items["patient_id"] == by_hash[case["patient"]]]
@@ -96,17 +142,18 @@ def test_the_page_shows_the_very_pixels_and_names_nobody(
             for frame, pixels in zip(frames, read, strict=True):
                 rgb = frame.to_ndarray(format="rgb24").transpose(2, 0, 1).astype(int)
                 assert np.abs(rgb - pixels).max() <= 4  # two decoders' rounding
-    names = [*opened.items["patient_id"], *pd.read_csv(cohort)["path"], "label", str(store)]
+    names = [*opened.items["patient_id"], *pd.read_csv(cohort)["path"], str(store)]
     for path in folder.rglob("*"):
         content = path.read_bytes() if path.is_file() else b""
         assert not [name for name in names if name in path.name or name.encode() in content]
         assert path.suffix != ".html" or b"//" not in content.replace(b"<!--", b"")
     scores = script(folder / "model.js")["ceusModel"]
-    assert scores["cells"] == [["tiny", "combined"]]
+    assert scores["cells"] == [["tiny", cell] for cell in CELLS]
     table = read_sweep(sweep).predictions
-    own = table[table["part"] == "oof"].set_index("patient_id")["probability"]
-    for name, (probability,) in scores["probabilities"].items():
-        assert probability == pytest.approx(own[by_hash[name]], abs=1e-4)
+    own = table[table["part"] == "oof"].set_index(["modality", "patient_id"])["probability"]
+    for name, probabilities in scores["probabilities"].items():
+        expected = [own[cell, by_hash[name]] for cell in CELLS]
+        assert probabilities == pytest.approx(expected, abs=1e-4)
     mapped = [name for name, maps in scores["maps"].items() if maps]
     assert mapped == [hashes.of(patients[0])]
     assert (folder / scores["maps"][mapped[0]][0]["file"]).is_file()
@@ -174,9 +221,8 @@ def test_of_explanations_only_whole_ones_by_models_that_had_not_seen_the_patient
 def test_the_test_set_is_read_once_it_was_opened(sweep: Path, store: Path, tmp_path: Path) -> None:
     for name, source in (("sweep", sweep), ("store", store)):
         shutil.copytree(source, tmp_path / name)
-    listing = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
-    listing["registered"]["store"] = str(tmp_path / "store")
-    (tmp_path / "sweep" / "sweep.json").write_text(json.dumps(listing))
+    for path in (tmp_path / "sweep").glob("*/config.yaml"):
+        path.write_text(f"study: {{store: {tmp_path / 'store'}}}")
     unseal(tmp_path / "sweep", tmp_path / "store", reason="to be read")
     result = ceus(
         "reader", tmp_path / "sweep", "--part", "test", "--store", tmp_path / "store",
@@ -266,7 +312,7 @@ def test_the_clip_plays_and_the_frame_shown_is_the_frame_stated(
         ]
     page.click("#curve", position={"x": 42, "y": 60})  # its start
     stated = []
-    for _ in range(4):
+    for _ in range(3):
         press(page, "ArrowRight")
         page.wait_for_function("!clip.seeking")
         page.wait_for_timeout(100)
@@ -274,7 +320,7 @@ def test_the_clip_plays_and_the_frame_shown_is_the_frame_stated(
         nearest = np.argmin([np.abs(drawn(page) - frame).mean() for frame in frames])
         stated.append(number)
         assert nearest == number or (frames[nearest] == frames[number]).all()
-    assert stated == list(range(stated[0], stated[0] + 4))
+    assert stated == list(range(stated[0], stated[0] + 3))
     press(page, "ArrowLeft", "ArrowUp", "ArrowUp", "ArrowDown")
     assert page.evaluate("clip.playbackRate") == 1.5
     page.wait_for_function(
@@ -352,10 +398,13 @@ def test_models_are_hidden_until_the_second_pass_and_until_asked(
     assert page.locator("#cells").inner_text() == ""
     press(page, "5", "Enter")
     assert "0 answered" in page.inner_text("#where")  # no answer before the models were asked
+    explained = hashes.of(unseen(sweep)[0])
+    if shown(page) == explained:
+        press(page, "PageDown")
     press(page, "m")
     value = page.evaluate("ceusModel.probabilities")[shown(page)][0]
     assert f"{100 * value:.0f} %" in page.locator("#cells").inner_text()
-    explained = hashes.of(unseen(sweep)[0])
+    press(page, *["PageUp"] * len(labels))
     while shown(page) != explained:
         press(page, "PageDown")
     page.wait_for_function("clip.readyState >= 2")
@@ -442,7 +491,7 @@ def test_two_readers_are_compared_for_other_readers_and_patients(
     assert "Hillis" in told
     folder = sweep / "readers"
     aucs, mrmc, patients = (read_csv(folder / f"{n}.csv") for n in ("aucs", "mrmc", "patients"))
-    assert list(aucs["kind"]) == ["model", *["reader"] * 4, *["mean of readers"] * 2]
+    assert list(aucs["kind"]) == ["model", "model", *["reader"] * 4, *["mean of readers"] * 2]
     assert set(aucs["patients"]) == {len(unseen(sweep))}
     assert mrmc["readers"].tolist() == [2]
     assert mrmc["difference"].notna().all()
