@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from importlib.resources import files
 from math import isfinite
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -146,8 +146,6 @@ def reader(
     Raises:
         ConfigError, DataError, EvaluationError: For what the user can mend.
     """
-    if part not in get_args(Part):
-        raise ConfigError(f"part must be oof or test, got {part!r}. Choose one of them.")
     out = out or Path(folder) / "reader"
     if out.exists():
         raise ConfigError(
