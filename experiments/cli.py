@@ -133,6 +133,16 @@ COMMANDS = {
         "experiments.explaining.explain:explain",
         "folder --cell --patients --method --out --store",
     ),
+    "reader": Command(
+        "write a page at which radiologists read the patients, without and with the models",
+        "experiments.reading.page:reader",
+        "folder --out --part --count --seed --store",
+    ),
+    "readers": Command(
+        "compare radiologists' answers, without and with the models",
+        "experiments.reading.compare:readers",
+        "folder answers+:answers.json --store",
+    ),
     "export": Command(
         "write a trained model as ONNX and by torch.export, for other programs",
         "experiments.exporting.export:export",

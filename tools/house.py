@@ -64,7 +64,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"config"},
         {"tracking", "sweeps"},
         {"training"},
-        {"launchers", "predicting", "explaining", "exporting"},
+        {"launchers", "predicting", "explaining", "exporting", "reading"},
         {"gpu_check"},
         {"doctor"},
         {"commands", "options", "warm"},

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import av
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -15,6 +16,7 @@ from datamodules.store.pseudonyms import Pseudonyms
 from experiments.config.compose import compose
 from experiments.config.run import Run, make_run
 from experiments.launchers.local import launch
+from experiments.reading.overlays import read_overlays
 from experiments.sweeps.expand import Sweep
 from experiments.sweeps.file import LauncherSettings
 from experiments.sweeps.freeze import freeze
@@ -37,7 +39,8 @@ def run(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_a_patient_is_explained(run: Run, store: Path, tmp_path: Path) -> None:
-    patient = str(Store(store).items["patient_id"].iloc[0])
+    scored = pd.read_parquet(run.folder / "predictions.parquet")
+    patient = str(scored.loc[scored["part"] == "oof", "patient_id"].iloc[0])
     named = ("explain", run.folder.parent, "--cell", "timm_tiny-combined")
     result = ceus(*named, "--patients", patient, "--out", tmp_path)
     assert result.returncode == 0, result.stderr
@@ -52,6 +55,10 @@ def test_a_patient_is_explained(run: Run, store: Path, tmp_path: Path) -> None:
             "occlusion",
             "gradients",
         }
+    clips = set(Store(store).items.query("modality == 'ceus'")["item_id"])
+    overlays = read_overlays(tmp_path)  # as the page of readers takes them
+    assert len(overlays) == len(described)
+    assert {overlay.item for overlay in overlays} <= clips
     for path in tmp_path.iterdir():
         assert patient not in path.name
         assert patient.encode() not in path.read_bytes()

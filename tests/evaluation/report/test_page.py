@@ -2,9 +2,7 @@
 
 import csv
 import json
-import os
 import re
-import shutil
 import tomllib
 from io import BytesIO
 from pathlib import Path
@@ -59,25 +57,6 @@ def sealed(made):
 def result(made, sealed):
     unseal(made.path, made.store, reason="final analysis", unfinished=True)
     return evaluate(made.path, figures=True)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    found = shutil.which("chromium")
-    if not found:
-        if os.environ.get("CI") == "true":
-            pytest.fail("chromium must be installed in CI")
-        pytest.skip("no chromium on the PATH")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(
-            executable_path=found,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking",
-                  "--disable-component-update", "--disable-sync", "--no-first-run"],
-        )  # fmt: skip
-        yield started
-        started.close()
 
 
 @pytest.fixture
