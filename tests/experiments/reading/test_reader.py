@@ -349,7 +349,9 @@ def test_keys_type_a_confidence_and_answers_outlive_the_page(page: Any, folder: 
     assert "patient 3 of" in page.inner_text("#where")
     press(page, "PageUp", "PageUp")
     assert (shown(page), page.inner_text("#confidence")) == (first, "100")
-    press(page, "9", "5", "Enter")
+    press(page, "9", "5")
+    assert page.inner_text("#confidence") == "95"  # begun anew
+    press(page, "Enter")
     assert "patient 3 of" in page.inner_text("#where")
     page.reload()
     begin(page, "B")
