@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import av
@@ -317,7 +318,8 @@ def test_the_clip_plays_and_the_frame_shown_is_the_frame_stated(
         page.wait_for_function("!clip.seeking")
         page.wait_for_timeout(100)
         number = int(page.inner_text("#time").split("frame ")[1].split()[0]) - 1
-        nearest = np.argmin([np.abs(drawn(page) - frame).mean() for frame in frames])
+        seen = drawn(page)
+        nearest = np.argmin([np.abs(seen - frame).mean() for frame in frames])
         stated.append(number)
         assert nearest == number or (frames[nearest] == frames[number]).all()
     assert stated == list(range(stated[0], stated[0] + 3))
@@ -383,6 +385,7 @@ def test_models_are_hidden_until_the_second_pass_and_until_asked(
     page: Any, sweep: Path, store: Path, tmp_path: Path
 ) -> None:
     """Then both passes are downloaded, and compared by `ceus readers`."""
+    began = monotonic() - 60  # the page was opened before, and loads for a while
     assert page.evaluate("window.ceusModel") is None
     press(page, "m")
     assert page.evaluate("window.ceusModel") is None
@@ -426,7 +429,7 @@ def test_models_are_hidden_until_the_second_pass_and_until_asked(
     for name in labels:
         assert given["without", name]["confidence"] == unaided[name]
         assert given["with", name]["confidence"] == aided[name]
-        assert 0 <= given["without", name]["seconds"] < 120
+        assert 0 <= given["without", name]["seconds"] <= monotonic() - began
     assert {each["position"] for each in content["answers"]} == set(range(1, len(labels) + 1))
 
     result = ceus("readers", sweep, tmp_path / "a.json")
