@@ -63,7 +63,7 @@
   let imageAt = 0;
   let clipAt = 0;
   let confidence = null;
-  let typedAt = -Infinity;
+  let typing = false; // whether a further digit belongs to the number
   let asked = false;
   let since = null; // when the patient came into sight
   let frame = 0;
@@ -297,19 +297,19 @@
   };
   const set = (value) => {
     confidence = value;
-    typedAt = -Infinity;
+    typing = false;
     rate();
   };
-  const type = (digit, now) => {
+  const type = (digit) => {
     if (at("slider").disabled) return;
-    const joined = now - typedAt < 1500 && confidence !== null ? 10 * confidence + digit : digit;
+    const joined = typing ? 10 * (confidence ?? 0) + digit : digit;
     set(joined > 100 ? digit : joined);
-    typedAt = now;
+    typing = true;
   };
-  const rub = (now) => {
+  const rub = () => {
     if (at("slider").disabled || confidence === null) return;
     set(confidence > 9 ? Math.floor(confidence / 10) : null);
-    typedAt = now;
+    typing = true;
   };
 
   const save = () => {
@@ -397,11 +397,11 @@
   };
   document.addEventListener("keydown", (event) => {
     if (at("reading").hidden || event.ctrlKey || event.metaKey || event.altKey) return;
-    const { key, shiftKey, timeStamp, target } = event;
+    const { key, shiftKey, target } = event;
     if (target.matches("button, select, #shown") && /^(Enter| |Arrow.*)$/.test(key)) return; // who walks by Tab
     const hasClip = !at("moving").hidden;
-    if (/^[0-9]$/.test(key)) type(Number(key), timeStamp);
-    else if (key === "Backspace") rub(timeStamp);
+    if (/^[0-9]$/.test(key)) type(Number(key));
+    else if (key === "Backspace") rub();
     else if ((key === "ArrowLeft" || key === "ArrowRight") && hasClip) {
       const { seconds } = shownClip();
       const fps = seconds.length > 1 ? 1 / (seconds[1] - seconds[0]) : 1;
