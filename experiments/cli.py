@@ -125,7 +125,7 @@ COMMANDS = {
     "predict": Command(
         "probability, decision and warnings for new patients, from raw files",
         "experiments.predicting.command:predict",
-        "folder --cell --cohort --image --clip --patient --to --rule --conformal --store "
+        "folder? --cell --onnx --cohort --image --clip --patient --to --rule --conformal --store "
         "--skip_bad --accelerator --workers",
     ),
     "explain": Command(
@@ -136,7 +136,7 @@ COMMANDS = {
     "export": Command(
         "write a trained model as ONNX and by torch.export, for other programs",
         "experiments.exporting.export:export",
-        "folder --out",
+        "folder --cell --out --store",
     ),
     "wandb-sync": Command(
         "upload to W&B what was tracked offline",
