@@ -63,7 +63,7 @@ COMMANDS = {
     "phantom": Command(
         "make a synthetic cohort with a known answer",
         "datamodules.phantom.make:make_phantom",
-        "out --patients --seed --preset",
+        "out --patients --seed --preset --masks",
         _shown_as("cohort"),
     ),
     "prepare": Command(
