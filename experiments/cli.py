@@ -63,7 +63,7 @@ COMMANDS = {
     "phantom": Command(
         "make a synthetic cohort with a known answer",
         "datamodules.phantom.make:make_phantom",
-        "out --patients --seed --preset",
+        "out --patients --seed --preset --masks",
         _shown_as("cohort"),
     ),
     "prepare": Command(
@@ -125,7 +125,7 @@ COMMANDS = {
     "predict": Command(
         "probability, decision and warnings for new patients, from raw files",
         "experiments.predicting.command:predict",
-        "folder --cell --cohort --image --clip --patient --to --rule --conformal --store "
+        "folder? --cell --onnx --cohort --image --clip --patient --to --rule --conformal --store "
         "--skip_bad --accelerator --workers",
     ),
     "explain": Command(
@@ -146,7 +146,7 @@ COMMANDS = {
     "export": Command(
         "write a trained model as ONNX and by torch.export, for other programs",
         "experiments.exporting.export:export",
-        "folder --out",
+        "folder --cell --out --store",
     ),
     "wandb-sync": Command(
         "upload to W&B what was tracked offline",

@@ -8,7 +8,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+Accelerator = Literal["auto", "cpu", "gpu"]
+"""Where to compute; `auto` takes a GPU if there is one."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ gc.disable()  # what is imported stays; looking for garbage takes a sixth of the
 for _name in (
     "experiments.training.process",
     "datamodules.batches.modalities",
+    "lightning_modules.combined",
+    "lightning_modules.video",
     "decord",
     "av",
     "sklearn.linear_model",

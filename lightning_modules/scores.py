@@ -1,10 +1,12 @@
 """From scored rows to one score a patient, exact whatever the number of processes."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 COLUMNS = ("row_key", "item_id", "patient_id", "label", "logit")
 Column = Iterable[Any]
@@ -21,14 +23,14 @@ class Late:
         values: `(B,)`, given as Python numbers, or `(B, F)`, given as arrays of NumPy.
     """
 
-    def __init__(self, values: torch.Tensor) -> None:
+    def __init__(self, values: "torch.Tensor") -> None:
         self._values = values.detach()
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._values.tolist() if self._values.ndim == 1 else self._values.cpu().numpy())
 
 
-def rows_of(batch: Mapping[str, Any], logits: torch.Tensor) -> dict[str, Column]:
+def rows_of(batch: Mapping[str, Any], logits: "torch.Tensor") -> dict[str, Column]:
     """Pair the identity of each row of a batch with its logit.
 
     Args:
@@ -61,12 +63,14 @@ def gather_rows(rows: Sequence[Mapping[str, Column]]) -> pd.DataFrame:
     Returns:
         The columns, one line a row.
     """
+    from torch import distributed
+
     columns = list(rows[0]) if rows else list(COLUMNS)
     own_columns = {c: [value for part in rows for value in part[c]] for c in columns}
     parts: list[Any] = [own_columns]
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        parts = [None] * torch.distributed.get_world_size()
-        torch.distributed.all_gather_object(parts, own_columns)
+    if distributed.is_available() and distributed.is_initialized():
+        parts = [None] * distributed.get_world_size()
+        distributed.all_gather_object(parts, own_columns)
     table = pd.concat([pd.DataFrame(part, columns=list(part)) for part in parts])
     return table.drop_duplicates("row_key").sort_values("row_key", ignore_index=True)
 

@@ -9,7 +9,8 @@ from torch import nn
 
 from backbones import SumLogitFusion
 from datamodules import Augment
-from datamodules.batches.finish import Input, finish
+from datamodules.batches.finish import finish
+from datamodules.batches.inputs import Input
 from lightning_modules import CombinedClassifier
 from tests.waits import META, Waits
 

@@ -14,7 +14,15 @@ import torch
 
 from datamodules.batches.augment import Augment
 from datamodules.batches.device import DeviceStage
-from datamodules.batches.finish import Input, finish
+from datamodules.batches.finish import finish
+from datamodules.batches.inputs import (
+    MODALITY,
+    Input,
+    evaluation_windows,
+    find_items,
+    patients_of,
+    read_times,
+)
 from datamodules.batches.loader import Batch, IntArray, RowLoader
 from datamodules.batches.plan import (
     ClassSampling,
@@ -23,7 +31,7 @@ from datamodules.batches.plan import (
     stratified_order,
     training_batches,
 )
-from datamodules.batches.read import BatchReader, read_times
+from datamodules.batches.read import BatchReader
 from datamodules.batches.rows import Row, evaluation_rows, training_rows
 from datamodules.batches.sampling import ClipTimes, FrameSampling, Window
 from datamodules.cores import cores
@@ -39,9 +47,6 @@ Selection = Literal["last", "ema", "inner_bce", "refit"]
 """How the end of training is chosen, see docs/design.md, Recipe."""
 
 _MOST_THREADS = 16  # each holds a batch in pinned memory
-
-_MODALITY = {"image": "image", "video": "ceus"}
-"""Modality in the store of each input."""
 
 
 class PatientDataModule(L.LightningDataModule):
@@ -158,19 +163,19 @@ class PatientDataModule(L.LightningDataModule):
             return
         self._store = Store(self._path, with_unlabelled=self._twins)
         table = self._store.items
-        patients_of: dict[str, Sequence[str]] = {}
+        listed: dict[str, Sequence[str]] = {}
         if self._fold != "none":
             split = load_split(self._path, self._split)
-            patients_of = dict(split.parts(self._fold, self._repeat))
+            listed = dict(split.parts(self._fold, self._repeat))
         if self._twins:
-            kept = {p for part in ("train", "inner_val") for p in patients_of.get(part, ())}
+            kept = {p for part in ("train", "inner_val") for p in listed.get(part, ())}
             kept |= set(table[table["label"].isna()]["patient_id"])
-            patients_of = {"train": sorted(kept)}
-        self._find_items()
+            listed = {"train": sorted(kept)}
+        self._items = find_items(self._store, self.inputs)
         where = f"fold {self._fold} of split {self._split!r}, {self._path}"
-        modalities = " or ".join(_MODALITY[key] for key in self.inputs)
+        modalities = " or ".join(MODALITY[key] for key in self.inputs)
         parts = {}
-        for part, patients in patients_of.items():
+        for part, patients in listed.items():
             parts[part] = tuple(
                 p for p in patients if any(p in ids for ids in self._items.values())
             )
@@ -210,28 +215,11 @@ class PatientDataModule(L.LightningDataModule):
         """
         self._path = Path(store)
         self._store = Store(self._path, with_unlabelled=True)
-        self._find_items()
-        patients = sorted({p for of_patient in self._items.values() for p in of_patient})
-        if not patients:
-            modalities = " or ".join(_MODALITY[key] for key in self.inputs)
-            got = ", ".join(sorted(set(self._store.items["modality"])))
-            raise DataError(
-                f"new patients must have items of modality {modalities}, got {got} only. Add "
-                "such files, or take a model of another modality."
-            )
+        self._items = find_items(self._store, self.inputs)
+        patients = patients_of(self._store, self._items)
         self._labels = {}
         self._open_clips()
-        self._parts = {"new": tuple(patients)}
-
-    def _find_items(self) -> None:
-        """The store's items by input and patient."""
-        table = self._store.items
-        self._items: dict[str, dict[str, list[str]]] = {}
-        for key in self.inputs:
-            items = table[table["modality"] == _MODALITY[key]].sort_values("item_id")
-            of_patient = self._items[key] = {}
-            for patient, item in zip(items["patient_id"], items["item_id"], strict=True):
-                of_patient.setdefault(str(patient), []).append(item)
+        self._parts = {"new": patients}
 
     def _open_clips(self) -> None:
         self._open_reader()
@@ -243,7 +231,7 @@ class PatientDataModule(L.LightningDataModule):
                 "Set shift_seconds, speed and jitter_seconds to 0 there."
             )
         clips = [clip for ids in self._items["video"].values() for clip in ids]
-        self._times = read_times(self._store, self._reader, clips)
+        self._times = read_times(self._store, self._reader.index, clips)
 
     def teardown(self, stage: str) -> None:
         """Give the cache up after the last use of a run; a cache in memory goes with it."""
@@ -300,6 +288,11 @@ class PatientDataModule(L.LightningDataModule):
         """A batch of rows of evaluation as the encoders get it, on the CPU."""
         self.setup()
         return finish(self._batch_reader(training=False).read(rows, 0), self.inputs, None)
+
+    @property
+    def seed(self) -> int:
+        """What chance is drawn from."""
+        return self._seed
 
     @property
     def times(self) -> Mapping[str, ClipTimes]:
@@ -473,5 +466,4 @@ class PatientDataModule(L.LightningDataModule):
         self._reader = ClipReader(self._store, decoder=decoder, cache=self._cache)
 
     def _evaluation_windows(self, clip: str) -> Sequence[Window]:
-        rng = np.random.default_rng((self._seed, *clip.encode()))
-        return self.eval_sampling.draw(self._times[clip], rng=rng)
+        return evaluation_windows(self.eval_sampling, self._times[clip], clip, seed=self._seed)

@@ -1,32 +1,10 @@
 """A batch made ready for the encoders, on the device: resized, augmented, normalised."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from datamodules.batches.augment import Augment, normalise, resize
+from datamodules.batches.inputs import Input
 from datamodules.batches.loader import Batch
-from datamodules.errors import DataError
-
-
-@dataclass(frozen=True)
-class Input:
-    """How images, or the frames of a clip, reach the encoder.
-
-    Attributes:
-        size: Side in pixels, 1 or more.
-        mean: Mean of the encoder's pretraining data per channel, 0 to 1.
-        std: Its standard deviation per channel, above 0.
-    """
-
-    size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-    def __post_init__(self) -> None:
-        if self.size < 1:
-            raise DataError(f"image_size and video_size must be 1 or more, got {self.size!r}.")
-        if not all(value > 0 for value in self.std):
-            raise DataError(f"image_std and video_std must be above 0, got {self.std!r}.")
 
 
 def finish(batch: Batch, inputs: Mapping[str, Input], augment: Augment | None) -> Batch:

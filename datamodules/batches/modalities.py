@@ -3,7 +3,7 @@
 from typing import Any
 
 from datamodules.batches.datamodule import PatientDataModule
-from datamodules.batches.finish import Input
+from datamodules.batches.inputs import Input
 from datamodules.batches.sampling import FrameSampling
 
 

@@ -1,7 +1,6 @@
 """From rows to a batch of uint8 on the host: pixels, and what chance draws for each row."""
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,27 +13,6 @@ from datamodules.batches.rows import Row
 from datamodules.batches.sampling import ClipTimes, FrameSampling, Window
 from datamodules.store.clips import ClipReader
 from datamodules.store.folder import Store
-
-
-def read_times(store: Store, clips: ClipReader, item_ids: Iterable[str]) -> dict[str, ClipTimes]:
-    """Curve, rate, arrival and peak by clip.
-
-    Every index is read: a lost clip is found now, not amid an epoch.
-
-    Raises:
-        DataError: If one is lost or damaged.
-    """
-    table = store.items.set_index("item_id").loc[list(item_ids)]
-    columns = (table[name].tolist() for name in ("fps", "arrival_s", "peak_s"))
-    return {
-        clip: ClipTimes(
-            curve=clips.index(clip)["level"],
-            fps=fps,
-            arrival_s=None if math.isnan(arrival) else arrival,
-            peak_s=None if math.isnan(peak) else peak,
-        )
-        for clip, fps, arrival, peak in zip(table.index, *columns, strict=True)
-    }
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -23,10 +23,10 @@ import numpy as np
 from datamodules.cores import cores
 from datamodules.errors import DataError
 from datamodules.phantom.anatomy import draw_anatomy
-from datamodules.phantom.files import write_clip, write_still
+from datamodules.phantom.files import Frame, write_clip, write_still
 from datamodules.phantom.perfusion import draw_perfusion
 from datamodules.phantom.preset import PRESETS, PhantomPreset
-from datamodules.phantom.render import render_bmode, render_ceus
+from datamodules.phantom.render import Rendered, render_bmode, render_ceus
 from datamodules.phantom.truth import Patient, answer, draw_patients, separation
 
 __all__ = ["PRESETS", "PhantomPreset", "make_phantom"]
@@ -39,6 +39,7 @@ def make_phantom(
     patients: int | None = None,
     seed: int = 0,
     preset: Literal["demo", "published"] | PhantomPreset = "demo",
+    masks: bool = False,
     workers: int | None = None,
     progress: bool = True,
 ) -> Path:
@@ -53,6 +54,8 @@ def make_phantom(
         patients: Number of patients; by default the preset's own.
         seed: Any whole number from 0.
         preset: Name of one of PRESETS, or a preset of your own.
+        masks: Also draw lesion and parenchyma on the brightest frame of each clip, for `ceus tic`;
+            images and clips stay the same.
         workers: Processes; by default one for each core. They are spawned, so a script that calls
             this needs its `if __name__ == "__main__":` guard.
         progress: Whether to show a progress bar on the standard error stream.
@@ -74,6 +77,8 @@ def make_phantom(
         if value < lowest:
             raise DataError(f"{option} must be at least {lowest}, got {value!r}. Change it.")
     settings = {"preset": name, "seed": seed, "recipe": _RECIPE, **asdict(knobs)}
+    if masks:  # phantoms of before are the same without
+        settings["masks"] = True
     if _is_made(out, json.loads(json.dumps(settings))):
         return out / "cohort.csv"
 
@@ -81,9 +86,9 @@ def make_phantom(
     partial_folder = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial_folder, ignore_errors=True)
     try:
-        for folder in ("images", "clips"):
+        for folder in ("images", "clips", *(["masks"] if masks else [])):
             (partial_folder / folder).mkdir(parents=True)
-        job = partial(_render_patient, preset=knobs, seed=seed, folder=partial_folder)
+        job = partial(_render_patient, preset=knobs, seed=seed, folder=partial_folder, masks=masks)
         records = list(_run(job, people, workers=workers, progress=progress))
         _write_cohort(partial_folder / "cohort.csv", people, records)
         truth = {"settings": settings, **answer(knobs, people), "patients": records}
@@ -125,7 +130,7 @@ def _squash(z: float, d: float) -> float:
 
 
 def _render_patient(
-    patient: Patient, *, preset: PhantomPreset, seed: int, folder: Path
+    patient: Patient, *, preset: PhantomPreset, seed: int, folder: Path, masks: bool
 ) -> dict[str, Any]:
     """Write one patient's files and return the patient's entry of truth.json."""
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1, patient.number)))
@@ -144,7 +149,7 @@ def _render_patient(
         boluses = draw_perfusion(rng, vascularity=vascularity, time_scale=preset.time_scale)
         fps = int(rng.integers(preset.fps[0], preset.fps[1] + 1))
         count = max(1, round(fps * rng.uniform(*preset.clip_seconds)))
-        frames = render_ceus(
+        rendered = render_ceus(
             rng,
             anatomy,
             boluses,
@@ -154,15 +159,22 @@ def _render_patient(
             depth_mm=preset.depth_mm,
         )
         stem = folder / "clips" / f"{patient.patient_id}_{number + 1}"
+        levels: list[float] = []
         path = write_clip(
-            stem, frames, size=preset.clip_size, kind=patient.number + number, fps=fps
+            stem,
+            _noting(rendered.frames, levels),
+            size=preset.clip_size,
+            kind=patient.number + number,
+            fps=fps,
         )
+        drawn = _draw_masks(folder / "masks", stem.name, rendered, levels, fps) if masks else {}
         clips.append(
             {
                 "path": path.relative_to(folder).as_posix(),
                 "frames": count,
                 "fps": fps,
                 "boluses": {region: asdict(bolus) for region, bolus in boluses.items()},
+                **drawn,
             }
         )
     return {
@@ -174,6 +186,27 @@ def _render_patient(
         "images": images,
         "clips": clips,
     }
+
+
+def _noting(frames: Iterator[Frame], levels: list[float]) -> Iterator[Frame]:
+    """The frames, their mean grey levels noted on the way."""
+    for frame in frames:
+        levels.append(float(frame.mean()))
+        yield frame
+
+
+def _draw_masks(
+    folder: Path, name: str, rendered: Rendered, levels: Sequence[float], fps: int
+) -> dict[str, str]:
+    """Masks on the brightest second's frame, the entry `mask` of the clip's row."""
+    brightest = int(np.convolve(levels, np.ones(min(fps, len(levels))), "same").argmax())
+    paths = []
+    for region, mask in rendered.masks(brightest).items():
+        if not mask.any():  # a preset so shallow shows none
+            break
+        paths.append(folder / f"{name}_{region}.png")
+        write_still(paths[-1], mask)
+    return {"mask": ";".join(path.relative_to(folder.parent).as_posix() for path in paths)}
 
 
 def _run(
@@ -199,6 +232,8 @@ def _write_cohort(path: Path, people: Sequence[Patient], records: Sequence[dict[
     columns = ["patient_id", "label", "modality", "path", "split", "age", "sex", "centre"]
     if not people[0].split:
         columns.remove("split")
+    if any("mask" in clip for record in records for clip in record["clips"]):
+        columns.append("mask")
     with path.open("w", newline="") as file:
         table = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
         table.writeheader()
@@ -206,4 +241,4 @@ def _write_cohort(path: Path, people: Sequence[Patient], records: Sequence[dict[
             row = {"patient_id": patient.patient_id, **asdict(patient)}
             for modality, items in (("image", record["images"]), ("ceus", record["clips"])):
                 for item in items:
-                    table.writerow({**row, "modality": modality, "path": item["path"]})
+                    table.writerow({**row, **item, "modality": modality})

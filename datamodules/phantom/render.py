@@ -5,7 +5,8 @@ seconds; the result is 8-bit grey. Two things carry the latent scores and nothin
 `render_bmode(suspicion=...)` and `perfusion.draw_perfusion(vascularity=...)`, both in 0..1.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from datamodules.phantom.anatomy import Anatomy, Array
 from datamodules.phantom.fields import blur, gaussian, scatterers, speckle, texture
 from datamodules.phantom.perfusion import REGIONS, Bolus
-from datamodules.phantom.tissue import add_foci, perfused, tissue_levels
+from datamodules.phantom.tissue import add_foci, perfused, regions, tissue_levels
 
 Frame = npt.NDArray[np.uint8]
 
@@ -32,6 +33,20 @@ _NOISE_DB = -52.0  # electronic noise, below the CEUS display range
 _MOTION_MM = 1.6  # bound on probe drift plus breathing, in each direction
 _BUBBLE_SECONDS = 0.12  # speckle forgets itself as bubbles move through the resolution cell
 _PLAIN_NODULE = 0.3  # how the nodule of every clip looks under the contrast, whoever the patient
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A clip.
+
+    Attributes:
+        frames: (height, width), uint8, in order, each made when it is asked for.
+        masks: Lesion and parenchyma in a frame of this number, as a reader draws them: white on
+            black, (height, width), uint8.
+    """
+
+    frames: Iterator[Frame]
+    masks: Callable[[int], dict[str, Frame]]
 
 
 def render_bmode(
@@ -66,11 +81,12 @@ def render_ceus(
     fps: float,
     size: tuple[int, int],
     depth_mm: float,
-) -> Iterator[Frame]:
-    """The frames (height, width), uint8, of one clip in contrast mode, in order.
+) -> Rendered:
+    """One clip in contrast mode.
 
-    Speckle, vascular pattern and motion come from `rng`; `boluses` has one for each of REGIONS;
-    the other arguments are those of `render_bmode`.
+    Speckle, vascular pattern and motion come from `rng`, which must not be drawn from until the
+    last frame is made; `boluses` has one for each of REGIONS; the other arguments are those of
+    `render_bmode`.
     """
     width, height = size
     pixels_per_mm = height / depth_mm
@@ -99,15 +115,25 @@ def render_ceus(
     renew = np.float32(np.sqrt(1 - keep**2))
     field = fields[0]
     noise = np.float32(10 ** (_NOISE_DB / 10))
-    for frame in range(frames):
-        # An unseen part of a periodic field is as good as a new one, and twenty times cheaper.
-        turn = (int(rng.integers(height)), int(rng.integers(width)))
-        field = keep * field + renew * np.roll(fields[1 + frame % 3], turn, axis=(1, 2))
-        bubbles = np.einsum("r,rij->ij", tic[:, frame], vessels)
-        power = (field.real**2 + field.imag**2).mean(axis=0)
-        intensity = _window(bubbles, shifts[frame], height, width) * power
-        intensity += _window(leak, shifts[frame], height, width) + noise
-        yield _to_grey(10 * np.log10(intensity), _CEUS_RANGE_DB)
+
+    def rendered() -> Iterator[Frame]:
+        nonlocal field
+        for frame in range(frames):
+            # An unseen part of a periodic field is as good as a new one, and twenty times cheaper.
+            turn = (int(rng.integers(height)), int(rng.integers(width)))
+            field = keep * field + renew * np.roll(fields[1 + frame % 3], turn, axis=(1, 2))
+            bubbles = np.einsum("r,rij->ij", tic[:, frame], vessels)
+            power = (field.real**2 + field.imag**2).mean(axis=0)
+            intensity = _window(bubbles, shifts[frame], height, width) * power
+            intensity += _window(leak, shifts[frame], height, width) + noise
+            yield _to_grey(10 * np.log10(intensity), _CEUS_RANGE_DB)
+
+    def masks(frame: int) -> dict[str, Frame]:
+        top, left = np.rint(shifts[frame]).astype(int)
+        seen = (slice(top, top + height), slice(left, left + width))
+        return {name: 255 * mask[seen].astype(np.uint8) for name, mask in regions(anatomy, *grid)}
+
+    return Rendered(rendered(), masks)
 
 
 def _to_grey(level_db: Array, range_db: float) -> Frame:

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from datamodules.phantom.anatomy import Anatomy, Array
+from datamodules.phantom.anatomy import Anatomy, Array, Ellipse
 from datamodules.phantom.fields import texture
 
 
@@ -91,3 +91,15 @@ def perfused(
     bed_db = 1.5 * texture(rng, (y.size, x.size), 0.9 * pixels_per_mm, 0.9 * pixels_per_mm)
     shares[1:] *= 10 ** (bed_db / 10)
     return np.asarray(shares, np.float32)
+
+
+def regions(anatomy: Anatomy, x: Array, y: Array) -> list[tuple[str, npt.NDArray[np.bool_]]]:
+    """Lesion and parenchyma (H, W), within their margins and clear of vessel and airway."""
+
+    def radius(shape: Ellipse) -> Array:
+        return np.asarray(np.hypot((x - shape.x) / shape.a, (y - shape.y) / shape.b), np.float32)
+
+    beside = (radius(anatomy.carotid) > 1.4) & (radius(anatomy.trachea) > 1.2)
+    lesion = radius(anatomy.nodule)
+    thyroid = (radius(anatomy.lobe) < 0.9) & (lesion > 1.25) & beside
+    return [("lesion", lesion < 0.8), ("parenchyma", thyroid)]

@@ -1,5 +1,6 @@
 """Tables behind the figures: ROC curves and bands, calibration, net benefit, scales of scores."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -53,19 +54,25 @@ AS_PREDICTED, RECALIBRATED = "as predicted", "recalibrated"
 """States of the probabilities in the tables of calibration."""
 
 
-def calibration_rows(cells: list[CellScores]) -> tuple[list[dict[str, Any]], list[pd.DataFrame]]:
+def calibration_rows(
+    cells: list[CellScores], maps: Sequence["CellMap"]
+) -> tuple[list[dict[str, Any]], list[pd.DataFrame]]:
     """Figures of the calibration, and the smoothed curves, as predicted and recalibrated.
 
     Out-of-fold each fold is recalibrated by the map of the other folds; the deployed model on the
     hold-out by that of all out-of-fold scores. An ensemble's probabilities are those of no model.
+
+    Args:
+        cells: Scores of the cells.
+        maps: Theirs, as `recalibration_maps`.
     """
     rows, curves = [], []
-    maps = {(*m.cell, m.applies_to): m.map for m in recalibration_maps(cells)}
+    named_maps = {(*m.cell, m.applies_to): m.map for m in maps}
     for name, table in _scored(cells, of_models=True):
         cell = name["architecture"], name["modality"]
         mapped = pd.Series(np.nan, index=table.index)
         for fold, own in table.groupby("fold"):
-            of = maps[(*cell, DEPLOYED if name["part"] == "test" else str(fold))]
+            of = named_maps[(*cell, DEPLOYED if name["part"] == "test" else str(fold))]
             mapped[own.index] = of.log_odds(own["score"])
         for state, odds in ((AS_PREDICTED, table["score"]), (RECALIBRATED, mapped)):
             named = name | {"state": state}
@@ -116,13 +123,13 @@ def recalibration_maps(cells: list[CellScores]) -> list[CellMap]:
     return maps
 
 
-def recalibration_rows(cells: list[CellScores]) -> list[dict[str, Any]]:
+def recalibration_rows(maps: Sequence[CellMap]) -> list[dict[str, Any]]:
     """A row a map."""
     return [
         dict(zip(("architecture", "modality"), each.cell, strict=True))
         | {"applies_to": each.applies_to}
         | asdict(each.map)
-        for each in recalibration_maps(cells)
+        for each in maps
     ]
 
 

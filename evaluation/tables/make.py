@@ -28,6 +28,7 @@ from evaluation.tables.curves import (
     calibration_rows,
     net_benefit_rows,
     precision_recall_rows,
+    recalibration_maps,
     recalibration_rows,
     roc_rows,
     scale_rows,
@@ -134,7 +135,8 @@ def make_tables(
     names = zip(complete["architecture"], complete["modality"], strict=True)
     aucs = dict(zip(names, complete["fold_mean_auc"], strict=True))
     primary = primary_contrast(scores, sweep.analysis, selected)
-    calibration, curves = calibration_rows(scores)
+    maps = recalibration_maps(scores)
+    calibration, curves = calibration_rows(scores, maps)
     parts = ("oof", "test")
     patients = _joined([_patients(each, part, frozen) for each in scores for part in parts])
     models, instability = stability_tables(scores)
@@ -155,7 +157,7 @@ def make_tables(
         precision_recall=_table(precision_recall_rows(scores)),
         calibration=_table(calibration),
         calibration_curves=_joined(curves),
-        recalibration=_table(recalibration_rows(scores)),
+        recalibration=_table(recalibration_rows(maps)),
         net_benefit=_joined(net_benefit_rows(scores)),
         instability=instability,
         instability_models=models,

@@ -1,10 +1,11 @@
 """`ceus export`: a trained model for programs that know neither this framework nor Python."""
 
+import hashlib
 import io
 import json
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,22 +16,32 @@ from torch import Tensor, nn
 
 from datamodules.files import write_atomic
 from experiments.errors import ConfigError
+from experiments.predicting.deployed import find_deployed
+from experiments.predicting.facts import limits_of
+from experiments.predicting.onnx import FILE, described
+from experiments.predicting.reference import reference_of
+from experiments.predicting.scoring import load_model
 from experiments.training.trained import Trained, load_trained
 
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 _CLOSE = 1e-4
-FORMAT = 1
+FORMAT = 2
 """Of the JSON file."""
 
 
-def export(folder: Path, *, out: Path | None = None) -> int:
-    """Write a run's model as ONNX and by torch.export, with what it wants and gives in a JSON.
+def export(
+    folder: Path, *, cell: str = "", out: Path | None = None, store: Path | None = None
+) -> int:
+    """Write a run's model as ONNX and by torch.export, or a cell's deployed models for --onnx.
 
     Each is held against the model before it counts: logits must agree to 1e-4.
 
     Args:
-        folder: Folder of a run.
-        out: Folder for the files, by default FOLDER/exported.
+        folder: Folder of a run or of a sweep.
+        cell: Which cell of a sweep, as swin-combined: its models of fold `all`, one a seed, and all
+            that `ceus predict --onnx` needs besides.
+        out: Folder for the files, by default FOLDER/exported, of a cell FOLDER/exported/CELL.
+        store: The sweep's store, if it was moved; needed where nothing was predicted yet.
     """
     lacking = [name for name in _PACKAGES if find_spec(name) is None]
     if lacking:
@@ -38,29 +49,63 @@ def export(folder: Path, *, out: Path | None = None) -> int:
             f"packages {', '.join(_PACKAGES)} must be installed to export, got none of "
             f"{', '.join(lacking)}. Install them: pip install 'ceus[export]'"
         )
+    if not (folder / "config.yaml").is_file():
+        return _export_cell(folder, cell, out or folder / "exported" / cell, store)
+    if cell or store:
+        raise ConfigError(
+            f"--cell and --store must be of a sweep, got the folder of a run ({folder}). Leave "
+            "them out, or name the sweep's folder."
+        )
     trained = load_trained(folder)
     out = out or folder / "exported"
     out.mkdir(parents=True, exist_ok=True)
-    rows = example(trained)
-    program, onnx = _exported(Scorer(trained).eval(), rows)
-    expected = log_odds(trained, rows)
-    for name, content, run in (
-        ("model.pt2", program, _run_program),
-        ("model.onnx", onnx, run_onnx),
-    ):
-        write_atomic(out / name, content)
-        difference = float((run(out / name, rows) - expected).abs().max())
-        if not difference <= _CLOSE:
-            (out / name).unlink()
-            raise ConfigError(
-                f"{name} must give the model's logits to {_CLOSE:g}, got a difference of "
-                f"{difference:.2g} ({folder.name}). The file was removed; export with the versions "
-                "of constraints.txt."
-            )
-        print(out / name)
+    program, onnx = _exported(trained)
+    _write(trained, out / "model.pt2", program, _run_program)
+    _write(trained, out / "model.onnx", onnx, run_onnx)
     write_atomic(out / "model.json", json.dumps(_described(trained), indent=1))
     print(out / "model.json")
     return 0
+
+
+def _export_cell(folder: Path, cell: str, out: Path, store: Path | None) -> int:
+    deployed = find_deployed(folder, cell)
+    models = [load_model(deployed, run, accelerator="cpu") for run in deployed.runs]
+    facts = reference_of(deployed, models[0], store).facts
+    limits = limits_of(facts, tuple(models[0].data.inputs))
+    out.mkdir(parents=True, exist_ok=True)
+    networks = []
+    for model in models:
+        path, content = out / f"seed{model.run.seed}.onnx", _exported(model.trained)[1]
+        _write(model.trained, path, content, run_onnx)
+        networks.append(
+            {
+                "run_id": model.run.run_id,
+                "file": path.name,
+                "sha256": hashlib.sha256(content).hexdigest(),
+                "sampling_seed": model.data.seed,
+            }
+        )
+    inputs = _inputs(models[0].trained)
+    write_atomic(out / FILE, described(deployed.ensemble, inputs, networks, limits))
+    print(out / FILE)
+    return 0
+
+
+def _write(
+    trained: Trained, path: Path, content: bytes, run: Callable[[Path, tuple[Tensor, ...]], Tensor]
+) -> None:
+    """Write a model's file and hold it against the model; where it differs it does not stay."""
+    write_atomic(path, content)
+    rows = example(trained)
+    difference = float((run(path, rows) - log_odds(trained, rows)).abs().max())
+    if not difference <= _CLOSE:
+        path.unlink()
+        raise ConfigError(
+            f"{path.name} must give the model's logits to {_CLOSE:g}, got a difference of "
+            f"{difference:.2g} ({trained.folder.name}). The file was removed; export with the "
+            "versions of constraints.txt."
+        )
+    print(path, flush=True)
 
 
 class Scorer(nn.Module):
@@ -131,8 +176,9 @@ def log_odds(trained: Trained, rows: tuple[Tensor, ...]) -> Tensor:
         return trained.model.logits(batch) - trained.model.logit_shift
 
 
-def _exported(scorer: Scorer, rows: tuple[Tensor, ...]) -> tuple[bytes, bytes]:
+def _exported(trained: Trained) -> tuple[bytes, bytes]:
     """The program of torch.export, and the ONNX model made of it; any number of rows."""
+    scorer, rows = Scorer(trained).eval(), example(trained)
     batch = torch.export.Dim("batch", min=1)
     logs = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [log.level for log in logs]
@@ -156,8 +202,8 @@ def _exported(scorer: Scorer, rows: tuple[Tensor, ...]) -> tuple[bytes, bytes]:
     return content.getvalue(), made.model_proto.SerializeToString()
 
 
-def _described(trained: Trained) -> Mapping[str, Any]:
-    """What stands in the JSON file: how to make the inputs, and what to do with the output."""
+def _inputs(trained: Trained) -> dict[str, Any]:
+    """How to make the inputs."""
     inputs: dict[str, Any] = {}
     for key, settings in trained.data.inputs.items():
         inputs[key] = {
@@ -174,13 +220,22 @@ def _described(trained: Trained) -> Mapping[str, Any]:
         if key == "video":
             sampling = trained.data.eval_sampling
             inputs[key]["shape"].insert(2, sampling.num_frames)
-            inputs[key]["sampling"] = {"class": type(sampling).__name__, **asdict(sampling)}
+            kind = type(sampling)
+            inputs[key]["sampling"] = {
+                "class_path": f"{kind.__module__}.{kind.__qualname__}",
+                "init_args": asdict(sampling),
+            }
     for name in names_of(trained)[len(inputs) :]:
         inputs[name] = {"shape": ["batch"], "type": "bool"}
+    return inputs
+
+
+def _described(trained: Trained) -> Mapping[str, Any]:
+    """What stands in the JSON file: how to make the inputs, and what to do with the output."""
     return {
         "format": FORMAT,
         "run": dict(trained.identity),
-        "inputs": inputs,
+        "inputs": _inputs(trained),
         "output": {
             "name": "log_odds",
             "shape": ["batch"],

@@ -5,27 +5,27 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from math import nan
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from datamodules import Store
 from datamodules.ingest.prepare import prepare
-from evaluation.files import read_parquet
 from evaluation.tables.operating import YOUDEN
 from experiments.errors import ConfigError
-from experiments.predicting.deployed import Deployed, find_deployed
-from experiments.predicting.output import Prediction, require_rule, write
-from experiments.predicting.reference import facts_of, reference_of
-from experiments.predicting.scoring import load_model
-from experiments.predicting.sets import read_levels, set_cuts
-from experiments.predicting.unlike import Finding, findings_of
-from experiments.training.trained import Accelerator
+from experiments.gpus import Accelerator
+from experiments.predicting.onnx import Exported, open_exported
+from experiments.predicting.output import Prediction, write
+from experiments.predicting.sets import read_levels
+
+if TYPE_CHECKING:
+    from experiments.predicting.of_sweep import OfSweep
 
 
 def predict(
-    folder: Path,
+    folder: Path | None = None,
     *,
-    cell: str,
+    cell: str = "",
+    onnx: Path | None = None,
     cohort: Path | None = None,
     image: Path | None = None,
     clip: Path | None = None,
@@ -48,6 +48,7 @@ def predict(
     Args:
         folder: Sweep folder, as runs/demo.
         cell: ARCHITECTURE-MODALITY, as swin-combined.
+        onnx: In the place of a sweep: folder of a cell that `ceus export` wrote; needs no torch.
         cohort: Table of new patients, as for `ceus prepare`; labels may be empty.
         image: In the place of a table: an image of one patient.
         clip: In the place of a table, or beside an image: a clip of the same patient.
@@ -64,38 +65,46 @@ def predict(
     Raises:
         ConfigError, DataError, EvaluationError: For what the user can mend.
     """
+    if (onnx is None) == (folder is None):
+        raise ConfigError(
+            "the model must be given by a sweep's FOLDER, or by --onnx FOLDER as ceus export "
+            f"wrote it, got {'neither' if folder is None else 'both'}. Give one of them."
+        )
     if (cohort is None) == (image is None and clip is None):
         raise ConfigError(
             "new patients must be given by --cohort, or one of them by --image and --clip, got "
             f"{'both' if cohort else 'neither'}. Give one of these."
         )
     levels = read_levels(conformal)
-    deployed = find_deployed(folder, cell)
-    require_rule(deployed, rule)
-    cuts = set_cuts(deployed, levels)
-    models = [load_model(deployed, run, accelerator=accelerator) for run in deployed.runs]
-    references = [reference_of(deployed, model, store) for model in models]
+    model: OfSweep | Exported
+    if folder is not None:
+        from experiments.predicting.of_sweep import open_sweep  # torch, which --onnx does without
+
+        model = open_sweep(
+            folder, cell, store=store, rule=rule, levels=levels, accelerator=accelerator
+        )
+    else:
+        assert onnx is not None
+        given = {
+            "--cell": bool(cell), "--store": store is not None, "--conformal": bool(levels),
+            "--accelerator gpu": accelerator == "gpu",
+        }  # fmt: skip
+        unused = [name for name, was_given in given.items() if was_given]
+        model = open_exported(onnx, rule=rule, unused=unused)
     with _tabled(cohort, image, clip, patient) as (table, root, temporary):
         path = prepare(
             table, temporary / "store", skip_bad=skip_bad, root=root,
             # Of one patient a second process would take longer to start than to read.
             workers=1 if cohort is None and workers is None else workers,
-            progress=cohort is not None, told=False, **deployed.prepared,
+            progress=cohort is not None, told=False, **model.ensemble.prepared,
         )  # fmt: skip
         new = Store(path, with_unlabelled=True)
-        known = _of_sweep(deployed, new)
-        scored = []
-        for model in models:
-            model.data.take_new(new.path)
-            scored.append(model.score(model.data.evaluation_rows(model.data.patients("new"))))
-        findings = findings_of(
-            facts_of(new, new.items["patient_id"]), scored, references,
-            inputs=tuple(models[0].data.inputs),
-        )  # fmt: skip
-        for each, more in known.items():
-            findings[each] = [*more, *findings.get(each, ())]
+        scored, findings = model.score(new)
         items = new.items  # read while it is there
-    print(write(Prediction(deployed, tuple(scored), items, findings, rule, cuts), to))
+    prediction = Prediction(
+        model.ensemble, tuple(scored), items, findings, rule, model.cuts, model.left_out
+    )
+    print(write(prediction, to))
     return 0
 
 
@@ -119,27 +128,3 @@ def _tabled(
             for kind, path in paths.items():
                 writer.writerow((patient, "", kind, path.relative_to(root)))
         yield table, root, folder
-
-
-def _of_sweep(deployed: Deployed, new: Store) -> dict[str, list[Finding]]:
-    """Findings on patients whose files the sweep has, too.
-
-    Raises:
-        ConfigError: If one of them has a label, so that an external test would be asked for.
-    """
-    listed = read_parquet(deployed.sweep.path / "cohort.parquet", columns=["source_sha", "label"])
-    held_out = dict(zip(listed["source_sha"], listed["label"].isna(), strict=True))
-    items = new.items[new.items["source_sha"].isin(list(held_out))]
-    if count := items.loc[items["label"].notna(), "patient_id"].nunique():
-        raise ConfigError(
-            "labelled patients must be others than the sweep's, for they are an external test, "
-            f"got {count} with files that the sweep was made of. Leave their labels empty; the "
-            "test set is opened by ceus evaluate --unseal-test."
-        )
-    findings: dict[str, list[Finding]] = {}
-    for patient, rows in items.groupby("patient_id"):
-        sealed = all(held_out[sha] for sha in rows["source_sha"])
-        what = "its test set" if sealed else "those that the model was trained on"
-        text = f"the same file is in the sweep, among {what}"
-        findings[str(patient)] = [Finding("file of the sweep", text, nan)]
-    return findings

@@ -16,7 +16,7 @@ from evaluation.tables.scores import CellScores, cell_scores
 from evaluation.tables.seal import Seal, read_seal
 from evaluation.text.recalibration import FILE as RECALIBRATION
 from experiments.errors import ConfigError
-from experiments.training.checkpoints import BEST
+from experiments.predicting.ensemble import Ensemble
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,25 @@ class Deployed:
         """By (architecture, modality, rule): as frozen, or as an opening would freeze them now."""
         own = oof_thresholds([self.scores], self.sweep.analysis)
         return {key: self.seal.thresholds.get(key, value) for key, value in own.items()}
+
+    @cached_property
+    def ensemble(self) -> Ensemble:
+        """All that a prediction needs of it besides the networks."""
+        return Ensemble(
+            sweep=self.sweep.name,
+            cell=self.scores.cell,
+            runs=tuple(run.run_id for run in self.runs),
+            seeds=tuple(run.seed for run in self.runs),
+            shas={**self.sweep.shas, "predictions_sha": self.sweep.predictions_sha},
+            prepared=self.prepared,
+            intercept=self.intercept,
+            slope=self.slope,
+            no_map=self.no_map,
+            thresholds={rule: value for (*_, rule), value in self.thresholds.items()},
+            frozen=bool(self.seal.thresholds),
+            sealed=not self.seal.labels,
+            analysis=self.sweep.analysis,
+        )
 
     @cached_property
     def prepared(self) -> dict[str, Any]:
@@ -139,6 +158,8 @@ def checkpoint_of(deployed: Deployed, run: Run) -> Path:
     Raises:
         ConfigError: If it is not there, or another.
     """
+    from experiments.training.checkpoints import BEST
+
     path = deployed.sweep.path / run.run_id / "checkpoints" / BEST
     table = deployed.sweep.predictions
     (expected,) = set(table.loc[table["run_id"] == run.run_id, "checkpoint_sha"])

@@ -23,21 +23,19 @@ from evaluation.tables.scores import sigmoid
 from evaluation.text.external import external_sentences
 from evaluation.text.format import number
 from experiments.errors import ConfigError
-from experiments.predicting.deployed import Deployed
-from experiments.predicting.scoring import Scored
+from experiments.predicting.ensemble import Ensemble, Scored
 from experiments.predicting.sets import CALIBRATED_ON, Cuts
 from experiments.predicting.unlike import Finding
 
 _CALLS = ("negative", "positive")
 
 
-def require_rule(deployed: Deployed, rule: str) -> None:
+def require_rule(ensemble: Ensemble, rule: str) -> None:
     """Raises ConfigError unless the evaluation has an operating point of this name."""
-    names = [name for *_, name in deployed.thresholds]
-    if rule not in names:
+    if rule not in ensemble.thresholds:
         raise ConfigError(
-            f"rule must be one of {', '.join(map(repr, names))}, got {rule!r}. Operating points "
-            "are declared before training, under analysis: in the sweep's file."
+            f"rule must be one of {', '.join(map(repr, ensemble.thresholds))}, got {rule!r}. "
+            "Operating points are declared before training, under analysis: in the sweep's file."
         )
 
 
@@ -46,47 +44,40 @@ class Prediction:
     """New patients as the deployed model scores them.
 
     Attributes:
-        deployed: The model.
+        ensemble: The model.
         scored: By each of its runs.
         items: Table of the new patients' store.
         findings: What is odd, by patient.
         rule: Operating point of the decision.
         cuts: Of the conformal sets, by level.
+        left_out: What was not looked at, in words.
     """
 
-    deployed: Deployed
+    ensemble: Ensemble
     scored: tuple[Scored, ...]
     items: pd.DataFrame
     findings: Mapping[str, Sequence[Finding]]
     rule: str
     cuts: Cuts
+    left_out: str = ""
 
     @property
     def name(self) -> str:
         """Of the cell."""
-        return "-".join(self.deployed.scores.cell)
+        return "-".join(self.ensemble.cell)
 
     @cached_property
     def by_seed(self) -> pd.DataFrame:
         """Log-odds by patient and seed."""
-        seeds = [run.seed for run in self.deployed.runs]
-        return pd.DataFrame({s: each.score for s, each in zip(seeds, self.scored, strict=True)})
+        seeds = zip(self.ensemble.seeds, self.scored, strict=True)
+        return pd.DataFrame({seed: each.score for seed, each in seeds})
 
     def probability(self, log_odds: Any) -> Any:
         """Of log-odds, recalibrated where the sweep has a map."""
-        deployed = self.deployed
-        if deployed.no_map:
+        ensemble = self.ensemble
+        if ensemble.no_map:
             return sigmoid(log_odds)
-        return sigmoid(deployed.intercept + deployed.slope * log_odds)
-
-    def threshold(self, rule: str) -> float:
-        """Log-odds from which a patient is called positive; NaN if undefined."""
-        return self.deployed.thresholds[(*self.deployed.scores.cell, rule)]
-
-    @cached_property
-    def rules(self) -> list[str]:
-        """The operating points."""
-        return [rule for *_, rule in self.deployed.thresholds]
+        return sigmoid(ensemble.intercept + ensemble.slope * log_odds)
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -126,17 +117,17 @@ class Prediction:
         """What is odd about a patient."""
         found = list(self.findings.get(patient, ()))
         if patient not in self.by_seed.index:
-            modality = self.deployed.scores.modality
+            modality = self.ensemble.cell[1]
             found.insert(0, Finding("not scored", f"has nothing that a {modality} model sees", nan))
         return found
 
     def _calls(self, rule: str, scores: pd.Series) -> pd.Series:
-        threshold = self.threshold(rule)
+        threshold = self.ensemble.thresholds[rule]
         names = [_CALLS[score >= threshold] for score in scores]
         return pd.Series("no threshold" if isnan(threshold) else names, index=scores.index)
 
     def _threshold_probability(self, rule: str) -> float:
-        return float(self.probability(pd.Series([self.threshold(rule)]))[0])
+        return float(self.probability(pd.Series([self.ensemble.thresholds[rule]]))[0])
 
     @cached_property
     def external(self) -> dict[str, pd.DataFrame]:
@@ -146,30 +137,33 @@ class Prediction:
         known = self.table[self.table["label"].notna() & self.table["score"].notna()]
         if known.empty:
             return {}
-        deployed = self.deployed
+        ensemble = self.ensemble
         return external_tables(
-            deployed.scores, known, analysis=deployed.sweep.analysis, thresholds=deployed.thresholds
-        )
+            ensemble.cell, known, analysis=ensemble.analysis, thresholds=ensemble.thresholds,
+            intercept=ensemble.intercept, slope=ensemble.slope,
+        )  # fmt: skip
 
     def notes(self) -> Iterator[str]:
         """What a reader should know of all these predictions."""
-        deployed = self.deployed
-        if deployed.no_map:
-            yield f"probabilities are as predicted, without recalibration: {deployed.no_map}"
-        if isnan(self.threshold(self.rule)):
+        ensemble = self.ensemble
+        if ensemble.no_map:
+            yield f"probabilities are as predicted, without recalibration: {ensemble.no_map}"
+        if isnan(ensemble.thresholds[self.rule]):
             yield f"no decision: the sweep has no threshold for {self.rule}"
-        if len(deployed.runs) == 1:
+        if len(ensemble.runs) == 1:
             yield "one seed: its spread is not known"
-        if not deployed.seal.labels:
+        if ensemble.sealed:
             yield "the sweep's test set is sealed: out-of-fold figures alone tell how good this is"
         if self.cuts:
             yield f"sets of classes are calibrated on {CALIBRATED_ON}"
         if "label" in self.table and (left := int(self.table["label"].isna().sum())):
             yield f"{left} patients without a label are not in the external test"
+        if self.left_out:
+            yield self.left_out
 
     def content(self) -> dict[str, Any]:
         """All of it, of plain values."""
-        deployed = self.deployed
+        ensemble = self.ensemble
         patients = []
         for row in self.table.to_dict("records"):
             patient = row["patient_id"]
@@ -179,31 +173,30 @@ class Prediction:
                 row["by_seed"] = {str(s): p for s, p in self.probability(own).items()}
                 score = own.mean()
                 row["decisions"] = {
-                    rule: self._calls(rule, pd.Series([score]))[0] for rule in self.rules
+                    rule: self._calls(rule, pd.Series([score]))[0] for rule in ensemble.thresholds
                 }
             patients.append(row)
         return {
             "format": 1,
-            "sweep": deployed.sweep.name,
+            "sweep": ensemble.sweep,
             "cell": self.name,
-            "runs": [run.run_id for run in deployed.runs],
-            **deployed.sweep.shas,
-            "predictions_sha": deployed.sweep.predictions_sha,
-            "prepared": deployed.prepared,
+            "runs": ensemble.runs,
+            **ensemble.shas,
+            "prepared": ensemble.prepared,
             "score": "mean over seeds of the log-odds, the loss weight undone",
             "recalibration": {
-                "intercept": deployed.intercept,
-                "slope": deployed.slope,
-                "reason": deployed.no_map,
+                "intercept": ensemble.intercept,
+                "slope": ensemble.slope,
+                "reason": ensemble.no_map,
             },
             "rule": self.rule,
             "thresholds": {
                 rule: {
-                    "log_odds": self.threshold(rule),
+                    "log_odds": threshold,
                     "probability": self._threshold_probability(rule),
-                    "frozen": bool(deployed.seal.thresholds),
+                    "frozen": ensemble.frozen,
                 }
-                for rule in self.rules
+                for rule, threshold in ensemble.thresholds.items()
             },
             "sets": {
                 f"{level:g}": [asdict(each) for each in cuts] for level, cuts in self.cuts.items()
@@ -221,14 +214,14 @@ def write(prediction: Prediction, to: Path) -> str:
     """
     contents: dict[str, str] = {
         "predictions.csv": csv_text(prediction.table),
-        "predictions.json": _json(prediction.content()),
+        "predictions.json": json_text(prediction.content()),
     }
     sentences: list[str] = []
     if tables := prediction.external:
-        analysis = prediction.deployed.sweep.analysis
+        analysis = prediction.ensemble.analysis
         sentences = list(external_sentences(tables, name=prediction.name, analysis=analysis))
         contents |= {f"{EXTERNAL}/{name}.csv": csv_text(table) for name, table in tables.items()}
-        contents[f"{EXTERNAL}/{EXTERNAL}.json"] = _json(
+        contents[f"{EXTERNAL}/{EXTERNAL}.json"] = json_text(
             {name: tables[name].to_dict("records") for name in tables} | {"words": sentences}
         )
         contents[f"{EXTERNAL}/{EXTERNAL}.txt"] = "".join(f"{text}\n" for text in sentences)
@@ -274,12 +267,12 @@ def _shown(prediction: Prediction, sentences: Sequence[str], to: Path) -> str:
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
 
 
-def _json(content: Any) -> str:
+def json_text(content: Any) -> str:
+    """Of plain values; null where a number is undefined, text where it is infinite."""
     return json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _plain(value: Any) -> Any:
-    """Of Python's own types; null where a number is undefined, text where it is infinite."""
     if isinstance(value, Mapping):
         return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

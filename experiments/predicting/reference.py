@@ -7,7 +7,7 @@ Patients go by their number. The file may be deleted; the next prediction makes 
 
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -16,26 +16,18 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from datamodules import ClipReader, Store
+from datamodules import Store
 from datamodules.files import write_atomic
 from evaluation.errors import EvaluationError
 from evaluation.records.holdout import store_of
 from evaluation.statistics.unlike import Region, fit_region
 from experiments.errors import ConfigError
 from experiments.predicting.deployed import Deployed
+from experiments.predicting.facts import facts_of
 from experiments.predicting.scoring import Model
 
 FILE = "reference.npz"
 _FORMAT = 1
-
-FACTS = {
-    "width": "frame width of {:.0f} pixels",
-    "height": "frame height of {:.0f} pixels",
-    "fps": "rate of {:.3g} frames/s",
-    "seconds": "length of {:.3g} s",
-    "brightness": "mean grey level of {:.3g}",
-}
-"""Measured of a file, and what a warning calls it."""
 
 
 @dataclass(frozen=True)
@@ -49,28 +41,6 @@ class Reference:
 
     facts: pd.DataFrame
     regions: Mapping[str, Region]
-
-
-def facts_of(store: Store, patients: Iterable[str]) -> pd.DataFrame:
-    """A row an item of these patients: patient_id, modality, the columns of FACTS, `arrival`.
-
-    `arrival` is whether an arrival of contrast is known; of an image it says nothing, as fps.
-    """
-    items = store.items
-    items = items[items["patient_id"].isin(set(patients))].reset_index(drop=True)
-    clips = ClipReader(store)
-    brightness = [
-        store.image(item).mean() if modality == "image" else clips.index(item)["level"].mean()
-        for item, modality in zip(items["item_id"], items["modality"], strict=True)
-    ]
-    return pd.DataFrame(
-        {
-            **{name: items[name] for name in ("patient_id", "modality")},
-            **{name: items[name].astype(float) for name in FACTS if name in items},
-            "brightness": np.asarray(brightness, float),
-            "arrival": items["arrival_s"].notna(),
-        }
-    )
 
 
 def reference_of(deployed: Deployed, model: Model, store: Path | None) -> Reference:

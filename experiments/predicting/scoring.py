@@ -11,27 +11,12 @@ import torch
 from datamodules import PatientDataModule
 from datamodules.batches.rows import Row
 from evaluation.records.runs import Run
-from experiments.errors import ConfigError
+from experiments.gpus import Accelerator
 from experiments.predicting.deployed import Deployed, checkpoint_of
-from experiments.training.trained import Accelerator, Trained, load_trained, quiet
+from experiments.predicting.ensemble import Scored, require_finite
+from experiments.training.trained import Trained, load_trained, quiet
 from lightning_modules import PatientClassifier
 from lightning_modules.scores import gather_rows, patient_scores
-
-
-@dataclass(frozen=True)
-class Scored:
-    """Patients as one run scores them.
-
-    Attributes:
-        score: Log-odds by patient, the weighting of the loss undone, sorted.
-        items: How many items of each were scored.
-        features: By input and patient, what its encoder gives, the mean over rows; `(patients, F)`.
-            Without an input that gave none.
-    """
-
-    score: pd.Series
-    items: pd.Series
-    features: Mapping[str, pd.DataFrame]
 
 
 @dataclass(frozen=True)
@@ -40,15 +25,16 @@ class Model:
 
     Attributes:
         run: Whose it is.
+        trained: As its checkpoint has it.
     """
 
     run: Run
-    _trained: Trained
+    trained: Trained
 
     @property
     def data(self) -> PatientDataModule:
         """Its datamodule, which has opened no store yet."""
-        return self._trained.data
+        return self.trained.data
 
     def score(self, rows: Sequence[Row]) -> Scored:
         """Score rows of the store that the datamodule has opened.
@@ -56,18 +42,14 @@ class Model:
         Raises:
             ConfigError: If a logit is not finite.
         """
-        model, data = self._trained.model, self._trained.data
+        model, data = self.trained.model, self.trained.data
         model.setup("predict")
         with data.predicting(rows), _recorded(model, data.inputs) as kept:
-            batches: Any = self._trained.trainer.predict(model, datamodule=data)
+            batches: Any = self.trained.trainer.predict(model, datamodule=data)
         by_key = {row.key: row for row in rows}
         scored = [by_key[key] for batch in batches for key in batch["row_key"]]
         patients = patient_scores(gather_rows(batches)).set_index("patient_id")
-        if not patients["logit"].abs().lt(float("inf")).all():
-            raise ConfigError(
-                f"logits must be finite, got NaN or infinity ({self.run.run_id}). Is the input of "
-                "the kind that the model was trained on?"
-            )
+        require_finite(patients["logit"], self.run.run_id)
         return Scored(
             score=patients["logit"] - float(model.logit_shift),
             items=patients["n_items"],

@@ -1,20 +1,16 @@
 """Warnings that a new patient is unlike those the model was trained on, each with its price."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from evaluation.statistics.unlike import Region, outside
-from experiments.predicting.reference import FACTS, Reference
-from experiments.predicting.scoring import Scored
+from experiments.predicting.ensemble import Scored
+from experiments.predicting.facts import ARRIVAL, FACTS, ITEMS, Limit, lacking, without_arrival
 
-_ITEMS = {"image": ("image", "image"), "video": ("ceus", "clip")}
-"""Of an input, the modality in a store and the word for its items."""
-
-_COMMON = 0.05  # what so many training patients lack is nothing odd
 _DISTANCES = {"mahalanobis": "apart", "nearest": "alone"}
 """Distances of `Region`, and where those of its own patients stand."""
 
@@ -39,80 +35,58 @@ class Finding:
         return f"{self.text} (so are {100 * self.false_alarms:.1f} % of training patients)"
 
 
-def findings_of(
-    facts: pd.DataFrame,
-    scored: Sequence[Scored],
-    references: Sequence[Reference],
-    *,
-    inputs: Sequence[str],
+def odd_facts(
+    facts: pd.DataFrame, limits: Mapping[str, Limit], inputs: Sequence[str]
 ) -> dict[str, list[Finding]]:
-    """What is odd, by patient.
+    """What is odd about files, by patient.
 
     Args:
         facts: Of the new patients' items, as `facts_of`.
-        scored: By each run.
-        references: Of each run.
+        limits: Of the training patients, as `limits_of`.
         inputs: Of the model, `image` and `video` or one of them.
     """
     found: dict[str, list[Finding]] = defaultdict(list)
-    known, both = references[0].facts, list(zip(scored, references, strict=True))
+
+    def tell(patients: pd.Series, check: str, text: str) -> None:
+        for patient in patients.index[patients] if check in limits else ():
+            found[patient].append(Finding(check, text, limits[check].false_alarms))
+
     for key in inputs:
-        modality, word = _ITEMS[key]
-        own, training = (table[table["modality"] == modality] for table in (facts, known))
-        if len(inputs) > 1:
-            _lacking(found, facts, known, modality, word)
-        if training.empty:
-            continue
-        for name in FACTS:
-            _measured(found, own, training, name, word)
+        modality, word = ITEMS[key]
+        own = facts[facts["modality"] == modality]
+        tell(lacking(facts, modality), f"no {word}", f"has no {word}: the score is of the rest")
+        for name, words in FACTS.items():
+            if (limit := limits.get(f"{word} {name}")) is None:
+                continue
+            odd = own[(own[name] < limit.low) | (own[name] > limit.high)]
+            for patient, value in zip(odd["patient_id"], odd[name], strict=True):
+                text = f"{word} has a {words.format(value)}"
+                text += f", outside of {limit.low:.4g} to {limit.high:.4g} in training"
+                found[patient].append(Finding(f"{word} {name}", text, limit.false_alarms))
         if modality == "ceus":
-            _arrival(found, own, training)
-        seeds = [(each.features.get(key), ref.regions.get(key)) for each, ref in both]
-        for name in _DISTANCES:
-            _distance(found, seeds, name, word)
+            tell(without_arrival(own), ARRIVAL, "clip shows no arrival of contrast")
     return found
 
 
-def _lacking(
-    found: dict[str, list[Finding]],
-    facts: pd.DataFrame,
-    known: pd.DataFrame,
-    modality: str,
-    word: str,
-) -> None:
-    def lack(table: pd.DataFrame) -> pd.Series:
-        return ~table["modality"].eq(modality).groupby(table["patient_id"]).any()
+def far_features(
+    scored: Sequence[Scored], regions: Sequence[Mapping[str, Region]], inputs: Sequence[str]
+) -> dict[str, list[Finding]]:
+    """Whose features lie far from those of training, by patient.
 
-    share, lacking = float(lack(known).mean()), lack(facts)
-    for patient in lacking.index[lacking]:
-        if share < _COMMON:
-            text = f"has no {word}: the score is of the rest"
-            found[patient].append(Finding(f"no {word}", text, share))
-
-
-def _arrival(found: dict[str, list[Finding]], own: pd.DataFrame, training: pd.DataFrame) -> None:
-    def lack(table: pd.DataFrame) -> pd.Series:
-        return (~table["arrival"].astype(bool)).groupby(table["patient_id"]).any()
-
-    share, lacking = float(lack(training).mean()), lack(own)
-    for patient in lacking.index[lacking]:
-        if share < _COMMON:
-            text = "clip shows no arrival of contrast"
-            found[patient].append(Finding("no arrival", text, share))
-
-
-def _measured(
-    found: dict[str, list[Finding]], own: pd.DataFrame, training: pd.DataFrame, name: str, word: str
-) -> None:
-    training, own = training.dropna(subset=[name]), own.dropna(subset=[name])
-    if training.empty or own.empty:
-        return
-    alarm = outside(training[name], own[name], patients=training["patient_id"])
-    odd = own[alarm.unlike]
-    for patient, value in zip(odd["patient_id"], odd[name], strict=True):
-        text = f"{word} has a {FACTS[name].format(value)}"
-        text += f", outside of {alarm.low:.4g} to {alarm.high:.4g} in training"
-        found[patient].append(Finding(f"{word} {name}", text, alarm.false_alarms))
+    Args:
+        scored: By each run.
+        regions: Of each run, by input.
+        inputs: Of the model.
+    """
+    found: dict[str, list[Finding]] = defaultdict(list)
+    for key in inputs:
+        seeds = [
+            (each.features.get(key), own.get(key))
+            for each, own in zip(scored, regions, strict=True)
+        ]
+        for name in _DISTANCES:
+            _distance(found, seeds, name, ITEMS[key][1])
+    return found
 
 
 def _distance(

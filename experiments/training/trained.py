@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning import Trainer
@@ -19,12 +19,11 @@ from experiments.config.files import ROOMS, load_yaml
 from experiments.config.identity import sha_of, what_counts
 from experiments.config.study import Study, study_of
 from experiments.errors import ConfigError
+from experiments.gpus import Accelerator
 from experiments.run_folder.status import state_of
 from experiments.training.build import build
 from experiments.training.checkpoints import BEST, IDENTITY
 from lightning_modules import PatientClassifier
-
-Accelerator = Literal["auto", "cpu", "gpu"]
 
 
 @dataclass(frozen=True)

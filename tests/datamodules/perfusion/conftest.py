@@ -12,10 +12,10 @@ from PIL import Image
 from datamodules.ingest.prepare import prepare
 from datamodules.perfusion.bolus import Bolus
 from datamodules.phantom import render
-from datamodules.phantom.anatomy import Ellipse, draw_anatomy
+from datamodules.phantom.anatomy import draw_anatomy
 from datamodules.phantom.files import write_clip
 from datamodules.phantom.perfusion import REGIONS, draw_perfusion
-from datamodules.phantom.tissue import perfused
+from datamodules.phantom.tissue import perfused, regions
 
 FRAMES, FPS, SIDE, DEPTH_MM = 120, 8, 128, 22.0
 RANGE_DB = 45.0  # of the phantom's display
@@ -52,34 +52,20 @@ def make_clip(seed: int, folder: Path) -> tuple[str, Known]:
         depth_mm=wide / pixels_per_mm, top_mm=-pad / pixels_per_mm,
     )  # fmt: skip
     corner = pixels_per_mm * render._motion(twin, np.arange(FRAMES) / FPS)
-    frames = list(
-        render.render_ceus(
-            rng, anatomy, boluses, frames=FRAMES, fps=FPS, size=(SIDE, SIDE), depth_mm=DEPTH_MM
-        )
+    rendered = render.render_ceus(
+        rng, anatomy, boluses, frames=FRAMES, fps=FPS, size=(SIDE, SIDE), depth_mm=DEPTH_MM
     )
+    frames = list(rendered.frames)
     clip = write_clip(folder / f"{seed}", frames, size=(SIDE, SIDE), kind=seed, fps=FPS)
     level = np.convolve([frame.mean() for frame in frames], np.ones(FPS), "same")
     drawn_on = int(level.argmax())
-
-    def radius(shape: Ellipse) -> np.ndarray:
-        return np.hypot((x - shape.x) / shape.a, (y - shape.y) / shape.b)
-
-    beside = (radius(anatomy.carotid) > 1.4) & (radius(anatomy.trachea) > 1.2)
-    places = {
-        "lesion": ("nodule", radius(anatomy.nodule) < 0.8),
-        "parenchyma": (
-            "thyroid", (radius(anatomy.lobe) < 0.9) & (radius(anatomy.nodule) > 1.25) & beside
-        ),
-    }  # fmt: skip
-    known = {}
-    top, left = np.rint(corner[drawn_on] + pad).astype(int)
-    for name, (region, mask) in places.items():
+    drawn, known = rendered.masks(drawn_on), {}
+    for (name, mask), region in zip(regions(anatomy, x, y), ("nodule", "thyroid"), strict=True):
         bolus = boluses[region]
         peak = 10 ** (bolus.peak_db / 10) * shares[REGIONS.index(region)][mask].mean()
         rise = bolus.peak_s - bolus.arrival_s
         known[name] = Bolus(0.0, float(peak), bolus.arrival_s, rise, bolus.sigma)
-        seen = mask[top : top + SIDE, left : left + SIDE]
-        Image.fromarray(255 * seen.astype(np.uint8)).save(folder / f"{seed}-{name}.png")
+        Image.fromarray(drawn[name]).save(folder / f"{seed}-{name}.png")
     row = f"{seed},{seed % 2},ceus,{clip.name},{seed}-lesion.png;{seed}-parenchyma.png"
     return row, Known(known, corner[drawn_on] - corner)
 

@@ -18,10 +18,12 @@ from PIL import Image
 from scipy.stats import rankdata, spearmanr
 
 from datamodules.errors import DataError
+from datamodules.ingest.prepare import prepare
 from datamodules.phantom import make as phantom_module
 from datamodules.phantom.make import PRESETS, PhantomPreset, make_phantom
 from datamodules.phantom.perfusion import Bolus
 from datamodules.phantom.truth import draw_patients
+from datamodules.store.folder import Store
 from docs.pictures import draw_phantom
 
 TINY = PhantomPreset(
@@ -66,6 +68,39 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_phantom(
         tmp_path_factory.mktemp("phantom") / "tiny", preset=TINY, workers=1, progress=False
     ).parent
+
+
+def test_masks_are_drawn_and_nothing_else_changes(tiny: Path, tmp_path: Path) -> None:
+    masked = make_phantom(
+        tmp_path / "masked", preset=TINY, masks=True, workers=1, progress=False
+    ).parent
+    files = {
+        folder: {n: sha for n, sha in hashes(folder).items() if n.startswith(("images", "clips"))}
+        for folder in (tiny, masked)
+    }
+    assert files[masked] == files[tiny]
+    rows = read_table(masked / "cohort.csv")
+    assert [{**row, "mask": None} for row in rows] == [
+        {**row, "mask": None} for row in read_table(tiny / "cohort.csv")
+    ]
+    named = {name for row in rows for name in row["mask"].split(";") if name}
+    assert named == {name for name in hashes(masked) if name.startswith("masks")}
+    stores = [
+        Store(
+            prepare(
+                folder / "cohort.csv", tmp_path / f"store-{folder.name}", canvas=64, as_is=True,
+                progress=False, workers=1,
+            )
+        )
+        for folder in (tiny, masked)
+    ]  # fmt: skip
+    assert stores[0].sha == stores[1].sha
+    clips = stores[1].items.query("modality == 'ceus'")["item_id"]
+    for clip in clips:
+        lesion, parenchyma = stores[1].mask(clip)
+        assert 0.02 < lesion.mean() < 0.2
+        assert parenchyma.any()
+        assert not (lesion & parenchyma).any()
 
 
 def test_table_names_every_file_and_tells_nothing_else(tiny: Path) -> None:

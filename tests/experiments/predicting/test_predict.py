@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -494,3 +495,175 @@ def test_a_damaged_reference_is_made_again(
     assert first["warnings"] == second["warnings"]
     with np.load(path, allow_pickle=False) as made:
         assert {"image.centre", "video.centre", "facts"} <= set(made.files)
+
+
+NO_TORCH = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "lightning"):
+            raise ImportError(f"{name} must not be needed")
+
+sys.meta_path.insert(0, Blocked())
+from experiments.cli import main
+try:
+    main(sys.argv[1:])
+finally:
+    assert "torch" not in sys.modules and "lightning" not in sys.modules
+"""
+
+
+def export_cell(sweep: Path, cell: str, out: Path) -> Path:
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    done = ceus("export", sweep, "--cell", cell, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in out.iterdir()} == {"ensemble.json", "seed0.onnx", "seed1.onnx"}
+    return out
+
+
+@pytest.fixture(scope="module")
+def exported(sweep: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export_cell(sweep, CELL, tmp_path_factory.mktemp("exported"))
+
+
+@pytest.mark.parametrize("cell", [CELL, pytest.param("tiny-image", marks=pytest.mark.slow)])
+def test_an_exported_model_predicts_the_same_without_torch(
+    sweep: Path, exported: Path, hospital: Path, tmp_path: Path, cell: str
+) -> None:
+    lacking = {"P0001": "image", "P0002": "ceus"}
+    part = table_of(
+        hospital, "lacking.csv", lambda row: lacking.get(row["patient_id"]) != row["modality"]
+    )
+    expected = predicted(sweep, tmp_path / "torch", "--cohort", part, cell=cell)
+    made = exported if cell == CELL else export_cell(sweep, cell, tmp_path / "exported")
+    alone = shutil.copytree(made, tmp_path / "handed on")
+    asked = ("predict", "--onnx", alone, "--cohort", part, "--to", tmp_path / "onnx")
+    done = subprocess.run(
+        [sys.executable, "-c", NO_TORCH, *asked, "--workers", "1"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "does not know distances" in " ".join(done.stdout.split())
+    found = json.loads((tmp_path / "onnx" / "predictions.json").read_text())
+    assert len(found["patients"]) == 14
+    for row in found["patients"]:
+        own = expected["patients"][row["patient_id"]]
+        own["warnings"] = [each for each in own["warnings"] if "distance" not in each["check"]]
+        assert row == approximately(own)
+    left = found["notes"].pop()
+    assert left.startswith("an exported model")
+    for name in found.keys() - {"patients"}:
+        assert found[name] == approximately(expected[name])
+    for folder in ("torch", "onnx"):
+        assert (tmp_path / folder / "test-external" / "test-external.txt").is_file()
+    aucs = [
+        json.loads((tmp_path / folder / "test-external/test-external.json").read_text())["aucs"]
+        for folder in ("torch", "onnx")
+    ]
+    assert aucs[1][0] == approximately(aucs[0][0])
+
+
+def approximately(value: Any) -> Any:
+    """Equal to 1e-4, at any depth."""
+    if isinstance(value, dict):
+        return {key: approximately(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [approximately(inner) for inner in value]
+    is_number = isinstance(value, float) and not isinstance(value, bool)
+    return pytest.approx(value, abs=1e-4) if is_number else value
+
+
+def test_no_patient_is_in_what_is_handed_on(sweep: Path, exported: Path) -> None:
+    cohort = pd.read_parquet(sweep / "cohort.parquet")
+    content = (exported / "ensemble.json").read_text()
+    assert not [name for name in set(cohort["patient_id"]) if name in content]
+    assert str(sweep) not in content
+
+
+def with_another_network(folder: Path) -> None:
+    (folder / "seed0.onnx").write_bytes((folder / "seed1.onnx").read_bytes())
+
+
+def without_a_network(folder: Path) -> None:
+    (folder / "seed1.onnx").unlink()
+
+
+def edited(**changed: Any) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
+        path = folder / "ensemble.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+
+    return edit
+
+
+def cut_off(folder: Path) -> None:
+    path = folder / "ensemble.json"
+    path.write_text(path.read_text()[:300])
+
+
+def with_sampling(name: str) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
+        path = folder / "ensemble.json"
+        known = "datamodules.batches.sampling.UniformFrames"
+        path.write_text(path.read_text().replace(known, name))
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "told"),
+    [
+        (with_another_network, (), "network must be the one that ensemble.json was written with"),
+        (without_a_network, (), "got No such file"),
+        (shutil.rmtree, (), "ensemble.json must be as ceus export wrote it, got No such file"),
+        (cut_off, (), "ensemble.json must be as ceus export wrote it, got JSONDecodeError"),
+        (edited(thresholds=[]), (), "ensemble.json must be as ceus export wrote it"),
+        (edited(store_format=99), (), "got 1 and 99"),
+        (edited(format=99), (), "got 99 and"),
+        (with_sampling("os.abort"), (), "sampling of frames must be a FrameSampling, got os.abort"),
+        (
+            with_sampling("lost_package.UniformFrames"),
+            (),
+            "Install the package of lost_package.Uni",
+        ),
+        (None, ("--rule", "youdem"), "rule must be one of 'youden'"),
+        (None, ("--cell", CELL), "--onnx must be given without --cell"),
+        (None, ("--conformal", "0.1", "--store", "x"), "without --store, --conformal"),
+        (None, ("--accelerator", "gpu"), "without --accelerator gpu"),
+    ],
+)
+def test_an_exported_folder_that_is_not_whole_is_one_error(
+    exported: Path,
+    hospital: Path,
+    tmp_path: Path,
+    change: Callable[[Path], None] | None,
+    arguments: tuple[str, ...],
+    told: str,
+) -> None:
+    folder = shutil.copytree(exported, tmp_path / "folder")
+    if change:
+        change(folder)
+    image = hospital.parent / "images/P0001_1.png"
+    done = ceus("predict", "--onnx", folder, "--image", image, "--to", tmp_path / "out", *arguments)
+    assert done.returncode == 2, done.stdout
+    assert told in " ".join(done.stderr.split())
+    assert done.stderr.count("error:") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_sweep_and_an_exported_model_are_one_too_many(
+    sweep: Path, exported: Path, tmp_path: Path
+) -> None:
+    both = ceus("predict", sweep, "--onnx", exported, "--image", "a.png")
+    assert (both.returncode, "got both" in both.stderr) == (2, True)
+    neither = ceus("predict", "--image", "a.png")
+    assert (neither.returncode, "got neither" in neither.stderr) == (2, True)
+
+
+def test_a_cell_to_export_is_told(sweep: Path, tmp_path: Path) -> None:
+    none = ceus("export", sweep, "--out", tmp_path)
+    assert "cell must be one of tiny-image, tiny-combined, got ''" in none.stderr
+    run = ceus("export", the_run(sweep, ""), "--cell", CELL, "--out", tmp_path)
+    assert "--cell and --store must be of a sweep" in run.stderr

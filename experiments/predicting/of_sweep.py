@@ -1,0 +1,119 @@
+"""The deployed model of a cell as its sweep's folder has it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import nan
+from pathlib import Path
+
+from datamodules import Store
+from evaluation.files import read_parquet
+from experiments.errors import ConfigError
+from experiments.gpus import Accelerator
+from experiments.predicting.deployed import Deployed, find_deployed
+from experiments.predicting.ensemble import Ensemble, Scored
+from experiments.predicting.facts import facts_of, limits_of
+from experiments.predicting.output import require_rule
+from experiments.predicting.reference import Reference, reference_of
+from experiments.predicting.scoring import Model, load_model
+from experiments.predicting.sets import Cuts, set_cuts
+from experiments.predicting.unlike import Finding, far_features, odd_facts
+
+
+@dataclass(frozen=True)
+class OfSweep:
+    """A cell's models with what they were trained on.
+
+    Attributes:
+        cuts: Of the conformal sets, by level.
+        left_out: What is not looked at: nothing.
+    """
+
+    cuts: Cuts
+    _deployed: Deployed
+    _models: tuple[Model, ...]
+    _references: tuple[Reference, ...]
+    left_out: str = ""
+
+    @property
+    def ensemble(self) -> Ensemble:
+        """How scores become probabilities and decisions."""
+        return self._deployed.ensemble
+
+    def score(self, new: Store) -> tuple[list[Scored], dict[str, list[Finding]]]:
+        """Scores of all patients of a store by each run, and what is odd by patient.
+
+        Raises:
+            ConfigError: If a labelled patient is of the sweep, or a logit is not finite.
+            DataError: If no patient has what the model sees.
+        """
+        known = _of_sweep(self._deployed, new)
+        scored = []
+        for model in self._models:
+            model.data.take_new(new.path)
+            scored.append(model.score(model.data.evaluation_rows(model.data.patients("new"))))
+        inputs = tuple(self._models[0].data.inputs)
+        limits = limits_of(self._references[0].facts, inputs)
+        regions = [each.regions for each in self._references]
+        findings: dict[str, list[Finding]] = {}
+        for found in (
+            known,
+            odd_facts(facts_of(new, new.items["patient_id"]), limits, inputs),
+            far_features(scored, regions, inputs),
+        ):
+            for patient, each in found.items():
+                findings.setdefault(patient, []).extend(each)
+        return scored, findings
+
+
+def open_sweep(
+    folder: Path,
+    cell: str,
+    *,
+    store: Path | None,
+    rule: str,
+    levels: Sequence[float],
+    accelerator: Accelerator,
+) -> OfSweep:
+    """The deployed model of a cell, ready to score.
+
+    Args:
+        folder: Sweep folder.
+        cell: ARCHITECTURE-MODALITY.
+        store: The sweep's store, if it was moved.
+        rule: Operating point, which it must have.
+        levels: Of conformal sets.
+        accelerator: Where to compute.
+
+    Raises:
+        ConfigError, DataError, EvaluationError: For what the user can mend.
+    """
+    deployed = find_deployed(folder, cell)
+    require_rule(deployed.ensemble, rule)
+    cuts = set_cuts(deployed, levels)
+    models = tuple(load_model(deployed, run, accelerator=accelerator) for run in deployed.runs)
+    references = tuple(reference_of(deployed, model, store) for model in models)
+    return OfSweep(cuts, deployed, models, references)
+
+
+def _of_sweep(deployed: Deployed, new: Store) -> dict[str, list[Finding]]:
+    """Findings on patients whose files the sweep has, too.
+
+    Raises:
+        ConfigError: If one of them has a label, so that an external test would be asked for.
+    """
+    listed = read_parquet(deployed.sweep.path / "cohort.parquet", columns=["source_sha", "label"])
+    held_out = dict(zip(listed["source_sha"], listed["label"].isna(), strict=True))
+    items = new.items[new.items["source_sha"].isin(list(held_out))]
+    if count := items.loc[items["label"].notna(), "patient_id"].nunique():
+        raise ConfigError(
+            "labelled patients must be others than the sweep's, for they are an external test, "
+            f"got {count} with files that the sweep was made of. Leave their labels empty; the "
+            "test set is opened by ceus evaluate --unseal-test."
+        )
+    findings: dict[str, list[Finding]] = {}
+    for patient, rows in items.groupby("patient_id"):
+        sealed = all(held_out[sha] for sha in rows["source_sha"])
+        what = "its test set" if sealed else "those that the model was trained on"
+        text = f"the same file is in the sweep, among {what}"
+        findings[str(patient)] = [Finding("file of the sweep", text, nan)]
+    return findings
