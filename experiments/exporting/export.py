@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.files import write_atomic
+from evaluation.records.listing import FILE as LISTING
 from experiments.errors import ConfigError
 from experiments.predicting.deployed import find_deployed
 from experiments.predicting.facts import limits_of
@@ -49,7 +50,8 @@ def export(
             f"packages {', '.join(_PACKAGES)} must be installed to export, got none of "
             f"{', '.join(lacking)}. Install them: pip install 'ceus[export]'"
         )
-    if not (folder / "config.yaml").is_file():
+    is_run = (folder / "config.yaml").is_file()
+    if not is_run and (cell or (folder / LISTING).is_file()):
         return _export_cell(folder, cell, out or folder / "exported" / cell, store)
     if cell or store:
         raise ConfigError(

@@ -156,6 +156,7 @@ def test_each_score_shows_in_its_own_modality_only(tmp_path: Path) -> None:
             preset=TINY,
             seed=0,
             folder=tmp_path / name,
+            masks=False,
         )
         image, clip = sorted((tmp_path / name).rglob("P*"), key=lambda path: path.suffix != ".png")
         written.append((image.read_bytes(), clip.read_bytes()))
