@@ -3,6 +3,8 @@
 import argparse
 import importlib.metadata
 import inspect
+import os
+import sys
 import time
 from importlib import import_module
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.measure import Section, machine
+from experiments.ffmpeg import ffmpeg_environment
 
 BENCHMARKS = (
     "readers", "loaders", "cached", "needs", "preparing", "training", "sweeping", "scale",
@@ -29,6 +32,8 @@ def main() -> None:
     unknown = set(options.names) - set(BENCHMARKS)
     if unknown:
         parser.error(f"NAME must be of {', '.join(BENCHMARKS)}, got {', '.join(sorted(unknown))}")
+    if needed := ffmpeg_environment():  # of torchcodec, read by the loader as a process starts
+        os.execve(sys.executable, sys.orig_argv, os.environ | needed)
     torch.set_num_threads(1)  # as in each run of a sweep: threads are for reading
     for name in options.names or BENCHMARKS:
         start = time.perf_counter()
