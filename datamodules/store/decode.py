@@ -122,8 +122,8 @@ class OnCpu(FrameDecoder):
 class PyavCpu(OnCpu):
     """FFmpeg's decoder through PyAV.
 
-    Its pixels are decord's, whose own is FFmpeg's, too, for less time: there is no file to be opened
-    and no filter graph on the way (benchmarks/RESULTS.md, "Reading frames").
+    Its pixels are decord's, whose own is FFmpeg's, too, for less time: no file is opened and there
+    is no filter graph on the way (benchmarks/RESULTS.md, "Reading frames").
     """
 
     name = "PyAV"
