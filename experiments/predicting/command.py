@@ -4,21 +4,19 @@ import csv
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from datamodules import Store
 from datamodules.ingest.prepare import prepare
 from evaluation.tables.operating import YOUDEN
 from experiments.errors import ConfigError
 from experiments.gpus import Accelerator
+from experiments.predicting.of_sweep import OfSweep, open_sweep
 from experiments.predicting.onnx import Exported, open_exported
 from experiments.predicting.output import Prediction, write
 from experiments.predicting.sets import read_levels
-
-if TYPE_CHECKING:
-    from experiments.predicting.of_sweep import OfSweep
 
 
 def predict(
@@ -78,8 +76,6 @@ def predict(
     levels = read_levels(conformal)
     model: OfSweep | Exported
     if folder is not None:
-        from experiments.predicting.of_sweep import open_sweep  # torch, which --onnx does without
-
         model = open_sweep(
             folder, cell, store=store, rule=rule, levels=levels, accelerator=accelerator
         )
@@ -91,13 +87,20 @@ def predict(
         }  # fmt: skip
         unused = [name for name, was_given in given.items() if was_given]
         model = open_exported(onnx, rule=rule, unused=unused)
-    with _tabled(cohort, image, clip, patient) as (table, root, temporary):
+    with (
+        _tabled(cohort, image, clip, patient) as (table, root, temporary),
+        ThreadPoolExecutor(1) as beside,
+    ):
+        loading = beside.submit(model.load)
+        if cohort is not None:
+            loading.result()  # many files are read for long: not for a model that cannot be loaded
         path = prepare(
             table, temporary / "store", skip_bad=skip_bad, root=root,
             # Of one patient a second process would take longer to start than to read.
             workers=1 if cohort is None and workers is None else workers,
             progress=cohort is not None, told=False, **model.ensemble.prepared,
         )  # fmt: skip
+        loading.result()
         new = Store(path, with_unlabelled=True)
         scored, findings = model.score(new)
         items = new.items  # read while it is there

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import nan
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from datamodules import Store
 from evaluation.files import read_parquet
@@ -13,10 +15,12 @@ from experiments.predicting.deployed import Deployed, find_deployed
 from experiments.predicting.ensemble import Ensemble, Scored
 from experiments.predicting.facts import facts_of, limits_of
 from experiments.predicting.output import require_rule
-from experiments.predicting.reference import Reference, reference_of
-from experiments.predicting.scoring import Model, load_model
 from experiments.predicting.sets import Cuts, set_cuts
 from experiments.predicting.unlike import Finding, far_features, odd_facts
+
+if TYPE_CHECKING:
+    from experiments.predicting.reference import Reference
+    from experiments.predicting.scoring import Model
 
 
 @dataclass(frozen=True)
@@ -30,14 +34,33 @@ class OfSweep:
 
     cuts: Cuts
     _deployed: Deployed
-    _models: tuple[Model, ...]
-    _references: tuple[Reference, ...]
+    _store: Path | None
+    _accelerator: Accelerator
     left_out: str = ""
 
     @property
     def ensemble(self) -> Ensemble:
         """How scores become probabilities and decisions."""
         return self._deployed.ensemble
+
+    def load(self) -> None:
+        """Load the models, which takes longer than all else of one patient.
+
+        Raises:
+            ConfigError, DataError: For what the user can mend.
+        """
+        _ = self._loaded
+
+    @cached_property
+    def _loaded(self) -> tuple[tuple["Model", ...], tuple["Reference", ...]]:
+        from experiments.predicting.reference import reference_of  # these two import torch
+        from experiments.predicting.scoring import load_model
+
+        deployed = self._deployed
+        models = tuple(
+            load_model(deployed, run, accelerator=self._accelerator) for run in deployed.runs
+        )
+        return models, tuple(reference_of(deployed, model, self._store) for model in models)
 
     def score(self, new: Store) -> tuple[list[Scored], dict[str, list[Finding]]]:
         """Scores of all patients of a store by each run, and what is odd by patient.
@@ -47,13 +70,14 @@ class OfSweep:
             DataError: If no patient has what the model sees.
         """
         known = _of_sweep(self._deployed, new)
+        models, references = self._loaded
         scored = []
-        for model in self._models:
+        for model in models:
             model.data.take_new(new.path)
             scored.append(model.score(model.data.evaluation_rows(model.data.patients("new"))))
-        inputs = tuple(self._models[0].data.inputs)
-        limits = limits_of(self._references[0].facts, inputs)
-        regions = [each.regions for each in self._references]
+        inputs = tuple(models[0].data.inputs)
+        limits = limits_of(references[0].facts, inputs)
+        regions = [each.regions for each in references]
         findings: dict[str, list[Finding]] = {}
         for found in (
             known,
@@ -74,7 +98,7 @@ def open_sweep(
     levels: Sequence[float],
     accelerator: Accelerator,
 ) -> OfSweep:
-    """The deployed model of a cell, ready to score.
+    """The deployed model of a cell, still to be loaded.
 
     Args:
         folder: Sweep folder.
@@ -85,14 +109,11 @@ def open_sweep(
         accelerator: Where to compute.
 
     Raises:
-        ConfigError, DataError, EvaluationError: For what the user can mend.
+        ConfigError, EvaluationError: For what the user can mend.
     """
     deployed = find_deployed(folder, cell)
     require_rule(deployed.ensemble, rule)
-    cuts = set_cuts(deployed, levels)
-    models = tuple(load_model(deployed, run, accelerator=accelerator) for run in deployed.runs)
-    references = tuple(reference_of(deployed, model, store) for model in models)
-    return OfSweep(cuts, deployed, models, references)
+    return OfSweep(set_cuts(deployed, levels), deployed, store, accelerator)
 
 
 def _of_sweep(deployed: Deployed, new: Store) -> dict[str, list[Finding]]:

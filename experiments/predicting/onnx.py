@@ -121,6 +121,9 @@ class Exported:
         "of its sweep: not looked at"
     )
 
+    def load(self) -> None:
+        """Nothing: networks are opened where they score."""
+
     def score(self, new: Store) -> tuple[list[Scored], dict[str, list[Finding]]]:
         """Scores of all patients of a store by each network, and what is odd by patient.
 
