@@ -27,6 +27,7 @@ _SECTIONS = (
     model_sections.decision,
     patient_sections.instability,
     patient_sections.subgroups,
+    patient_sections.readers,
     model_sections.transfer,
     study_sections.planning,
     study_sections.training,
@@ -63,7 +64,11 @@ def report_html(
         preface=preface(evaluation),
         seal=evaluation.seal,
         drawings=drawings,
-        sections=[_with_lacking(section(evaluation), lacking) for section in _SECTIONS],
+        sections=[
+            _with_lacking(made, lacking)
+            for section in _SECTIONS
+            if (made := section(evaluation)) is not None
+        ],
         provenance=provenance(evaluation),
         settings=settings_view(evaluation),
         checklists=[(name, *CHECKLISTS[name], items) for name, items in checklists.items()],

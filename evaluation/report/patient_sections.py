@@ -14,6 +14,9 @@ from evaluation.report.views import (
     words,
 )
 from evaluation.result import Evaluation
+from evaluation.tables.readers import FOLDER, kept_study
+from evaluation.text.format import PARTS
+from evaluation.text.readers import reader_sentences
 
 
 def instability(evaluation: Evaluation) -> Section:
@@ -99,4 +102,38 @@ def subgroups(evaluation: Evaluation) -> Section:
         )
         if rows
         else (),
+    )  # fmt: skip
+
+
+def readers(evaluation: Evaluation) -> Section | None:
+    """Radiologists beside the models on the same patients; None where none have read them."""
+    study = kept_study(evaluation.sweep.path)
+    if study is None:
+        return None
+    name, title = "readers", "Radiologists on the same patients"
+    if study.predictions_sha != evaluation.sweep.predictions_sha:
+        stale = (
+            "A reader study is kept with this sweep, beside predictions that are not these: it is "
+            "left out until ceus readers is called again."
+        )
+        return Section(name=name, title=title, words=(stale,))
+    rows = rows_of(study.tables.aucs)
+    return Section(
+        name=name,
+        title=title,
+        words=(
+            f"Of the {PARTS[study.part]} patients those who were read, first without, then with "
+            "the models' probabilities in sight. The models' AUCs are of these patients in one "
+            "ranking, with DeLong's intervals.",
+            *reader_sentences(study.tables),
+        ),
+        views=(
+            View(
+                name="readers-table", caption="AUC of models and radiologists",
+                columns=[words("kind", facet=True), words("name"), words("pass", facet=True),
+                         people(), estimate("auc", "AUC (95 % CI)"),
+                         figure("seconds", "seconds a patient, median", 0)],
+                rows=rows, csv=f"../{FOLDER}/aucs.csv",
+            ),
+        ),
     )  # fmt: skip

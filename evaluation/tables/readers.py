@@ -1,12 +1,15 @@
 """Readers beside the cells: AUCs without and with the models, differences, and the mean of all."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import nan
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from evaluation.errors import EvaluationError
+from evaluation.files import read_csv
 from evaluation.statistics.auc import auc_interval
 from evaluation.statistics.auc_tests import AucTest, delong_test
 from evaluation.statistics.checks import undefined
@@ -18,6 +21,9 @@ PASSES = (WITHOUT, WITH)
 """A reader's passes over the patients: before and after the models' probabilities are shown."""
 
 MODEL, READER, MEAN = "model", "reader", "mean of readers"
+
+FOLDER, SOURCE = "readers", "source.csv"
+"""Of a sweep's folder, where the tables are kept, and the file that says of which predictions."""
 
 Given = Mapping[tuple[str, str], pd.Series]
 """Confidences by patient, of each reader and pass."""
@@ -43,6 +49,56 @@ class ReaderTables:
     differences: pd.DataFrame
     mrmc: pd.DataFrame
     patients: pd.DataFrame
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReaderStudy:
+    """A reader study that was kept in a sweep's folder.
+
+    Attributes:
+        part: Whose patients were read.
+        predictions_sha: Of the predictions whose models stand beside the readers.
+        tables: Its numbers.
+    """
+
+    part: str
+    predictions_sha: str
+    tables: ReaderTables
+
+
+def source_of(part: str, predictions_sha: str) -> pd.DataFrame:
+    """The content of `SOURCE`."""
+    return pd.DataFrame([{"part": part, "predictions_sha": predictions_sha}])
+
+
+def kept_study(sweep_dir: Path) -> ReaderStudy | None:
+    """The reader study of a sweep's folder; None if there is none.
+
+    Raises:
+        EvaluationError: If a file of it is not as it was written.
+    """
+    folder = sweep_dir / FOLDER
+    if not (folder / SOURCE).is_file():
+        return None
+    try:
+        (source,) = read_csv(folder / SOURCE).to_dict("records")
+        tables = {f.name: _known(read_csv(folder / f"{f.name}.csv")) for f in fields(ReaderTables)}
+        return ReaderStudy(
+            part=str(source["part"]),
+            predictions_sha=str(source["predictions_sha"]),
+            tables=ReaderTables(**tables),
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise EvaluationError(
+            f"tables of a reader study must be as ceus readers wrote them, got {error!r} "
+            f"({folder}). Call ceus readers again, or delete the folder."
+        ) from error
+
+
+def _known(table: pd.DataFrame) -> pd.DataFrame:
+    """Without the NaN that an empty text is read as."""
+    texts = [name for name in ("name", "pass", "reason") if name in table]
+    return table.assign(**{name: table[name].astype(object).fillna("") for name in texts})
 
 
 def reader_tables(

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from datamodules.store.pseudonyms import Pseudonyms
 from evaluation.files import csv_text, write_together
-from evaluation.tables.readers import reader_tables
+from evaluation.tables.readers import FOLDER, SOURCE, reader_tables, source_of
 from evaluation.text.readers import reader_sentences, reader_table
 from experiments.errors import ConfigError
 from experiments.reading.answers import Answers, as_table, read_all, unfinished
@@ -18,7 +18,8 @@ from experiments.reading.page import Opened, open_sweep
 def readers(folder: Path, answers: Sequence[str], *, store: Path | None = None) -> int:
     """Compare radiologists' answers, without and with the models.
 
-    Writes aucs.csv, differences.csv, mrmc.csv and patients.csv into FOLDER/readers.
+    Writes aucs.csv, differences.csv, mrmc.csv and patients.csv into FOLDER/readers, from where
+    `ceus evaluate` takes them into the report.
 
     Args:
         folder: Sweep folder that the page was made of.
@@ -51,11 +52,11 @@ def readers(folder: Path, answers: Sequence[str], *, store: Path | None = None) 
         },
         table.assign(patient_id=table["patient"].map(names)),
     )
-    out = Path(folder) / "readers"
+    out = Path(folder) / FOLDER
     out.mkdir(exist_ok=True)
-    write_together(
-        {out / f"{f.name}.csv": csv_text(getattr(tables, f.name)) for f in fields(tables)}
-    )
+    files = {f"{f.name}.csv": getattr(tables, f.name) for f in fields(tables)}
+    files[SOURCE] = source_of(opened.part, opened.sweep.predictions_sha)
+    write_together({out / name: csv_text(table) for name, table in files.items()})
     console = Console(highlight=False, markup=False, emoji=False)
     for line in unfinished(given):
         console.print(line, soft_wrap=True)
@@ -67,7 +68,9 @@ def readers(folder: Path, answers: Sequence[str], *, store: Path | None = None) 
     console.print(reader_table(tables))
     for line in reader_sentences(tables):
         console.print(line)
-    console.print(f"Tables: {out}", soft_wrap=True)
+    console.print(
+        f"Tables: {out}; ceus evaluate {folder} takes them into the report", soft_wrap=True
+    )
     return 0
 
 

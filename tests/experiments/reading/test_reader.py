@@ -58,7 +58,7 @@ def sweep(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / run.run_id).mkdir()
         table.assign(**columns).to_parquet(folder / run.run_id / "predictions.parquet")
         (folder / run.run_id / "status.json").write_text('{"state": "done"}')
-        (folder / run.run_id / "config.yaml").write_text(f"study: {{store: {store}}}")
+        (folder / run.run_id / "config.yaml").write_text(f"study: {{store: {store}}}\ntrainer: {{}}")
     items = opened.items
     items.assign(
         label=items["label"].astype("Int8").mask(items["patient_id"].isin(split["holdout"]))
@@ -525,6 +525,29 @@ def test_two_readers_are_compared_for_other_readers_and_patients(
     assert list(patients["patient_id"]) == unseen(sweep)
     assert {"label", "model tiny-combined", "=A without", "B with"} <= set(patients)
     assert "'=A" in (folder / "aucs.csv").read_text()  # no spreadsheet computes a reader's code
+
+
+def test_the_report_shows_a_reader_study_beside_its_own_predictions_only(
+    sweep: Path, answers: Callable[..., Path]
+) -> None:
+    result = ceus("readers", sweep, answers("A"), answers("B"))
+    assert result.returncode == 0, result.stderr
+    evaluated = ceus("evaluate", sweep)
+    assert evaluated.returncode == 0, evaluated.stderr
+    report = sweep / "evaluation" / "report.html"
+    page, source = report.read_text(), sweep / "readers" / "source.csv"
+    assert "Radiologists on the same patients" in page
+    assert "Mean of 2 readers, with less without" in page
+    assert "../readers/aucs.csv" in page
+    written = source.read_text()
+    source.write_text(written.replace(read_sweep(sweep).predictions_sha, "0" * 64))
+    assert ceus("evaluate", sweep).returncode == 0
+    assert "until ceus readers is called again" in report.read_text()
+    source.write_text("part\noof\n")
+    refused = ceus("evaluate", sweep)
+    assert refused.returncode == 2
+    assert "as ceus readers wrote them" in refused.stderr
+    source.write_text(written)
 
 
 def test_an_incomplete_pass_is_a_warning_and_has_no_difference(
