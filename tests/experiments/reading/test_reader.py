@@ -58,7 +58,8 @@ def sweep(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / run.run_id).mkdir()
         table.assign(**columns).to_parquet(folder / run.run_id / "predictions.parquet")
         (folder / run.run_id / "status.json").write_text('{"state": "done"}')
-        (folder / run.run_id / "config.yaml").write_text(f"study: {{store: {store}}}\ntrainer: {{}}")
+        config = f"study: {{store: {store}}}\ntrainer: {{}}"
+        (folder / run.run_id / "config.yaml").write_text(config)
     items = opened.items
     items.assign(
         label=items["label"].astype("Int8").mask(items["patient_id"].isin(split["holdout"]))
