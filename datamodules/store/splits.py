@@ -103,7 +103,7 @@ def make_split(
     *,
     name: str = "default",
     scheme: Literal["patient", "centre"] = "patient",
-    num_folds: int = 5,
+    num_folds: int | None = None,
     repeats: int = 1,
     seed: int = 0,
     holdout_fraction: float = REFERENCE_HOLDOUT,
@@ -123,7 +123,7 @@ def make_split(
         name: Name of the split: letters, digits, `.`, `_` and `-`, at most 64.
         scheme: What a fold is: patients dealt at random, or a centre, left out of training; that
             is the kept column `centre` of the cohort, and takes no number of folds.
-        num_folds: Number of folds, 2 or more.
+        num_folds: Number of folds, 2 or more; None for 5, or one a centre.
         repeats: How often the development patients are dealt into folds anew, 1 or more; the first
             partition is the same whatever their number.
         seed: Seed of the permutations, 0 or more.
@@ -142,6 +142,7 @@ def make_split(
     """
     overlap_reason = " ".join(overlap_reason.split())
     _check_settings(scheme, num_folds, repeats, seed, holdout_fraction)
+    num_folds = num_folds or 5
     path = _file(store, name)
     table = Store(store)
     patients = sorted(set(table.items["patient_id"]))
@@ -263,9 +264,14 @@ def load_split(store: Path, name: str) -> Split:
 
 
 def _check_settings(
-    scheme: str, num_folds: int, repeats: int, seed: int, holdout_fraction: float
+    scheme: str, num_folds: int | None, repeats: int, seed: int, holdout_fraction: float
 ) -> None:
-    if num_folds < 2:
+    if num_folds is not None and scheme == "centre":
+        raise DataError(
+            f"num_folds must be left out where a fold is a centre, got {num_folds!r}. There are as "
+            "many folds as centres."
+        )
+    if num_folds is not None and num_folds < 2:
         raise DataError(
             f"num_folds must be 2 or more, got {num_folds!r}. Without folds, train with fold=all."
         )

@@ -154,7 +154,7 @@ class DataSettings:
         canvas: Side of the stored frames, pixels.
         covariates: Columns of the cohort table to keep.
         scheme: What a fold is: `patient`, or a `centre`, a column that `covariates` keeps.
-        num_folds: Folds outside the hold-out.
+        num_folds: Folds outside the hold-out; 5 if not given, or one a centre.
         repeats: How often the development patients are dealt into folds; `repeat` is the axis.
         split_seed: Seed of the split.
         holdout_fraction: Share of patients held out; that of the reference study by default. A
@@ -165,7 +165,7 @@ class DataSettings:
     canvas: int = 256
     covariates: tuple[str, ...] = ()
     scheme: Literal["patient", "centre"] = "patient"
-    num_folds: int = 5
+    num_folds: int | None = None
     repeats: int = 1
     split_seed: int = 0
     holdout_fraction: float = REFERENCE_HOLDOUT

@@ -378,6 +378,8 @@ def test_a_fold_is_a_centre(tmp_path: Path) -> None:
     assert make_split(store, scheme="centre") == path
     with pytest.raises(DataError, match="repeats must be 1 or more, and 1 where a fold is a cent"):
         make_split(store, name="more", scheme="centre", repeats=2)
+    with pytest.raises(DataError, match="num_folds must be left out"):
+        make_split(store, name="six", scheme="centre", num_folds=6)
 
 
 @pytest.mark.parametrize(
