@@ -4,7 +4,8 @@
 `time` (UTC), `holdout`, facts of its kind, and two hashes: `sha` of itself, `previous` of the entry
 before. A line that is changed, or taken out of the middle, thus shows. One cut off at the end does
 not: for that the `head`, the hash of the last entry, is lodged elsewhere. Patients go by a hash
-under the ledger's own random key, so that hold-outs can be compared and the file names nobody.
+under the ledger's own random key, so that hold-outs can be compared and the file names nobody. A
+sweep's folder keeps one of the same form on external tests of its models (`test-external`).
 
 Of the standard library alone, for every room may import it (`tools/house.py`).
 """
@@ -24,7 +25,7 @@ from typing import Any, Literal
 
 LEDGER = "ledger.jsonl"
 
-Kind = Literal["split", "sweep", "opening"]
+Kind = Literal["split", "sweep", "opening", "test-external"]
 
 
 @dataclass(frozen=True)

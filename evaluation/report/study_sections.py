@@ -1,5 +1,6 @@
 """The sections on the study itself: patients, what their number can show, training, openings."""
 
+from datamodules.ledger import read_ledger
 from evaluation.report.views import (
     Section,
     View,
@@ -13,6 +14,7 @@ from evaluation.report.views import (
     words,
 )
 from evaluation.result import Evaluation
+from evaluation.tables.external import EXTERNAL
 from evaluation.text.sentences import seal_sentences
 
 
@@ -176,9 +178,19 @@ def openings(evaluation: Evaluation) -> Section:
                 rows=[dict(row) for row in holdout.history],
             ),
         ]  # fmt: skip
+    if external := read_ledger(evaluation.sweep.path):
+        views.append(
+            View(
+                name="external-tests", caption="External tests of models of this sweep",
+                columns=[words("time"), words("cell"), people(), figure("auc", "AUC"),
+                         words("rule", "decision by")],
+                rows=[dict(entry) for entry in external.of(EXTERNAL)],
+                notes=[f"{problem} (ledger.jsonl)" for problem in external.problems],
+            )
+        )  # fmt: skip
     return Section(
         name="openings",
-        title="Openings of the test set",
+        title="Openings of the test set, and external tests",
         words=(*seal_sentences(evaluation), chained),
         views=tuple(views),
     )

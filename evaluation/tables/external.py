@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from math import nan
+from typing import Final
 
 import pandas as pd
 
@@ -19,7 +20,7 @@ from evaluation.tables.curves import (
 from evaluation.tables.operating import operating_points
 from evaluation.tables.scores import DEPLOYED, Cell, CellScores, sigmoid
 
-EXTERNAL = "test-external"
+EXTERNAL: Final = "test-external"
 """Part of such patients in every table."""
 
 _COLUMNS = ["fold", "patient_id", "label", "seeds", "score"]

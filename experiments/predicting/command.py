@@ -13,6 +13,7 @@ from datamodules.ingest.prepare import prepare
 from evaluation.tables.operating import YOUDEN
 from experiments.errors import ConfigError
 from experiments.gpus import Accelerator
+from experiments.predicting.looks import enter_look
 from experiments.predicting.of_sweep import OfSweep, open_sweep
 from experiments.predicting.onnx import Exported, open_exported
 from experiments.predicting.output import Prediction, write
@@ -107,7 +108,8 @@ def predict(
     prediction = Prediction(
         model.ensemble, tuple(scored), items, findings, rule, model.cuts, model.left_out
     )
-    print(write(prediction, to))
+    looks = enter_look(folder, prediction) if folder is not None else []
+    print(write(prediction, to, looks))
     return 0
 
 

@@ -206,8 +206,13 @@ class Prediction:
         }
 
 
-def write(prediction: Prediction, to: Path) -> str:
+def write(prediction: Prediction, to: Path, looks: Sequence[str] = ()) -> str:
     """Write predictions.csv, predictions.json and the external test; what the terminal shows.
+
+    Args:
+        prediction: What to write.
+        to: Folder for it.
+        looks: Sentences on looks at the same external patients before.
 
     Raises:
         StorageError: If the folder cannot be written.
@@ -220,6 +225,7 @@ def write(prediction: Prediction, to: Path) -> str:
     if tables := prediction.external:
         analysis = prediction.ensemble.analysis
         sentences = list(external_sentences(tables, name=prediction.name, analysis=analysis))
+        sentences += looks
         contents |= {f"{EXTERNAL}/{name}.csv": csv_text(table) for name, table in tables.items()}
         contents[f"{EXTERNAL}/{EXTERNAL}.json"] = json_text(
             {name: tables[name].to_dict("records") for name in tables} | {"words": sentences}

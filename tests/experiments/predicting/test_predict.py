@@ -24,7 +24,7 @@ from tests import command
 from tests.conftest import TINY
 
 OWN = Path(__file__).parents[1] / "own"
-CELL = "tiny-combined"
+CELL, REPORT = "tiny-combined", "evaluation/report.html"
 
 
 def ceus(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -250,6 +250,35 @@ def test_labelled_patients_of_elsewhere_are_an_external_test(
     # Another cohort's figures do not stay beside predictions that they are not of.
     predicted(sweep, tmp_path / "out", "--image", hospital.parent / "images/P0002_1.png")
     assert not list(folder.glob("*"))
+
+
+def test_a_second_look_at_external_patients_says_so(
+    sweep: Path, hospital: Path, tmp_path: Path
+) -> None:
+    """Whichever model looks, under whatever names: the sweep's own ledger knows the files."""
+    own = shutil.copytree(sweep, tmp_path / "own", ignore=shutil.ignore_patterns("ledger.jsonl"))
+    first = predicted(own, tmp_path / "first", "--cohort", hospital)
+    assert "Look " not in first["printed"]
+    renamed = table_of(
+        hospital, "renamed.csv", lambda row: row.update(patient_id=f"{row['patient_id']}b")
+    )
+    image = CELL.replace("combined", "image")
+    again = predicted(own, tmp_path / "again", "--cohort", renamed, cell=image)
+    told = f"Look 2 at these patients or some of them by models of this sweep (before: {CELL};"
+    assert told in " ".join(again["printed"].split())
+    assert told in (tmp_path / "again" / "test-external" / "test-external.txt").read_text()
+    ledger = own / "ledger.jsonl"
+    written = ledger.read_text()
+    assert not any(patient in written for patient in first["patients"])
+    assert ceus("evaluate", own).returncode == 0
+    assert "External tests of models of this sweep" in (own / REPORT).read_text()
+    ledger.write_text(written.replace(CELL, image))
+    refused = ceus("predict", own, "--cell", CELL, "--cohort", hospital, "--to", tmp_path / "no")
+    assert refused.returncode == 2
+    assert "line 2 is not as it was written" in refused.stderr
+    assert not (tmp_path / "no").exists()
+    unlabelled = table_of(hospital, "unknown.csv", lambda row: row.update(label=""))
+    predicted(own, tmp_path / "third", "--cohort", unlabelled)
 
 
 def test_the_sweeps_own_patients_are_no_external_test(
