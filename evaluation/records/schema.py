@@ -47,6 +47,11 @@ def fold_name(fold: int | str, repeat: int = 0) -> str:
     return f"{fold}r{repeat}" if repeat and isinstance(fold, int) else str(fold)
 
 
+def within_repeat(name: str) -> str:
+    """A fold's name within its partition: `0` of `0r2`."""
+    return name.partition("r")[0]
+
+
 def repeat_of(name: str) -> int:
     """The partition that a fold's name tells, from 0."""
     return int(name.partition("r")[2] or 0)

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from evaluation.records.listing import ListedRun, read_listing
-from evaluation.records.schema import STATES
+from evaluation.records.schema import STATES, repeat_of, within_repeat
 from experiments.errors import ConfigError
 from experiments.launchers.progress import figure
 from experiments.launchers.slurm import queued
@@ -37,12 +37,14 @@ class _Listed:
         return "queued" if waits else self.status.state
 
     @property
-    def cell(self) -> tuple[str, str, str]:
-        return self.listed.architecture, self.listed.modality, str(self.listed.seed)
+    def row(self) -> tuple[str, str, str, str]:
+        listed = self.listed
+        repeat = str(repeat_of(listed.fold))
+        return listed.architecture, listed.modality, repeat, str(listed.seed)
 
 
 def overview(folder: Path, *, failed: bool = False, width: int = 80) -> RenderableType:
-    """Every run that a sweep folder lists, as it stands now: a row a cell, a column a fold.
+    """Every run that a sweep folder lists, as it stands now: a column a fold.
 
     Args:
         folder: Folder of a sweep, with `sweep.json`.
@@ -97,21 +99,26 @@ def _summary(folder: Path, runs: Sequence[_Listed]) -> Text:
 
 
 def _grid(runs: Sequence[_Listed], width: int) -> Table:
-    folds = list(dict.fromkeys(run.listed.fold for run in runs))
-    by_cell: dict[tuple[str, str, str], dict[str, _Listed]] = {}
+    folds = list(dict.fromkeys(within_repeat(run.listed.fold) for run in runs))
+    by_row: dict[tuple[str, ...], dict[str, _Listed]] = {}
     for run in runs:
-        by_cell.setdefault(run.cell, {})[run.listed.fold] = run
-    several_seeds = len({cell[2] for cell in by_cell}) > 1
-    names = ["architecture", "modality"] + ["seed"] * several_seeds
-    left = sum(max(len(n), *(len(c[i]) for c in by_cell)) + 2 for i, n in enumerate(names))
+        by_row.setdefault(run.row, {})[within_repeat(run.listed.fold)] = run
+    # What is the same throughout, as the only seed, is not shown.
+    every = ("architecture", "modality", "repeat", "seed")
+    shown = [i for i in range(4) if i < 2 or len({row[i] for row in by_row}) > 1]
+    names = [every[i] for i in shown]
+    left = sum(
+        max(len(n), *(len(row[i]) for row in by_row)) + 2 for i, n in zip(shown, names, strict=True)
+    )
     room = (width - left) // len(folds) - 2
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for name in names:
         table.add_column(name, no_wrap=True)
     for fold in folds:
         table.add_column(f"fold {fold}" if room >= 6 else fold, no_wrap=True)
-    for cell, run_by_fold in by_cell.items():
-        table.add_row(*cell[: len(names)], *(_cell(run_by_fold.get(fold), room) for fold in folds))
+    for row, run_by_fold in by_row.items():
+        cells = (_cell(run_by_fold.get(fold), room) for fold in folds)
+        table.add_row(*(row[i] for i in shown), *cells)
     return table
 
 

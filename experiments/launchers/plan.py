@@ -178,26 +178,42 @@ def _child(answer: Connection, config: dict[str, Any], slot: Slot) -> None:
 
 
 def _table(sweep: Sweep, states: Mapping[str, str], timings: Mapping[Cell, Timing | str]) -> Table:
-    folds = list(dict.fromkeys(run.study.fold_name for run in sweep.runs))
+    folds = list(dict.fromkeys(str(run.study.fold) for run in sweep.runs))
+    repeats = list(dict.fromkeys(run.study.repeat for run in sweep.runs))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("cell", overflow="fold")
+    if len(repeats) > 1:
+        table.add_column("repeat")
     for fold in folds:
         table.add_column(f"fold {fold}" if fold == folds[0] else fold, overflow="fold")
     for name in ("s/step", "a run", "GB"):
         table.add_column(name, justify="right", no_wrap=True)
-    for cell in dict.fromkeys(map(_cell, sweep.runs)):
-        runs = [run for run in sweep.runs if _cell(run) == cell]
-        marks = (
-            "".join(_MARKS[states[run.run_id]] for run in runs if run.study.fold_name == fold)
-            for fold in folds
-        )
+    by_cell: dict[Cell, list[Run]] = {}
+    for run in sweep.runs:
+        by_cell.setdefault(_cell(run), []).append(run)
+    for cell, runs in by_cell.items():
         timing = timings.get(cell)
         figures = ("", "", "") if timing is None else ("-", "-", "-")
         if isinstance(timing, Timing):
             hours = timing.hours(*_epochs_and_devices(runs[0]))
             gigabytes = timing.kept_bytes / 1e9
             figures = (f"{timing.step_seconds:.3f}", _span(hours), _short(gigabytes))
-        table.add_row(" ".join(cell), *marks, *figures)
+        for repeat in repeats:
+            marks = (
+                "".join(
+                    _MARKS[states[run.run_id]]
+                    for run in runs
+                    if (str(run.study.fold), run.study.repeat) == (fold, repeat)
+                )
+                for fold in folds
+            )
+            first = repeat == repeats[0]
+            table.add_row(
+                " ".join(cell) if first else "",
+                *([str(repeat)] if len(repeats) > 1 else []),
+                *marks,
+                *(figures if first else ("", "", "")),
+            )
     return table
 
 
@@ -230,10 +246,12 @@ def _lines(
     longest = max(*hours, sum(hours) / parallel) if parallel else 0
     at_once = f", {parallel} at a time" if parallel > 1 else ""
     share = f", {_span(longest)} with {parallel} at a time" if parallel else ""
+    chosen = any(run.study.selection in ("inner_bce", "refit") for run, _ in timed)
+    bound = ": an upper bound, for early stopping ends runs before their last epoch"
     lines.append(
-        f"At most {_span(sum(hours))} of runs{share}, from {steps} or more "
-        f"steps of each kind timed on {devices}{at_once}: an upper bound, for early stopping ends "
-        "runs before their last epoch; another machine takes other times."
+        f"{'At most' if chosen else 'About'} {_span(sum(hours))} of runs{share}, from {steps} or "
+        f"more steps of each kind timed on {devices}{at_once}{bound if chosen else ''}; another "
+        "machine takes other times."
     )
     where = next(p for p in (sweep.folder, *sweep.folder.absolute().parents) if p.is_dir())
     free = shutil.disk_usage(where).free / 1e9

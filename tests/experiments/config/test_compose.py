@@ -13,8 +13,11 @@ from experiments.config.compose import compose
 from experiments.config.files import HERE
 from experiments.config.run import make_run
 from experiments.errors import ConfigError
+from experiments.sweeps.expand import configs_of
+from experiments.sweeps.file import read_sweep
 from experiments.training.build import check
 
+ROOT = Path(__file__).parents[3]
 ARCHITECTURES = sorted(path.stem for path in (HERE / "architecture").glob("*.yaml"))
 MODALITIES = ["image", "video", "combined"]
 CELL = ["architecture=resnet", "modality=combined", "profile=demo"]
@@ -33,6 +36,12 @@ def test_every_cell_of_every_profile_fits_its_constructors() -> None:
     ]
     check(configs)
     assert len(configs) >= 30
+
+
+def test_the_benchmark_of_few_patients_fits_its_constructors() -> None:
+    configs = list(configs_of(read_sweep(str(ROOT / "benchmarks/few_patients.yaml"), [])))
+    check(configs[::20])
+    assert len(configs) == 60
 
 
 def test_files_win_in_order_and_the_command_line_last() -> None:

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from evaluation import EvaluationError
+from evaluation.records.schema import fold_name
 from experiments.launchers.overview import overview
 from experiments.run_folder.lock import run_lock
 from experiments.run_folder.status import Status, write_status
@@ -77,6 +78,22 @@ def test_two_hundred_and_seventy_runs_fit_a_terminal(tmp_path: Path) -> None:
     assert text.count("failed: reason") == 5
     assert "3 further reasons" in text
     assert shown(tmp_path / "study", failed=True).count("log.txt") == 8
+
+
+def test_repeats_are_rows_and_fit_a_terminal(tmp_path: Path) -> None:
+    folds = [fold_name(fold, repeat) for repeat in range(5) for fold in range(5)]
+    write_sweep(tmp_path / "repeated", [*folds, "all"], seeds=[0])
+    lines = shown(tmp_path / "repeated").splitlines()
+    header, *rows = lines[2:]
+    names = ["architecture", "modality", "repeat", "0", "1", "2", "3", "4", "all"]
+    assert header.replace("fold ", "").split() == names
+    assert len(rows) == 15 * 5
+    first, second = (row.split() for row in rows[:2])
+    assert (first[:3], first.count("0.731")) == (["resnet", "image", "0"], 6)
+    assert (second[:3], second.count("0.731")) == (
+        ["resnet", "image", "1"],
+        5,
+    )  # fold all is of no repeat
 
 
 def test_a_list_that_cannot_be_read_is_named(tmp_path: Path) -> None:
