@@ -30,6 +30,12 @@ class WeightAverage(EMAWeightAveraging):
                 pl_module, decay=self._decay, device=trainer.strategy.root_device
             )
 
+    def end(self, model: LightningModule) -> None:
+        """Make the average the model's weights, for good: checkpoints hold the model's again."""
+        if self._average_model is not None:
+            self._copy_average_to_current(model)
+            self._average_model = None
+
 
 class _Average(AveragedModel):
     """torch's, updated in one kernel; the host counts by itself and never asks the device."""

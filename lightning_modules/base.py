@@ -103,6 +103,7 @@ class PatientClassifier(LightningModule):
         """By how much training favours positives on the logit scale; probabilities undo it."""
         self.register_buffer("logit_shift", torch.tensor(math.log(weight)))
         self._validation_rows: list[dict[str, Column]] = []
+        self._epoch_loss, self._epoch_rows = torch.zeros(()), 0
 
     @abstractmethod
     def encode(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -241,15 +242,20 @@ class PatientClassifier(LightningModule):
             weight=batch.get("loss_weight"),
             pos_weight=self.pos_weight.float(),
         )
-        self.log(
-            "train_loss",
-            loss.detach(),
-            on_step=False,
-            on_epoch=True,
-            batch_size=len(logits),
-            sync_dist=True,
-        )
+        self._epoch_loss = self._epoch_loss + loss.detach() * len(logits)
+        self._epoch_rows += len(logits)
         return loss
+
+    def on_train_epoch_start(self) -> None:
+        """Begin the sum of the losses."""
+        self._epoch_loss, self._epoch_rows = torch.zeros((), device=self.device), 0
+
+    def on_train_epoch_end(self) -> None:
+        """Log the mean loss over the rows of all processes (Lightning's own costs more a step)."""
+        if self._epoch_rows:  # a training step of a subclass may log its own
+            sums = torch.stack((self._epoch_loss, self._epoch_loss.new_tensor(self._epoch_rows)))
+            total, rows = self.trainer.strategy.reduce(sums, reduce_op="sum")
+            self.log("train_loss", total / rows)
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:  # noqa: ARG002
         """Score the rows; patients are formed when all are there."""

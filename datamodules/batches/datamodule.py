@@ -347,6 +347,17 @@ class PatientDataModule(L.LightningDataModule):
             return [self._evaluation_loader_of(self._predicted)]
         return [self._evaluation_loader(part) for part in self.predict_parts]
 
+    def transfer_batch_to_device(
+        self, batch: Batch, device: torch.device, dataloader_idx: int
+    ) -> Batch:
+        """Move the tensors; Lightning's own looks into every name that goes along."""
+        del dataloader_idx
+        beside = device.type == "cuda"
+        return {
+            key: value.to(device, non_blocking=beside) if isinstance(value, torch.Tensor) else value
+            for key, value in batch.items()
+        }
+
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Resize, augment and normalise on the device."""
         del dataloader_idx

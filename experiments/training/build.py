@@ -10,7 +10,7 @@ from jsonargparse import ArgumentError
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 
@@ -153,7 +153,8 @@ def protocol_callbacks(study: Study, folder: Path) -> list[Callback]:
     """Checkpoints, and early stopping where inner validation selects (docs/design.md, Protocol).
 
     Averaged weights (EMA) are those that validation scores, and so those that are chosen and saved.
-    `RunCheckpointIO` leaves in `best.ckpt` weights only; `resume` writes `last.ckpt`.
+    `RunCheckpointIO` leaves in `best.ckpt` weights only; `resume` writes `last.ckpt`, `end_weights`
+    what a schedule ends in.
 
     Raises:
         ConfigError: If a setting is out of range.
@@ -169,15 +170,44 @@ def protocol_callbacks(study: Study, folder: Path) -> list[Callback]:
     decay = 0.99 if study.ema_decay is None and study.selection == "ema" else study.ema_decay
     if decay is not None:
         schedule.append(WeightAverage(decay=decay))
-    kept: dict[str, Any] = {
-        "dirpath": folder / "checkpoints",
-        "filename": "best",
-        "enable_version_counter": False,
-    }
-    if study.selection != "inner_bce":  # the weights that the schedule ends in
-        return [*schedule, ModelCheckpoint(**kept)]
+    if study.selection != "inner_bce":  # `end_weights` writes what the schedule ends in
+        return [*schedule, Checkpoint()]  # lest Lightning add one that writes
     return [
         *schedule,
         EarlyStopping(monitor="inner_bce", mode="min", patience=study.patience, check_finite=True),
-        ModelCheckpoint(**kept, monitor="inner_bce", mode="min"),
+        ModelCheckpoint(
+            dirpath=folder / "checkpoints",
+            filename="best",
+            enable_version_counter=False,
+            monitor="inner_bce",
+            mode="min",
+        ),
     ]
+
+
+def end_weights(trainer: Trainer, model: LightningModule, selection: str, checkpoint: Path) -> None:
+    """Write the weights that a fit ends in, with their share of the start.
+
+    Args:
+        trainer: After its fit.
+        model: As the fit has left it.
+        selection: `inner_bce`: the weights are those of the epoch that `checkpoint` holds, which is
+            left as it is where there is no share; any other: those that the model has now.
+        checkpoint: `best.ckpt`.
+    """
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, WeightAverage):
+            callback.end(model)
+    mix = getattr(model, "mix_with_start", bool)
+    if selection != "inner_bce":
+        mix()
+        trainer.save_checkpoint(checkpoint)
+        return
+    chosen: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    model.load_state_dict(chosen["state_dict"])
+    if mix() and trainer.is_global_zero:
+        # Which epoch it was stays said.
+        trainer.strategy.checkpoint_io.save_checkpoint(
+            {**chosen, "state_dict": model.state_dict()}, checkpoint
+        )
+    trainer.strategy.barrier()

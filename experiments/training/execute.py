@@ -46,7 +46,7 @@ from experiments.run_folder.needs import check_needs
 from experiments.run_folder.status import next_attempt, read_status
 from experiments.tracking.charts import run_figures
 from experiments.tracking.logger import TolerantWandbLogger
-from experiments.training.build import build, ending_in, protocol_callbacks
+from experiments.training.build import build, end_weights, ending_in, protocol_callbacks
 from experiments.training.checkpoints import BEST, RunCheckpointIO, start_from_needed
 from experiments.training.environment import environment
 from experiments.training.features import ItemFeatures
@@ -206,7 +206,9 @@ def _train(
     )
     start_from_needed(run, model)
     stopping = watch.stopping if watch else bool
-    trainer.callbacks.insert(0, LastCheckpoint(run, metrics, stopping=stopping))  # type: ignore[attr-defined]
+    chooses = study.selection == "inner_bce"
+    between = LastCheckpoint(run, metrics, chooses=chooses, stopping=stopping)
+    trainer.callbacks.insert(0, between)  # type: ignore[attr-defined]
     if watch:
         trainer.callbacks.append(Steps(watch))  # type: ignore[attr-defined]
     point, note = resume_point(run, processes=trainer.world_size, is_first=own_rank() == 0)
@@ -230,8 +232,7 @@ def _train(
             trainer.save_checkpoint(checkpoint)
         elif any(parameter.requires_grad for parameter in model.parameters()):
             trainer.fit(model, datamodule=data, ckpt_path=point, weights_only=True)
-            if getattr(model, "mix_with_start", bool)():
-                trainer.save_checkpoint(checkpoint)
+            end_weights(trainer, model, study.selection, checkpoint)
         else:
             _score_untrained(run, trainer, model, data, checkpoint)
     return trainer, model, data, features

@@ -39,17 +39,22 @@ class LastCheckpoint(Callback):
     Args:
         run: The run.
         metrics: Whose rows travel along.
+        chooses: Whether there is a best epoch whose weights are kept.
         stopping: Whether the process was asked to end; it then writes out of turn and raises.
     """
 
-    def __init__(self, run: Run, metrics: MetricsCsv, *, stopping: Callable[[], bool]) -> None:
+    def __init__(
+        self, run: Run, metrics: MetricsCsv, *, chooses: bool, stopping: Callable[[], bool]
+    ) -> None:
         self._run = run
+        self._chooses = chooses
         self._metrics = metrics
         self._stopping = stopping
         self._folder = run.folder / "checkpoints"
         self._resumed = 0
         self._is_over = False
         self._is_between = False
+        self._has_best = False
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Train no further what had ended before, by early stopping or else."""
@@ -87,6 +92,7 @@ class LastCheckpoint(Callback):
             "epoch": trainer.current_epoch,
             "step": trainer.global_step,
             "is_over": self._is_over,
+            "has_best": self._has_best,
             "folder": str(self._folder.resolve()),
             "metrics": self._metrics.rows,
         }
@@ -111,9 +117,10 @@ class LastCheckpoint(Callback):
     def _save(self, trainer: Trainer) -> None:
         best = self._folder / "best.ckpt"
         kept = _best_of(self._folder, trainer.global_step)
+        self._has_best = self._chooses and best.is_file()
         if trainer.is_global_zero:
             self._metrics.write()
-            if best.is_file():
+            if self._has_best:
                 _link(best, kept)
         self._is_between = True
         try:
@@ -158,10 +165,10 @@ def resume_point(run: Run, *, processes: int, is_first: bool) -> tuple[Path | No
         elif record["processes"] != processes:
             before = record["processes"]
             complaint, word = f"was trained by {before} processes, not {processes}", "other"
-        elif not kept.is_file():
+        elif record["has_best"] and not kept.is_file():
             complaint, word = f"lacks its best checkpoint ({kept.name})", "incomplete"
         else:
-            if is_first:
+            if is_first and record["has_best"]:
                 _link(kept, folder / "best.ckpt")
             return path, None
     if not is_first:
@@ -204,7 +211,8 @@ def _record_of(path: Path) -> dict[str, Any] | None:
         record = torch.load(path, map_location="cpu", weights_only=True)[RECORD]
         if (best := _best_of(path.parent, record["step"])).is_file():
             _check_whole(best)
-        return record if {"run_id", "processes", "step", "epoch"} <= set(record) else None
+        needed = {"run_id", "processes", "step", "epoch", "has_best"}
+        return record if needed <= set(record) else None
     except Exception as error:  # noqa: BLE001  a damaged file raises what it likes
         _log.warning("%s cannot be read: %s", path.name, first_line(error))
         return None

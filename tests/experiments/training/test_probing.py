@@ -93,8 +93,12 @@ def test_two_processes_start_where_one_does(make: Make, start: Launch) -> None:
     assert np.abs(difference).max() < 1e-4
 
 
-def test_the_start_keeps_its_share_of_the_final_weights(make: Make, start: Launch) -> None:
-    settings = ("selection=last", "pos_weight=1", "trainer.max_epochs=2", "last_every=1")
+@pytest.mark.parametrize("selection", ["last", "ema", "inner_bce", "refit"])
+def test_the_start_keeps_its_share_of_the_final_weights(
+    make: Make, start: Launch, selection: str
+) -> None:
+    """Of those at the schedule's end, of their average, and of a chosen epoch's, alike."""
+    settings = (f"selection={selection}", "pos_weight=1", "trainer.max_epochs=3", "last_every=1")
     probe = make("finetune=probe", *settings)
     tuned = make("finetune=lp-ft", *settings)
     mixed = make("finetune=lp-ft", "start_share=0.25", *settings)
@@ -103,6 +107,11 @@ def test_the_start_keeps_its_share_of_the_final_weights(make: Make, start: Launc
     assert not torch.equal(first["encoder.layer.weight"], last["encoder.layer.weight"])
     for name, value in weights(mixed).items():
         torch.testing.assert_close(value, 0.25 * first[name] + 0.75 * last[name])
+    epochs = [
+        torch.load(run.folder / "checkpoints" / "best.ckpt", weights_only=True)["epoch"]
+        for run in (tuned, mixed)
+    ]
+    assert epochs[0] == epochs[1]
 
 
 def test_a_schedule_that_runs_to_its_end_trains_on_inner_validation(
@@ -115,7 +124,7 @@ def test_a_schedule_that_runs_to_its_end_trains_on_inner_validation(
     assert "inner_bce" not in metrics
     assert read_status(run.folder).epoch == 2
     best = torch.load(run.folder / "checkpoints" / "best.ckpt", weights_only=True)
-    assert best["epoch"] == 1
+    assert best["epoch"] == 2
     assert best["global_step"] == metrics["step"].max() + 1
     assert not torch.equal(weights(run)["head.1.weight"], weights(ema)["head.1.weight"])
 
