@@ -104,7 +104,7 @@ def create_timm(
             f"{image_size} and model_args {model_args or {}} ({first_line(error)}). "
             "Raise image_size, or see its constructor in timm."
         ) from error
-    if not pretrained:
+    if pretrained is False:  # None is a setting left empty, which must not be random weights
         init_linear_layers(net)
         return net
     state = published_timm(name, net) if pretrained is True else read_state_dict(pretrained)

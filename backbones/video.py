@@ -57,7 +57,7 @@ class TorchvisionVideoEncoder(nn.Module):
         check_length("num_frames", num_frames, name=name)
         clip = (num_frames, video_size, video_size)
         self.net = _build(name, clip, dict(model_args or {}))
-        if pretrained:
+        if pretrained is not False:
             load_strictly(self.net, self._weights(pretrained), heads=_HEADS, name=name)
         else:
             init_linear_layers(self.net)

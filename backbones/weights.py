@@ -15,7 +15,7 @@ _PARALLEL = "module."  # what torch's DataParallel puts before every name
 _WRAPPERS = ("state_dict", "model", "model_state")  # what training scripts wrap weights in
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
+def read_state_dict(path: Path | None) -> dict[str, Tensor]:
     """Weights by name from a `.safetensors`, `.pth`, `.pt` or `.bin` file, on the CPU.
 
     Pickle files are read with `weights_only=True`: a file can hold tensors but cannot run code.
@@ -23,9 +23,10 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     Raises:
         EncoderError: the file is missing, unreadable, of another kind, or holds no weights.
     """
-    if not path.is_file():
+    if path is None or not path.is_file():
         raise EncoderError(
-            f"pretrained must be true, false or an existing file, got {str(path)!r}. "
+            f"pretrained must be true, false or an existing file, got "
+            f"{'nothing' if path is None else repr(str(path))}. "
             "Give the path of a .safetensors or .pth file."
         )
     try:
@@ -70,8 +71,9 @@ def download(fetch: Callable[[], dict[str, Tensor]], *, name: str) -> dict[str, 
         raise EncoderError(
             f"pretrained weights of {name} could not be downloaded "
             f"({first_line(error)}). "
-            "Download them on a machine with a network and pass `pretrained: /path/file`, or set "
-            "`pretrained: false` to train from scratch."
+            "Fetch them on a machine with a network, ceus weights SWEEP --to FOLDER, and set "
+            "weights=FOLDER; or pass `pretrained: /path/file`, or `pretrained: false` to train "
+            "from scratch."
         ) from error
 
 
@@ -105,6 +107,11 @@ def load_strictly(
             f"{key} holds values that are not finite"
             for key, value in given.items()
             if value.is_floating_point() and not value.isfinite().all()
+        ]
+        problems += [
+            f"{key} is of {str(value.dtype).removeprefix('torch.')}, not of floating point"
+            for key, value in given.items()
+            if key in wanted and wanted[key].is_floating_point() and not value.is_floating_point()
         ]
     if not problems:
         result = net.load_state_dict(given, strict=False)

@@ -114,8 +114,12 @@ def weights(file: str, settings: Sequence[str], *, to: Path = Path("weights")) -
     from experiments.sweeps.file import read_sweep
     from experiments.training.weights import fetch_weights
 
+    found = 0
     for path, outcome in fetch_weights(configs_of(read_sweep(file, settings)), to):
         print(f"{path}: {outcome}", flush=True)
+        found += 1
+    if not found:
+        print(f"nothing to fetch: no encoder of {file} has pretrained: true")
     return 0
 
 

@@ -71,17 +71,17 @@ class PatientClassifier(LightningModule):
         compile_backend: str | None = None,
     ) -> None:
         super().__init__()
-        for name, value, ok, rule in (
-            ("pos_weight", pos_weight, pos_weight == "balanced" or pos_weight > 0, "> 0"),
-            ("encoder_lr", encoder_lr, encoder_lr > 0, "> 0"),
-            ("head_lr", head_lr, head_lr > 0, "> 0"),
-            ("weight_decay", weight_decay, weight_decay >= 0, ">= 0"),
-            ("warmup", warmup, 0 <= warmup < 1, "in [0, 1)"),
-            ("layer_decay", layer_decay, 0 < layer_decay <= 1, "in (0, 1]"),
-            ("start_share", start_share, 0 <= start_share < 1, "in [0, 1)"),
-            ("label_smoothing", label_smoothing, 0 <= label_smoothing < 1, "in [0, 1)"),
+        for name, value, fits, rule in (
+            ("pos_weight", 1 if pos_weight == "balanced" else pos_weight, _is_above_0, "> 0"),
+            ("encoder_lr", encoder_lr, _is_above_0, "> 0"),
+            ("head_lr", head_lr, _is_above_0, "> 0"),
+            ("weight_decay", weight_decay, lambda decay: decay >= 0, ">= 0"),
+            ("warmup", warmup, _is_share, "in [0, 1)"),
+            ("layer_decay", layer_decay, lambda decay: 0 < decay <= 1, "in (0, 1]"),
+            ("start_share", start_share, _is_share, "in [0, 1)"),
+            ("label_smoothing", label_smoothing, _is_share, "in [0, 1)"),
         ):
-            if not ok:
+            if not (isinstance(value, int | float) and fits(value)):  # YAML's null comes through
                 raise ValueError(
                     f"{name} must be {rule}, got {value!r}. Set model.init_args.{name}."
                 )
@@ -330,3 +330,11 @@ class PatientClassifier(LightningModule):
         # clip them, in bfloat16 too, which has no scaling. Left to the scaler, as elsewhere.
         optimizer._step_supports_amp_scaling = False
         return with_schedule(optimizer, self.trainer, warmup=self.warmup)
+
+
+def _is_above_0(value: float) -> bool:
+    return value > 0
+
+
+def _is_share(value: float) -> bool:
+    return 0 <= value < 1

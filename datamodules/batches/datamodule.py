@@ -309,9 +309,9 @@ class PatientDataModule(L.LightningDataModule):
         if self._train_patients is None:
             return everyone
         share = self._train_patients / len(everyone)
-        if not 0 < share <= 1:
+        if not 2 / len(everyone) <= share <= 1:  # one of each class
             raise DataError(
-                f"train_patients must be 1 to {len(everyone)}, those there are (fold {self._fold} "
+                f"train_patients must be 2 to {len(everyone)}, those there are (fold {self._fold} "
                 f"of split {self._split!r}), got {self._train_patients}. Leave it out for all."
             )
         drawn = stratified_share(everyone, self._labels, share, seed=(self._seed, 2))

@@ -128,7 +128,8 @@ def _read_table(
     if missing:
         raise DataError(
             f"cohort must have the columns {', '.join((*_REQUIRED, *covariates))}, got "
-            f"{columns}: {', '.join(missing)} missing ({path}). Separate columns by commas."
+            f"{columns}: {', '.join(missing)} missing ({path}). Add the column, as label with "
+            "nothing in it where it is not known. Columns are separated by commas."
         )
     read = [name for name in columns if name in {*_REQUIRED, *_OPTIONAL, *covariates}]
     if len(set(read)) < len(read):

@@ -173,6 +173,11 @@ def _read_predictions(run_dir: Path, run: Run) -> pd.DataFrame:
         if not holds:
             raise EvaluationError(f"{rule}, got {actual} ({path}). {redo}")
 
+    if not path.exists() and any(run_dir.glob("*.safetensors")):
+        raise EvaluationError(
+            f"runs to evaluate must have predictions, got a pretraining ({run_dir}). Its weights "
+            "are for runs that start from them: evaluate the folder of those."
+        )
     require(path.exists(), "a run that is done must have its predictions", "no file")
     try:
         table = read_parquet(path)

@@ -96,6 +96,14 @@ def _check(settings: Mapping[str, Any]) -> Study:
         )
     except ArgumentError as error:
         raise ConfigError(explain(error)) from error
+    shares = settings.get("start_shares") or {}
+    for name, value in shares.items():
+        in_range = type(value) in (int, float) and 0 <= value < 1
+        if name not in ("image", "video", "combined") or not in_range:
+            raise ConfigError(
+                "study.start_shares must give image, video and combined a number in [0, 1) each, "
+                f"got {name}: {value!r}. Set start_shares.image=..., or start_share=... for all."
+            )
     for name in _AT_LEAST_ONE:
         value = settings.get(name, 1)
         if not isinstance(value, int) or value < 1:
@@ -148,9 +156,20 @@ def full_key(key: str) -> str:
 
 
 def explain(error: Exception) -> str:
-    """What jsonargparse says of a configuration, as one sentence that names key and remedy."""
+    """What jsonargparse says of a configuration: of its nested complaints the innermost."""
     text = " ".join(str(error).split())
-    return f"configuration must fit the constructors it names: {text}"
+    named = re.findall(r'Parser key "([^"]+)": ((?:(?!Parser key ").)*)', text)
+    if not named:
+        return f"configuration must fit the constructors it names: {text}"
+    key, complaint = named[-1]
+    complaint = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", complaint).replace("typing.", "")
+    value = re.search(r"Given value: (.{1,60})", complaint)
+    if problem := re.search(r"Problem with given class_path '[^']+': .*", complaint):
+        complaint = problem[0]
+    elif union := re.search(r"Union subtypes Subtypes: \[(.*?)\] Errors", complaint):
+        complaint = f"Expected one of {union[1]}" + (f". Got value: {value[1]}" if value else "")
+    complaint = re.split(r" - Expected a | Given value type: | Given value: ", complaint)[0]
+    return f"{key} must fit the constructor that takes it: {complaint.strip(' :.')}. Correct it."
 
 
 def _hint(key: str) -> str:

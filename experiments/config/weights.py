@@ -12,7 +12,7 @@ def encoders(node: Any) -> Iterator[dict[str, Any]]:
     """Every `class_path` and `init_args` under a node that asks for pretrained weights."""
     if isinstance(node, Mapping):
         arguments = node.get("init_args")
-        if isinstance(arguments, Mapping) and arguments.get("pretrained"):
+        if isinstance(arguments, Mapping) and arguments.get("pretrained", False) is not False:
             yield dict(node)
         for value in node.values():
             yield from encoders(value)
@@ -37,6 +37,11 @@ def from_folder(config: Mapping[str, Any]) -> dict[str, Any]:
     folder = config["study"].get("weights")
     if folder is None:
         return dict(config)
+    if not Path(folder).is_dir():
+        raise ConfigError(
+            f"weights must be a folder that ceus weights filled, got none ({folder}). Correct the "
+            "path, or fetch them: ceus weights SWEEP --to FOLDER"
+        )
     return {**config, "model": _placed(config["model"], Path(folder))}
 
 

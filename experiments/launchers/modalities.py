@@ -23,7 +23,8 @@ def check_modalities(runs: Sequence[Run]) -> None:
     Those who are trained on with all of it must be of both labels.
 
     Raises:
-        ConfigError: Naming every cell that lacks them, and the first part where it does.
+        ConfigError: Naming every cell that lacks them, and the first part where it does; for
+            a number of patients to train on that a fold does not have.
         DataError: If a store or split is not there or not whole.
     """
     cohort, holders = cache(open_cohort), cache(_holders)
@@ -33,6 +34,7 @@ def check_modalities(runs: Sequence[Run]) -> None:
         if needs is None or is_pretraining(run.config):
             continue
         store, split = cohort(run.study.store, run.study.split)
+        _check_number(split, run)
         whole = frozenset.intersection(*(holders(store, modality) for modality in needs))
         if part := _part_without(store, split, run, whole):
             cell = f"{run.study.architecture} {run.study.modality}"
@@ -43,6 +45,21 @@ def check_modalities(runs: Sequence[Run]) -> None:
             "each part of a split must have patients with every modality of a cell, and training "
             f"some of both labels, got {told} ({runs[0].study.store}). Leave these cells out, as "
             "by modality=image, or add items to the cohort."
+        )
+
+
+def _check_number(split: Split, run: Run) -> None:
+    """Refuse more patients to train on than a fold has; none is trained without inner ones."""
+    wanted = run.config["data"]["init_args"].get("train_patients")
+    if wanted is None or run.study.fold == "none":
+        return
+    parts = split.parts(run.study.fold, run.study.repeat)
+    inner = parts["inner_val"] if run.study.selection != "inner_bce" else ()
+    most = len(parts["train"]) + len(inner)
+    if not 2 <= wanted <= most:
+        raise ConfigError(
+            f"train_patients must be 2 to {most}, those that fold {run.study.fold_name} trains on, "
+            f"got {wanted} ({run.study.store}). Leave it out for all."
         )
 
 

@@ -5,18 +5,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from jsonargparse import ArgumentError
+from jsonargparse import ArgumentError, ArgumentParser
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
+from torch import nn
 
 from experiments.config.study import Study, explain
 from experiments.errors import ConfigError
-from lightning_modules import FreezeEncoders, SyncBatchNorm, WeightAverage
+from lightning_modules import FreezeEncoders, PatientClassifier, SyncBatchNorm, WeightAverage
+from lightning_modules.probe import LinearRule
 
 
 class _StudyCLI(LightningCLI):
@@ -70,11 +73,18 @@ def lightning_part(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: copy.deepcopy(value) for key, value in config.items() if key != "study"}
 
 
+class StandIn(nn.Module):
+    """In the place of an encoder, where a model is made to see whether its settings fit."""
+
+    num_features = 2
+
+
 def check(configs: Iterable[Mapping[str, Any]]) -> None:
-    """Hold configurations against the constructors they name, without building anything.
+    """Hold configurations against the constructors they name, without building any network.
 
     Raises:
-        ConfigError: For the first key, type or class that does not fit, naming it.
+        ConfigError: For the first key, type, class or range that does not fit, naming it, or a
+            head that cannot start from a probe.
     """
     parser: LightningArgumentParser | None = None
     for config in configs:
@@ -84,6 +94,30 @@ def check(configs: Iterable[Mapping[str, Any]]) -> None:
             parser.parse_object(lightning_part(config))
         except ArgumentError as error:
             raise ConfigError(explain(error)) from error
+        _check_model(config)
+
+
+def _check_model(config: Mapping[str, Any]) -> None:
+    """Make one of our models around no encoder, and its head of a rule where one is to be."""
+    node, study = copy.deepcopy(config["model"]), config["study"]
+    if not str(node["class_path"]).startswith("lightning_modules."):
+        return
+    for name in node["init_args"]:
+        if name.endswith("encoder"):
+            node["init_args"][name] = {"class_path": f"{__name__}.StandIn"}
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(LightningModule, "model")
+    probed = study["finetune"] == "probe" or (
+        study["finetune"] == "lp-ft" and not study["warm_start"]
+    )
+    try:
+        model = parser.instantiate_classes(parser.parse_object({"model": node})).model
+        if probed and isinstance(model, PatientClassifier):
+            zero = {name: np.zeros(StandIn.num_features) for name in ("image", "video")}
+            offsets = dict.fromkeys(zero, 0.0)
+            model.start_from_rule(LinearRule(zero, offsets, 0.0, offsets))
+    except (ValueError, TypeError) as error:  # jsonargparse wraps what a constructor raised
+        raise ConfigError(str(error.__cause__ or error)) from error
 
 
 def build(
@@ -121,8 +155,9 @@ def build(
         raise ConfigError(explain(error)) from error
     except ValueError as error:
         # jsonargparse wraps what a constructor raised into a list of types that did not fit.
-        if type(error) is ValueError and error.__cause__ is not None:
-            raise error.__cause__ from None
+        cause = error.__cause__
+        if type(error) is ValueError and cause is not None:
+            raise ConfigError(str(cause)) if type(cause) is ValueError else cause from None
         raise
     trainer = cli.trainer
     if config["trainer"].get("sync_batchnorm") and trainer.strategy.root_device.type == "cpu":

@@ -1,6 +1,7 @@
 """Features of encoders as they come, each item once for a store, whichever run asks first.
 
-    STORE/features/KEY.npz    names (N,), features (N, F) float32, and what they were made from
+    STORE/features/KEY.npz    names (N,), features (N, F) float32, their hash, and what they were
+                              made from
 
 KEY stands for the encoder's weights, what it is shown and in which precision: another seed of a
 network from scratch, another size or sampling are other files, while all folds, and with pretrained
@@ -142,17 +143,26 @@ def _sha(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:24]
 
 
+def _content_sha(names: npt.NDArray[np.str_], features: npt.NDArray[np.float32]) -> str:
+    head = f"{features.dtype} {features.shape} {names.tolist()}".encode()
+    return hashlib.sha256(head + np.ascontiguousarray(features).tobytes()).hexdigest()
+
+
 def _read(path: Path, made_from: Mapping[str, Any]) -> dict[str, Any] | None:
     """What the file holds; None if there is none, or it cannot be read and is to be made anew."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            names, features, stated = file["names"], file["features"], str(file["made_from"])
+            names, features = file["names"], file["features"]
+            stated, written = json.loads(str(file["made_from"])), str(file["sha"])
     except FileNotFoundError:
         return None
     except Exception as error:  # noqa: BLE001  a damaged archive raises what it likes
         _log.warning("%s cannot be read (%s); made anew", path.name, type(error).__name__)
         return None
-    if json.loads(stated) != made_from:
+    if written != _content_sha(names, features):
+        _log.warning("%s is not as it was written; made anew", path.name)
+        return None
+    if stated != made_from:
         raise DataError(
             f"features must be of the encoder and input that {path.name} is named for, got others "
             f"({path}). Delete the file; it is made again."
@@ -162,10 +172,12 @@ def _read(path: Path, made_from: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _write(path: Path, made_from: Mapping[str, Any], features: Mapping[str, Any]) -> None:
     content = io.BytesIO()
+    names, values = np.array(list(features)), np.stack(list(features.values()))
     np.savez(
         content,
-        names=np.array(list(features)),
-        features=np.stack(list(features.values())),
+        names=names,
+        features=values,
+        sha=np.array(_content_sha(names, values)),
         made_from=np.array(json.dumps(made_from)),
     )
     try:

@@ -48,8 +48,10 @@ def fetch_weights(configs: Iterable[Mapping[str, Any]], folder: Path) -> Iterato
     Raises:
         ConfigError: If one cannot be had; those before it are there.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"--to must be a folder, got a file ({folder}). Name another.")
     for node in filter(_downloads, _distinct(configs)):
+        folder.mkdir(parents=True, exist_ok=True)
         name = node["init_args"]["name"]
         path = file_of(name, folder)
         if path.is_file():

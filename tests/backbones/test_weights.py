@@ -55,6 +55,19 @@ def test_real_weights_survive_inflation(imagenet: Path) -> None:
     torch.testing.assert_close(features, expected, rtol=0, atol=1e-4)
 
 
+def test_a_setting_left_empty_is_no_random_network() -> None:
+    for encoder in (light_resnet, light_video):
+        with pytest.raises(EncoderError, match="existing file, got nothing"):
+            encoder(pretrained=None)
+
+
+def test_whole_numbers_are_no_weights(tmp_path: Path) -> None:
+    state = {key: value.to(torch.int32) for key, value in light_resnet().net.state_dict().items()}
+    torch.save(state, path := tmp_path / "whole.pth")
+    with pytest.raises(EncoderError, match="is of int32, not of floating point"):
+        light_resnet(pretrained=path)
+
+
 def test_real_weights_of_another_net_are_refused(imagenet: Path) -> None:
     says = r"must fit mobilenetv3_small_100: .*conv_stem.weight is \(32, 3, 3, 3\) in the file"
     with pytest.raises(EncoderError, match=says):
@@ -260,6 +273,6 @@ def test_failed_download_says_how_to_go_on(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    says = "weights of r.*18 could not be downloaded.*pass `pretrained: /path/file`, or set"
+    says = "weights of r.*18 could not be downloaded.*ceus weights SWEEP --to.*pass `pretrained"
     with pytest.raises(EncoderError, match=says):
         build(pretrained=True)

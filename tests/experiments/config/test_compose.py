@@ -12,6 +12,7 @@ from datamodules.errors import DataError
 from experiments.config.compose import compose
 from experiments.config.files import HERE
 from experiments.config.run import make_run
+from experiments.config.study import study_of
 from experiments.errors import ConfigError
 from experiments.sweeps.expand import configs_of
 from experiments.sweeps.file import read_sweep
@@ -42,6 +43,33 @@ def test_the_benchmark_of_few_patients_fits_its_constructors() -> None:
     configs = list(configs_of(read_sweep(str(ROOT / "benchmarks/few_patients.yaml"), [])))
     check(configs[::20])
     assert len(configs) == 60
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("start_share=1", r"start_share must be in \[0, 1\), got 1.0"),
+        ("start_share=null", r"start_share must be in \[0, 1\), got None"),
+        ("start_share=x", "start_share must fit .* takes it: Expected a float. Got value: x"),
+        ("start_shares.imgae=0.5", "start_shares must give image, video and combined a number"),
+        ("start_shares.video=7", "start_shares must give .* got video: 7"),
+        ("label_smoothing=1", "label_smoothing must be in"),
+        ("modality_dropout=3", "modality_dropout must be in"),
+        ("train_patients=2.5", "train_patients must fit .* one of int, NoneType. Got value: 2.5"),
+        ("head.class_path=backbones.GatedFusion", "head must be a backbones.SumLogitFusion where"),
+        ("head.class_path=backbones.Foo", "head must fit .* no attribute 'Foo'"),
+        ("augment.init_args.tgcc=2", "augment must fit .* Option 'tgcc' is not accepted"),
+    ],
+)
+def test_a_setting_that_no_run_could_take_is_refused_before_any(setting: str, says: str) -> None:
+    def take() -> None:
+        config = compose([*CELL, setting])
+        study_of(config["study"])
+        check([config])
+
+    with pytest.raises(ConfigError, match=says) as refused:
+        take()
+    assert len(str(refused.value)) < 300
 
 
 def test_files_win_in_order_and_the_command_line_last() -> None:
@@ -214,7 +242,7 @@ def test_a_foreign_top_level_key_is_refused() -> None:
     ],
 )
 def test_constructors_refuse_what_they_do_not_know(key: str, value: Any, message: str) -> None:
-    with pytest.raises(ConfigError, match=rf"configuration must fit .*{message}"):
+    with pytest.raises(ConfigError, match=rf"(?=.*must fit).*{message}"):
         check([compose([*CELL, f"{key}={value}"])])
 
 

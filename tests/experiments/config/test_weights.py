@@ -22,6 +22,7 @@ from tests.command import ceus
 
 OWN = Path(__file__).parents[1] / "own"
 TINY = OWN / "timm_tiny.yaml"
+IMAGE, VIDEO = (f"study.{name}_encoder.init_args.pretrained" for name in ("image", "video"))
 SWEEP = """
 name: two
 axes: {{modality: [image, video], fold: [0, 1]}}
@@ -75,6 +76,13 @@ def test_weights_are_fetched_and_then_taken_from_the_folder(sweep: Path, tmp_pat
     state = torch.load(best, weights_only=True)["state_dict"]
     assert state["encoder.net.conv1.0.weight"].shape == fetched["conv1.0.weight"].shape
 
+    nothing = ceus("weights", sweep, "--to", tmp_path / "none", f"{IMAGE}=false", f"{VIDEO}=false")
+    assert "nothing to fetch" in nothing.stdout
+    assert not (tmp_path / "none").exists()
+    lost = ceus("sweep", sweep, f"weights={tmp_path / 'none'}")
+    assert lost.returncode == 2
+    assert "weights must be a folder that ceus weights filled, got none" in lost.stderr
+
     path.unlink()
     missing = ceus("sweep", sweep, f"weights={tmp_path / 'weights'}")
     assert missing.returncode == 2
@@ -87,8 +95,7 @@ def test_weights_that_cannot_be_had_are_told_once_before_any_run(
 ) -> None:
     wrong = tmp_path / "other.safetensors"
     save_file(timm.create_model("test_vit").state_dict(), wrong)
-    key = "study.image_encoder.init_args.pretrained"
-    ended = ceus("sweep", sweep, "modality=image", f"{key}={wrong}")
+    ended = ceus("sweep", sweep, "modality=image", f"{IMAGE}={wrong}")
     assert ended.returncode == 2
     assert "pretrained weights must fit test_resnet" in ended.stderr
     assert not (tmp_path / "two").exists()

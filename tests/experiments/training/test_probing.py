@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from experiments.config.run import Run
+from experiments.errors import ConfigError
 from experiments.run_folder.status import read_status
 
 Make = Callable[..., Run]
@@ -67,6 +68,12 @@ def test_features_are_computed_once_for_all_folds_and_heads(
 
     with np.load(kept) as file:
         content = dict(file)
+    for spoil in (lambda values: values[::-1], lambda values: np.full_like(values, np.nan)):
+        np.savez(kept, **content | {"features": spoil(content["features"])})
+        altered = make("finetune=probe", "fold=0", f"sweep=altered{spoil(np.ones(1))[0]:.0f}")
+        assert start(altered) == 0
+        pd.testing.assert_frame_equal(table(altered), before)
+        assert "not as it was written; made anew" in (altered.folder / "log.txt").read_text()
     content["made_from"] = np.array(
         str(content["made_from"]).replace('"weights": "', '"weights": "0')
     )
@@ -152,6 +159,6 @@ def test_refit_trains_all_for_as_long_as_inner_validation_found_best(
 
 def test_a_probe_needs_a_linear_head(make: Make, start: Launch) -> None:
     run = make("modality=combined", "finetune=probe")
-    assert start(run) == 2
-    reason = read_status(run.folder).reason or ""
-    assert "head must be a backbones.SumLogitFusion" in reason
+    with pytest.raises(ConfigError, match=r"head must be a backbones\.SumLogitFusion"):
+        start(run)
+    assert not (run.folder / "status.json").exists()
