@@ -1,6 +1,7 @@
 """Pretrained weights from a local file or a download, loaded strictly or not at all."""
 
 import pickle
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,7 +33,9 @@ def read_state_dict(path: Path | None) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # torch's on what it then refuses
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # unpicklers and zip readers raise many kinds for a bad file
         # torch would have the file run what it likes (`weights_only=False`): not to be repeated.
         other = isinstance(error, pickle.UnpicklingError)

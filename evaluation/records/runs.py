@@ -99,7 +99,7 @@ def read_sweep(sweep_dir: Path) -> Sweep:
             raise EvaluationError(
                 f"a sweep must list each architecture, modality, fold and seed once, got {other} "
                 f"and {run.run_id} ({sweep_dir}). Runs that differ in another setting are not one "
-                "model; put them into sweeps of their own."
+                "model; give each its own sweep: ceus fit sweep=NAME ..."
             )
     done = [run for run in runs if run.state == "done"]
     tables = [_read_predictions(sweep_dir / run.run_id, run) for run in done]
