@@ -20,8 +20,9 @@ SUM = "head.class_path=backbones.SumLogitFusion"
 
 @pytest.fixture
 def store(store: Path, tmp_path: Path) -> Path:
-    """A copy: features are kept in it."""
-    return Path(shutil.copytree(store, tmp_path / "own-store"))
+    """A copy, for features are kept in it; without those that other tests have left."""
+    without = shutil.ignore_patterns("features")
+    return Path(shutil.copytree(store, tmp_path / "own-store", ignore=without))
 
 
 def table(run: Run) -> pd.DataFrame:
