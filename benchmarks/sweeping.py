@@ -66,8 +66,9 @@ class Stamps(Callback):
         self._stamp(trainer, "trained", steps=self._steps)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """The device has nothing more to do for this run."""
-        self._stamp(trainer, "scored")
+        """The device has nothing more to do for this run; before training it computes features."""
+        if self._steps:
+            self._stamp(trainer, "scored")
 
     def _stamp(self, trainer: Trainer, event: str, **more: Any) -> None:
         if trainer.is_global_zero:
