@@ -45,7 +45,7 @@ def test_a_learning_curve_trains_on_so_many_of_both_labels(stream_store: Path) -
     assert all(len(patients) == 4 and set(patients) < set(everyone) for patients in drawn)
     assert all({PATIENTS[p] for p in patients} == {0, 1} for patients in drawn)
     assert len(set(drawn)) > 1
-    with pytest.raises(DataError, match=f"train_patients must be 1 to {len(everyone)}, .*got 99"):
+    with pytest.raises(DataError, match=f"train_patients must be 2 to {len(everyone)}, .*got 99"):
         _ = make("image", stream_store, fold="all", train_patients=99).training_patients
 
 
