@@ -96,8 +96,7 @@ def _check(settings: Mapping[str, Any]) -> Study:
         )
     except ArgumentError as error:
         raise ConfigError(explain(error)) from error
-    shares = settings.get("start_shares") or {}
-    for name, value in shares.items():
+    for name, value in (settings.get("start_shares") or {}).items():
         in_range = type(value) in (int, float) and 0 <= value < 1
         if name not in ("image", "video", "combined") or not in_range:
             raise ConfigError(

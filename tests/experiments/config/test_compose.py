@@ -45,6 +45,18 @@ def test_the_benchmark_of_few_patients_fits_its_constructors() -> None:
     assert len(configs) == 60
 
 
+def test_a_modality_of_ones_own_has_the_start_share_that_it_says(tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    shipped = (HERE / "modality/image.yaml").read_text()
+    own.write_text(shipped.replace("modality: image", "modality: own"))
+    common = ["architecture=resnet", f"modality={own}", "profile=demo"]
+    as_image = compose([*CELL, "modality=image"])["model"]["init_args"]["start_share"]
+    assert compose(common)["model"]["init_args"]["start_share"] == as_image > 0
+    own.write_text(own.read_text().replace("${study.start_shares.image}", "0.25"))
+    assert compose(common)["model"]["init_args"]["start_share"] == 0.25
+    assert compose([*common, "start_share=0.5"])["model"]["init_args"]["start_share"] == 0.5
+
+
 @pytest.mark.parametrize(
     ("setting", "says"),
     [
