@@ -38,7 +38,7 @@ from datamodules.cores import cores
 from datamodules.errors import DataError
 from datamodules.store.cache import Cache, FrameCache, open_cache
 from datamodules.store.clips import ClipReader
-from datamodules.store.deal import stratified_share
+from datamodules.store.deal import require_number, stratified_share
 from datamodules.store.decode import Decode, choose_decoder
 from datamodules.store.folder import Store
 from datamodules.store.splits import load_split
@@ -308,12 +308,9 @@ class PatientDataModule(L.LightningDataModule):
             everyone += self.patients("inner_val")
         if self._train_patients is None:
             return everyone
+        where = f"fold {self._fold} of split {self._split!r}"
+        require_number(self._train_patients, len(everyone), where=where)
         share = self._train_patients / len(everyone)
-        if not 2 / len(everyone) <= share <= 1:  # one of each class
-            raise DataError(
-                f"train_patients must be 2 to {len(everyone)}, those there are (fold {self._fold} "
-                f"of split {self._split!r}), got {self._train_patients}. Leave it out for all."
-            )
         drawn = stratified_share(everyone, self._labels, share, seed=(self._seed, 2))
         return tuple(sorted(drawn))
 

@@ -20,6 +20,19 @@ def stratified_share(
     return sorted(p for group in groups for p in group[: max(1, round(fraction * len(group)))])
 
 
+def require_number(wanted: int, there: int, *, where: str) -> None:
+    """As many patients as are trained on, one of each class at least.
+
+    Raises:
+        DataError: If there are fewer, or fewer than two are wanted.
+    """
+    if not 2 <= wanted <= there:
+        raise DataError(
+            f"train_patients must be 2 to {there}, those there are ({where}), got {wanted}. Leave "
+            "it out for all."
+        )
+
+
 def deal(
     patients: Iterable[str], labels: Labels, num_folds: int, *, seed: Seed
 ) -> list[tuple[str, ...]]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import cache
 
+from datamodules.store.deal import require_number
 from datamodules.store.folder import Store
 from datamodules.store.splits import Split
 from experiments.config.pretraining import is_pretraining
@@ -23,9 +24,9 @@ def check_modalities(runs: Sequence[Run]) -> None:
     Those who are trained on with all of it must be of both labels.
 
     Raises:
-        ConfigError: Naming every cell that lacks them, and the first part where it does; for
-            a number of patients to train on that a fold does not have.
-        DataError: If a store or split is not there or not whole.
+        ConfigError: Naming every cell that lacks them, and the first part where it does.
+        DataError: If a store or split is not there or not whole, or a fold lacks as many patients
+            as are to be trained on.
     """
     cohort, holders = cache(open_cohort), cache(_holders)
     lacking: dict[str, str] = {}
@@ -55,12 +56,8 @@ def _check_number(split: Split, run: Run) -> None:
         return
     parts = split.parts(run.study.fold, run.study.repeat)
     inner = parts["inner_val"] if run.study.selection != "inner_bce" else ()
-    most = len(parts["train"]) + len(inner)
-    if not 2 <= wanted <= most:
-        raise ConfigError(
-            f"train_patients must be 2 to {most}, those that fold {run.study.fold_name} trains on, "
-            f"got {wanted} ({run.study.store}). Leave it out for all."
-        )
+    where = f"fold {run.study.fold_name} of split {run.study.split!r}, {run.study.store}"
+    require_number(wanted, len(parts["train"]) + len(inner), where=where)
 
 
 def _holders(store: Store, modality: str) -> frozenset[str]:

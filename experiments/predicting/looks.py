@@ -29,10 +29,8 @@ def enter_look(sweep: Path, prediction: Prediction) -> list[str]:
     if not (tables := prediction.external):
         return []
     (auc,) = tables["aucs"].to_dict("records")
-    tested = prediction.table.loc[
-        prediction.table["label"].notna() & prediction.table["score"].notna(), "patient_id"
-    ]
-    items = prediction.items[prediction.items["patient_id"].isin(tested)]
+    items = prediction.items
+    items = items[items["patient_id"].isin(prediction.tested["patient_id"])]
     files = sorted(set(items["source_sha"]))
     try:
         ledger = read_ledger(sweep)

@@ -129,12 +129,17 @@ class Prediction:
     def _threshold_probability(self, rule: str) -> float:
         return float(self.probability(pd.Series([self.ensemble.thresholds[rule]]))[0])
 
+    @property
+    def tested(self) -> pd.DataFrame:
+        """The rows of those who are the external test: scored, with a label."""
+        if "label" not in self.table:
+            return self.table[:0]
+        return self.table[self.table["label"].notna() & self.table["score"].notna()]
+
     @cached_property
     def external(self) -> dict[str, pd.DataFrame]:
         """Tables of the external test; none without labelled patients."""
-        if "label" not in self.table:
-            return {}
-        known = self.table[self.table["label"].notna() & self.table["score"].notna()]
+        known = self.tested
         if known.empty:
             return {}
         ensemble = self.ensemble

@@ -5,21 +5,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentError
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
-from torch import nn
 
 from experiments.config.study import Study, explain
 from experiments.errors import ConfigError
-from lightning_modules import FreezeEncoders, PatientClassifier, SyncBatchNorm, WeightAverage
-from lightning_modules.probe import LinearRule
+from experiments.training.trial import check_model
+from lightning_modules import FreezeEncoders, SyncBatchNorm, WeightAverage
 
 
 class _StudyCLI(LightningCLI):
@@ -73,12 +71,6 @@ def lightning_part(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: copy.deepcopy(value) for key, value in config.items() if key != "study"}
 
 
-class StandIn(nn.Module):
-    """In the place of an encoder, where a model is made to see whether its settings fit."""
-
-    num_features = 2
-
-
 def check(configs: Iterable[Mapping[str, Any]]) -> None:
     """Hold configurations against the constructors they name, without building any network.
 
@@ -94,30 +86,7 @@ def check(configs: Iterable[Mapping[str, Any]]) -> None:
             parser.parse_object(lightning_part(config))
         except ArgumentError as error:
             raise ConfigError(explain(error)) from error
-        _check_model(config)
-
-
-def _check_model(config: Mapping[str, Any]) -> None:
-    """Make one of our models around no encoder, and its head of a rule where one is to be."""
-    node, study = copy.deepcopy(config["model"]), config["study"]
-    if not str(node["class_path"]).startswith("lightning_modules."):
-        return
-    for name in node["init_args"]:
-        if name.endswith("encoder"):
-            node["init_args"][name] = {"class_path": f"{__name__}.StandIn"}
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(LightningModule, "model")
-    probed = study["finetune"] == "probe" or (
-        study["finetune"] == "lp-ft" and not study["warm_start"]
-    )
-    try:
-        model = parser.instantiate_classes(parser.parse_object({"model": node})).model
-        if probed and isinstance(model, PatientClassifier):
-            zero = {name: np.zeros(StandIn.num_features) for name in ("image", "video")}
-            offsets = dict.fromkeys(zero, 0.0)
-            model.start_from_rule(LinearRule(zero, offsets, 0.0, offsets))
-    except (ValueError, TypeError) as error:  # jsonargparse wraps what a constructor raised
-        raise ConfigError(str(error.__cause__ or error)) from error
+        check_model(config)
 
 
 def build(
@@ -188,8 +157,8 @@ def protocol_callbacks(study: Study, folder: Path) -> list[Callback]:
     """Checkpoints, and early stopping where inner validation selects (docs/design.md, Protocol).
 
     Averaged weights (EMA) are those that validation scores, and so those that are chosen and saved.
-    `RunCheckpointIO` leaves in `best.ckpt` weights only; `resume` writes `last.ckpt`, `end_weights`
-    what a schedule ends in.
+    `RunCheckpointIO` leaves in `best.ckpt` weights only; `resume` writes `last.ckpt`,
+    `checkpoints.end_weights` what a schedule ends in.
 
     Raises:
         ConfigError: If a setting is out of range.
@@ -218,31 +187,3 @@ def protocol_callbacks(study: Study, folder: Path) -> list[Callback]:
             mode="min",
         ),
     ]
-
-
-def end_weights(trainer: Trainer, model: LightningModule, selection: str, checkpoint: Path) -> None:
-    """Write the weights that a fit ends in, with their share of the start.
-
-    Args:
-        trainer: After its fit.
-        model: As the fit has left it.
-        selection: `inner_bce`: the weights are those of the epoch that `checkpoint` holds, which is
-            left as it is where there is no share; any other: those that the model has now.
-        checkpoint: `best.ckpt`.
-    """
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, WeightAverage):
-            callback.end(model)
-    mix = getattr(model, "mix_with_start", bool)
-    if selection != "inner_bce":
-        mix()
-        trainer.save_checkpoint(checkpoint)
-        return
-    chosen: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    model.load_state_dict(chosen["state_dict"])
-    if mix() and trainer.is_global_zero:
-        # Which epoch it was stays said.
-        trainer.strategy.checkpoint_io.save_checkpoint(
-            {**chosen, "state_dict": model.state_dict()}, checkpoint
-        )
-    trainer.strategy.barrier()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import LightningModule
+from lightning import LightningModule, Trainer
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from torch import Tensor
 
@@ -15,6 +15,7 @@ from experiments.config.identity import sha_of, what_counts
 from experiments.config.run import Run
 from experiments.config.warm_start import check_done, family, needed
 from experiments.errors import ConfigError
+from lightning_modules import WeightAverage
 
 _HYPERPARAMETERS = (
     "hyper_parameters",
@@ -116,6 +117,34 @@ class RunCheckpointIO(AtomicCheckpointIO):
         dropped = _ONLY_TO_RESUME if Path(path).name == BEST else ()
         kept = {key: value for key, value in checkpoint.items() if key not in dropped}
         super().save_checkpoint({**kept, IDENTITY: self._identity}, path, storage_options)
+
+
+def end_weights(trainer: Trainer, model: LightningModule, selection: str, checkpoint: Path) -> None:
+    """Write the weights that a fit ends in, with their share of the start.
+
+    Args:
+        trainer: After its fit.
+        model: As the fit has left it.
+        selection: `inner_bce`: the weights are those of the epoch that `checkpoint` holds, which is
+            left as it is where there is no share; any other: those that the model has now.
+        checkpoint: `best.ckpt`.
+    """
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, WeightAverage):
+            callback.end(model)
+    mix = getattr(model, "mix_with_start", bool)
+    if selection != "inner_bce":
+        mix()
+        trainer.save_checkpoint(checkpoint)
+        return
+    chosen: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    model.load_state_dict(chosen["state_dict"])
+    if mix() and trainer.is_global_zero:
+        # Which epoch it was stays said.
+        trainer.strategy.checkpoint_io.save_checkpoint(
+            {**chosen, "state_dict": model.state_dict()}, checkpoint
+        )
+    trainer.strategy.barrier()
 
 
 def identity(run: Run) -> dict[str, str]:

@@ -160,15 +160,16 @@ def resume_point(run: Run, *, processes: int, is_first: bool) -> tuple[Path | No
     record, complaint, word = _record_of(path), "is damaged", "damaged"
     if record is not None:
         kept = _best_of(folder, record["step"])
+        has_best = record.get("has_best", True)  # as of each one that an earlier version wrote
         if record["run_id"] != run.run_id:
             complaint, word = f"is of another configuration, {record['run_id']}", "other"
         elif record["processes"] != processes:
             before = record["processes"]
             complaint, word = f"was trained by {before} processes, not {processes}", "other"
-        elif record["has_best"] and not kept.is_file():
+        elif has_best and not kept.is_file():
             complaint, word = f"lacks its best checkpoint ({kept.name})", "incomplete"
         else:
-            if is_first and record["has_best"]:
+            if is_first and has_best:
                 _link(kept, folder / "best.ckpt")
             return path, None
     if not is_first:
@@ -211,8 +212,7 @@ def _record_of(path: Path) -> dict[str, Any] | None:
         record = torch.load(path, map_location="cpu", weights_only=True)[RECORD]
         if (best := _best_of(path.parent, record["step"])).is_file():
             _check_whole(best)
-        needed = {"run_id", "processes", "step", "epoch", "has_best"}
-        return record if needed <= set(record) else None
+        return record if {"run_id", "processes", "step", "epoch"} <= set(record) else None
     except Exception as error:  # noqa: BLE001  a damaged file raises what it likes
         _log.warning("%s cannot be read: %s", path.name, first_line(error))
         return None

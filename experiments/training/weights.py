@@ -6,7 +6,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser
 from safetensors.torch import save
 from torch import nn
 
@@ -14,6 +13,7 @@ from backbones.errors import EncoderError
 from datamodules.files import write_atomic
 from experiments.config.weights import encoders, file_of
 from experiments.errors import ConfigError
+from experiments.training.trial import instantiate
 
 
 def check_weights(configs: Iterable[Mapping[str, Any]]) -> None:
@@ -28,7 +28,7 @@ def check_weights(configs: Iterable[Mapping[str, Any]]) -> None:
     wanted = _distinct(configs)
     for node in wanted:
         try:
-            _build(node)
+            instantiate(nn.Module, node)
         except (EncoderError, OSError) as error:
             more = sorted({n["init_args"]["name"] for n in wanted if _downloads(n)})
             also = f" Downloads that this needs: {', '.join(more)}." if _downloads(node) else ""
@@ -80,14 +80,3 @@ def _distinct(configs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def _downloads(node: Mapping[str, Any]) -> bool:
     arguments = node["init_args"]
     return arguments["pretrained"] is True and "name" in arguments
-
-
-def _build(node: dict[str, Any]) -> None:
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(nn.Module, "encoder")
-    try:
-        parser.instantiate_classes(parser.parse_object({"encoder": node}))
-    except ValueError as error:  # jsonargparse wraps what a constructor raised
-        if isinstance(error.__cause__, EncoderError):
-            raise error.__cause__ from None
-        raise
