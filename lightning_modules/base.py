@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, Self
 
 import torch
@@ -76,15 +76,12 @@ class PatientClassifier(LightningModule):
             ("encoder_lr", encoder_lr, _is_above_0, "> 0"),
             ("head_lr", head_lr, _is_above_0, "> 0"),
             ("weight_decay", weight_decay, lambda decay: decay >= 0, ">= 0"),
-            ("warmup", warmup, _is_share, "in [0, 1)"),
+            ("warmup", warmup, is_share, "in [0, 1)"),
             ("layer_decay", layer_decay, lambda decay: 0 < decay <= 1, "in (0, 1]"),
-            ("start_share", start_share, _is_share, "in [0, 1)"),
-            ("label_smoothing", label_smoothing, _is_share, "in [0, 1)"),
+            ("start_share", start_share, is_share, "in [0, 1)"),
+            ("label_smoothing", label_smoothing, is_share, "in [0, 1)"),
         ):
-            if not (isinstance(value, int | float) and fits(value)):  # YAML's null comes through
-                raise ValueError(
-                    f"{name} must be {rule}, got {value!r}. Set model.init_args.{name}."
-                )
+            require(name, value, fits, rule)
         self.encoder_lr, self.head_lr = encoder_lr, head_lr
         self.weight_decay, self.warmup = weight_decay, warmup
         self.layer_decay, self.channels_last = layer_decay, channels_last
@@ -153,8 +150,12 @@ class PatientClassifier(LightningModule):
         with torch.no_grad():
             for name, parameter in self.named_parameters() if self._start else ():
                 start = self._start[name].to(parameter.device)
-                parameter.lerp_(start, self._start_share)
+                parameter.lerp_(start, self.share_of_start(name))
         return bool(self._start)
+
+    def share_of_start(self, parameter: str) -> float:  # noqa: ARG002
+        """`start_share` of the parameter of this name."""
+        return self._start_share
 
     @abstractmethod
     def encoder_of(self, modality: str) -> nn.Module:
@@ -233,18 +234,27 @@ class PatientClassifier(LightningModule):
         return torch.sigmoid(self.logits(batch) - self.logit_shift)
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:  # noqa: ARG002
-        """Weighted binary cross-entropy over the rows of the batch."""
-        logits = self.logits(batch).float()
+        """The loss of the batch, added to the epoch's."""
+        loss = self.loss(self.encode(batch), batch)
+        rows = len(batch["label"])
+        self._epoch_loss = self._epoch_loss + loss.detach() * rows
+        self._epoch_rows += rows
+        return loss
+
+    def loss(self, features: Mapping[str, Tensor], batch: Mapping[str, Any]) -> Tensor:
+        """What training lowers, `()`: here the cross-entropy of `head_logits`."""
+        return self.cross_entropy(self.head_logits(features, batch), batch).mean()
+
+    def cross_entropy(self, logits: Tensor, batch: Mapping[str, Any]) -> Tensor:
+        """Weighted binary cross-entropy of each row, `(B,)`."""
         smoothing = self.label_smoothing
-        loss = binary_cross_entropy_with_logits(
-            logits,
+        return binary_cross_entropy_with_logits(
+            logits.float(),
             batch["label"] * (1 - smoothing) + smoothing / 2,
             weight=batch.get("loss_weight"),
             pos_weight=self.pos_weight.float(),
+            reduction="none",
         )
-        self._epoch_loss = self._epoch_loss + loss.detach() * len(logits)
-        self._epoch_rows += len(logits)
-        return loss
 
     def on_train_epoch_start(self) -> None:
         """Begin the sum of the losses."""
@@ -336,5 +346,16 @@ def _is_above_0(value: float) -> bool:
     return value > 0
 
 
-def _is_share(value: float) -> bool:
+def is_share(value: float) -> bool:
+    """Whether it is in [0, 1)."""
     return 0 <= value < 1
+
+
+def require(name: str, value: object, fits: Callable[[Any], bool], rule: str) -> None:
+    """Refuse a setting of a classifier that is no number or does not fit.
+
+    Raises:
+        ValueError: Naming the setting and the rule.
+    """
+    if not (isinstance(value, int | float) and fits(value)):  # YAML's null comes through
+        raise ValueError(f"{name} must be {rule}, got {value!r}. Set model.init_args.{name}.")

@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.base import PatientClassifier
+from lightning_modules.base import PatientClassifier, is_share, require
 from lightning_modules.probe import LinearRule
+
+_BOTH = ("image", "video")
 
 
 class CombinedClassifier(PatientClassifier):
@@ -23,10 +25,17 @@ class CombinedClassifier(PatientClassifier):
         modality_dropout: Share of the training rows with both modalities whose head is shown one
             only, either with equal chance, in [0, 1]. So the stronger modality cannot keep the
             weaker one from learning (ModDrop, Neverova et al. 2016).
-        **settings: Settings of the base class.
+        unimodal_loss: Share of the loss that is the sum of each modality's own, the head shown that
+            modality only, in [0, 1] (cf. Wang et al. 2020, arXiv:1905.12681). Of the loss of both
+            together the modality that fits faster leaves the other nothing to learn; with 1 each
+            learns as if it were alone, and only a head that adds their scores can take that.
+        start_share: As of any classifier, a number or `{image: ..., video: ...}`: of the encoder
+            and of the head of each; what they have in common takes the mean.
+        **settings: Other settings of the base class.
 
     Raises:
-        ValueError: If `modality_dropout` is outside [0, 1].
+        ValueError: If `modality_dropout`, `unimodal_loss` or a share of the start is out of range;
+            if `unimodal_loss` is 1 and the head has weights that would not be trained.
     """
 
     def __init__(
@@ -36,21 +45,38 @@ class CombinedClassifier(PatientClassifier):
         head: Callable[[int, int], nn.Module],
         *,
         modality_dropout: float = 0.0,
+        unimodal_loss: float = 0.0,
+        start_share: float | dict[str, float] = 0.0,
         **settings: Any,
     ) -> None:
-        super().__init__(**settings)
-        if not 0 <= modality_dropout <= 1:
+        shares = start_share if isinstance(start_share, dict) else dict.fromkeys(_BOTH, start_share)
+        if set(shares) != set(_BOTH):
             raise ValueError(
-                f"modality_dropout must be in [0, 1], got {modality_dropout!r}. "
-                "Set model.init_args.modality_dropout."
+                f"start_share must be a number or one of image and of video, got {start_share!r}. "
+                "Set model.init_args.start_share."
             )
-        self.modality_dropout = modality_dropout
+        for share in shares.values():
+            require("start_share", share, is_share, "in [0, 1)")
+        super().__init__(start_share=max(shares.values()), **settings)
+        for name, value in (
+            ("modality_dropout", modality_dropout),
+            ("unimodal_loss", unimodal_loss),
+        ):
+            require(name, value, lambda share: 0 <= share <= 1, "in [0, 1]")
+        self._start_shares = shares
+        self.modality_dropout, self.unimodal_loss = modality_dropout, unimodal_loss
         self._sum_shift: float | None = None
         self.image_encoder = image_encoder
         self.video_encoder = video_encoder
         self.head = head(image_encoder.num_features, video_encoder.num_features)  # type: ignore[arg-type]
         if getattr(self.head, "untrained", False):
             self.requires_grad_(False)
+        elif unimodal_loss == 1 and not self._adds():
+            raise ValueError(
+                f"unimodal_loss must be below 1 where {type(self.head).__name__} has to learn how "
+                "modalities join, got 1. Set unimodal_loss=0, or "
+                "head.class_path=backbones.SumLogitFusion."
+            )
 
     def start_from(self, *, image: Mapping[str, Tensor], video: Mapping[str, Tensor]) -> None:
         """Take the weights of an image and of a video classifier of the same encoders.
@@ -65,7 +91,7 @@ class CombinedClassifier(PatientClassifier):
         Raises:
             RuntimeError: If names or shapes differ, naming them.
         """
-        for name, state in (("image", image), ("video", video)):
+        for name, state in zip(_BOTH, (image, video), strict=True):
             encoder: nn.Module = getattr(self, f"{name}_encoder")
             encoder.load_state_dict(_within(state, "encoder."))
             head: nn.Module | None = getattr(self.head, f"{name}_head", None)
@@ -101,7 +127,7 @@ class CombinedClassifier(PatientClassifier):
             name: self.features(
                 self.encoder_of(name), _filled(batch[name], batch.get(f"present_{name}"))
             )
-            for name in ("image", "video")
+            for name in _BOTH
             if name in batch
         }
 
@@ -117,8 +143,18 @@ class CombinedClassifier(PatientClassifier):
         """Add to the head's bias."""
         self._sum_head().bias.add_(shift)
 
+    def share_of_start(self, parameter: str) -> float:
+        """That of the modality whose encoder or head it is in, else the mean."""
+        for name, share in self._start_shares.items():
+            if parameter.removeprefix("head.").startswith(f"{name}_"):
+                return share
+        return sum(self._start_shares.values()) / len(self._start_shares)
+
+    def _adds(self) -> bool:
+        return all(hasattr(self.head, name) for name in ("image_head", "video_head", "bias"))
+
     def _sum_head(self) -> Any:
-        if not all(hasattr(self.head, name) for name in ("image_head", "video_head", "bias")):
+        if not self._adds():
             raise ValueError(
                 "head must be a backbones.SumLogitFusion where finetune is probe or lp-ft, got "
                 f"{type(self.head).__name__}. Set head.class_path=backbones.SumLogitFusion, or "
@@ -136,6 +172,18 @@ class CombinedClassifier(PatientClassifier):
             present_image = present_image & ~(both & (draw < 0.5))
             present_video = present_video & ~(both & (draw >= 0.5) & (draw < 1))
         return self.score(self.head, image, video, present_image, present_video)
+
+    def loss(self, features: Mapping[str, Tensor], batch: Mapping[str, Any]) -> Tensor:
+        """The cross-entropy of both together, and of each alone over the rows that have it."""
+        share = self.unimodal_loss
+        loss = (1 - share) * super().loss(features, batch) if share < 1 else torch.tensor(0.0)
+        for name in _BOTH if share else ():
+            shown = {f"present_{m}": batch[f"present_{m}"] & (m == name) for m in _BOTH}
+            logits = self.score(self.head, *(features[m] for m in _BOTH), *shown.values())
+            present = shown[f"present_{name}"]
+            losses = torch.where(present, self.cross_entropy(logits, batch), 0.0)
+            loss = loss + share * losses.sum() / present.sum().clamp(min=1)
+        return loss
 
 
 def _within(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

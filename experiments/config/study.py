@@ -98,9 +98,9 @@ def _check(settings: Mapping[str, Any]) -> Study:
         raise ConfigError(explain(error)) from error
     for name, value in (settings.get("start_shares") or {}).items():
         in_range = type(value) in (int, float) and 0 <= value < 1
-        if name not in ("image", "video", "combined") or not in_range:
+        if name not in ("image", "video") or not in_range:
             raise ConfigError(
-                "study.start_shares must give image, video and combined a number in [0, 1) each, "
+                "study.start_shares must give image and video a number in [0, 1) each, "
                 f"got {name}: {value!r}. Set start_shares.image=..., or start_share=... for all."
             )
     for name in _AT_LEAST_ONE:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from backbones import AverageLogitFusion, ConcatFusion, WeightedLogitFusion
+from backbones import AverageLogitFusion, ConcatFusion, SumLogitFusion, WeightedLogitFusion
 from lightning_modules import (
     CombinedClassifier,
     ImageClassifier,
@@ -279,10 +279,67 @@ def test_modality_dropout_shows_the_head_one_modality_of_a_share_of_the_rows() -
     assert kept.tolist() == pytest.approx([0.8, 0.8], abs=0.03)
 
 
-@pytest.mark.parametrize("share", [-0.1, 1.1])
-def test_a_modality_dropout_that_is_no_share_is_refused(share: float) -> None:
-    with pytest.raises(ValueError, match=r"modality_dropout must be in \[0, 1\], got"):
-        classifier("combined", modality_dropout=share)
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_a_unimodal_loss_teaches_each_part_what_it_would_learn_alone(smoothing: float) -> None:
+    both = CombinedClassifier(
+        MeanEncoder(), MeanEncoder(), SumLogitFusion, unimodal_loss=1, label_smoothing=smoothing
+    )
+    one = batch()
+    one["loss_weight"] = torch.tensor([1.0, 2.0, 0.5, 1.0])
+    one["present_video"] = torch.tensor([True, False, True, True])
+    both.training_step(one, 0).backward()
+    for name, kind in (("image", ImageClassifier), ("video", VideoClassifier)):
+        alone = kind(MeanEncoder(), label_smoothing=smoothing)
+        head, part = alone.head[-1], getattr(both.head, f"{name}_head")[-1]
+        head.load_state_dict(part.state_dict())
+        rows = one[f"present_{name}"]
+        alone.training_step(
+            {k: v[rows] for k, v in one.items() if torch.is_tensor(v)}, 0
+        ).backward()
+        encoder = both.encoder_of(name)
+        torch.testing.assert_close(encoder.scale.grad, alone.encoder.scale.grad)
+        torch.testing.assert_close(part.weight.grad, head.weight.grad)
+
+
+def test_a_share_of_the_unimodal_loss_leaves_the_rest_to_both_together() -> None:
+    model = CombinedClassifier(MeanEncoder(), MeanEncoder(), SumLogitFusion)
+    one = batch()
+    losses = {}
+    for share in (0.0, 0.25, 1.0):
+        model.unimodal_loss = share
+        losses[share] = model.loss(model.encode(one), one)
+    torch.testing.assert_close(losses[0.25], 0.75 * losses[0.0] + 0.25 * losses[1.0])
+
+
+def test_each_modality_keeps_its_own_share_of_the_start() -> None:
+    model = CombinedClassifier(
+        MeanEncoder(), MeanEncoder(), SumLogitFusion, start_share={"image": 0.75, "video": 0.25}
+    )
+    shares = {name: model.share_of_start(name) for name, _ in model.named_parameters()}
+    assert shares == {
+        "image_encoder.scale": 0.75,
+        "video_encoder.scale": 0.25,
+        **{f"head.image_head.1.{p}": 0.75 for p in ("weight", "bias")},
+        **{f"head.video_head.1.{p}": 0.25 for p in ("weight", "bias")},
+        "head.bias": 0.5,
+    }
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"start_share": {"image": 0.5}}, "start_share must be a number or one of image and of"),
+        ({"start_share": {"image": 0.5, "video": 1}}, r"start_share must be in \[0, 1\), got 1"),
+        ({"unimodal_loss": 1}, "unimodal_loss must be below 1 where ConcatFusion has to learn"),
+        ({"unimodal_loss": None}, r"unimodal_loss must be in \[0, 1\], got None"),
+        ({"modality_dropout": 1.1}, r"modality_dropout must be in \[0, 1\], got 1.1"),
+    ],
+)
+def test_a_combined_setting_that_does_not_fit_is_refused(
+    settings: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ValueError, match=says):
+        classifier("combined", **settings)
 
 
 @pytest.mark.parametrize(

@@ -62,13 +62,20 @@ def test_a_modality_of_ones_own_has_the_start_share_that_it_says(tmp_path: Path)
     [
         ("start_share=1", r"start_share must be in \[0, 1\), got 1.0"),
         ("start_share=null", r"start_share must be in \[0, 1\), got None"),
-        ("start_share=x", "start_share must fit .* takes it: Expected a float. Got value: x"),
-        ("start_shares.imgae=0.5", "start_shares must give image, video and combined a number"),
+        (
+            "start_share=x",
+            "start_share must fit .* takes it: Expected one of float, .* Got value: x",
+        ),
+        ("start_shares.imgae=0.5", "start_shares must give image and video a number"),
         ("start_shares.video=7", "start_shares must give .* got video: 7"),
         ("label_smoothing=1", "label_smoothing must be in"),
         ("modality_dropout=3", "modality_dropout must be in"),
         ("train_patients=2.5", "train_patients must fit .* one of int, NoneType. Got value: 2.5"),
-        ("head.class_path=backbones.GatedFusion", "head must be a backbones.SumLogitFusion where"),
+        (
+            "head.class_path=backbones.GatedFusion",
+            "unimodal_loss must be below 1 where GatedFusion",
+        ),
+        ("unimodal_loss=1.5", r"unimodal_loss must be in \[0, 1\], got 1.5"),
         ("head.class_path=backbones.Foo", "head must fit .* no attribute 'Foo'"),
         ("augment.init_args.tgcc=2", "augment must fit .* Option 'tgcc' is not accepted"),
     ],
