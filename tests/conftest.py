@@ -52,6 +52,7 @@ TINY = PhantomPreset(
     clip_size=(64, 48),
     image_size=(64, 64),
     depth_mm=26.0,
+    clip_depth_mm=26.0,
     time_scale=0.1,
 )
 

@@ -32,6 +32,13 @@ CLIP_FORMATS: tuple[tuple[str, str, str, dict[str, str]], ...] = (
 )
 
 
+# Median Cb and Cr, less 128, of the pixels of each luma in the thyroid frames of Wan et al., public
+# repository wanpeng16/DpRAN.
+_LUMA = (0, 30, 66, 102, 125, 149, 173, 196, 220, 255)
+_BLUE = (0, -6, -15, -25, -34, -42, -47, -49, -48, -24)
+_RED = (0, 8, 20, 30, 33, 33, 28, 21, 11, 0)
+
+
 def write_still(path: Path, frame: Frame) -> None:
     """Write a grey (H, W) uint8 frame as PNG."""
     Image.fromarray(frame).save(path)
@@ -40,7 +47,7 @@ def write_still(path: Path, frame: Frame) -> None:
 def write_clip(
     stem: Path, frames: Iterable[Frame], *, size: tuple[int, int], kind: int, fps: int
 ) -> Path:
-    """Write grey (H, W) uint8 frames in amber, as contrast modes show them.
+    """Write grey (H, W) uint8 frames in copper, as contrast modes show them.
 
     Args:
         stem: Path without suffix.
@@ -54,7 +61,7 @@ def write_clip(
     """
     suffix, codec, pixel_format, options = CLIP_FORMATS[kind % len(CLIP_FORMATS)]
     path = stem.with_name(stem.name + suffix)
-    luma, blue, red = _amber(full_range=pixel_format == "yuvj420p")
+    luma, blue, red = _copper(full_range=pixel_format == "yuvj420p")
     # bitexact: no time of writing and no library versions in the file.
     with av.open(str(path), "w", options={"fflags": "bitexact"}) as container:
         stream = container.add_stream(codec, rate=Fraction(fps), options=options)
@@ -70,16 +77,13 @@ def write_clip(
     return path
 
 
-def _amber(*, full_range: bool) -> tuple[Frame, Frame, Frame]:
-    """Look-up tables grey -> Y, Cb, Cr of an amber colour map (ITU-R BT.601)."""
-    grey = np.arange(256) / 255
-    red, green, blue = grey**0.8, grey**1.05, grey**1.8
-    luma = 0.299 * red + 0.587 * green + 0.114 * blue
-    chroma_blue, chroma_red = (blue - luma) / 1.772, (red - luma) / 1.402
-    luma_scale, luma_zero, chroma_scale = (255, 0, 255) if full_range else (219, 16, 224)
+def _copper(*, full_range: bool) -> tuple[Frame, Frame, Frame]:
+    """Look-up tables grey -> Y, Cb, Cr (ITU-R BT.601) of a copper colour map; luma is the grey."""
+    grey = np.arange(256)
+    luma_scale, luma_zero, chroma_scale = (1, 0, 1) if full_range else (219 / 255, 16, 224 / 255)
     tables = (
-        luma * luma_scale + luma_zero,
-        *(128 + chroma_scale * c for c in (chroma_blue, chroma_red)),
+        grey * luma_scale + luma_zero,
+        *(128 + chroma_scale * np.interp(grey, _LUMA, chroma) for chroma in (_BLUE, _RED)),
     )
-    y, cb, cr = (np.rint(np.clip(table, 0, 255)).astype(np.uint8) for table in tables)
+    y, cb, cr = (np.rint(table).astype(np.uint8) for table in tables)
     return y, cb, cr

@@ -44,16 +44,16 @@ def draw_perfusion(
         time_scale: 1 for real time; 0.3 makes the bolus run 1/0.3 times faster.
     """
     u = rng.uniform
-    arrival, dose = u(7.0, 11.0), u(-1.5, 1.5)
+    arrival, dose = u(7.0, 11.0), u(-0.7, 0.7)
     step = 2 * vascularity - 1
 
     def bolus(delay: float, rise: float, peak_db: float, sigma: float) -> Bolus:
         start = arrival + delay
         return Bolus(start * time_scale, (start + rise) * time_scale, peak_db + dose, sigma)
 
-    thyroid_db = u(-17.0, -16.0)
+    thyroid_db = u(-23.5, -22.5)
     return {
-        "carotid": bolus(0.0, u(3.5, 4.5), -5.0, 0.75),
+        "carotid": bolus(0.0, u(3.5, 4.5), -10.0, 0.75),
         "thyroid": bolus(u(1.5, 2.0), u(7.0, 8.0), thyroid_db, 0.95),
         "nodule": bolus(
             1.75 - 1.2 * step,
@@ -61,5 +61,5 @@ def draw_perfusion(
             thyroid_db + 14 * step + u(-0.5, 0.5),
             0.95 + 0.15 * step,
         ),
-        "muscle": bolus(u(3.0, 4.0), u(9.0, 11.0), -36.0, 0.95),
+        "muscle": bolus(u(3.0, 4.0), u(9.0, 11.0), -30.0, 0.95),
     }

@@ -24,7 +24,8 @@ class PhantomPreset:
         fps: Lowest and highest frame rate, whole frames per second.
         clip_size: (width, height) of clips in pixels.
         image_size: (width, height) of images in pixels.
-        depth_mm: Depth shown by images and clips.
+        depth_mm: Depth shown by images.
+        clip_depth_mm: Depth shown by clips.
         time_scale: 1 for real time; 0.3 makes the bolus run 1/0.3 times faster.
         repeat_share: Chance of a second image, and of a second clip, for each patient.
 
@@ -43,6 +44,7 @@ class PhantomPreset:
     clip_size: tuple[int, int]
     image_size: tuple[int, int]
     depth_mm: float
+    clip_depth_mm: float
     time_scale: float
     repeat_share: float = 0.08
 
@@ -63,6 +65,7 @@ class PhantomPreset:
             ("clip_size", "two even numbers, 32 or more", _is_size(self.clip_size)),
             ("image_size", "two even numbers, 32 or more", _is_size(self.image_size)),
             ("depth_mm", "20 to 60", 20 <= self.depth_mm <= 60),
+            ("clip_depth_mm", "20 to 60", 20 <= self.clip_depth_mm <= 60),
             ("time_scale", "above 0 and at most 1", 0 < self.time_scale <= 1),
             ("repeat_share", "0 to 1", 0 <= self.repeat_share <= 1),
         ):
@@ -98,6 +101,7 @@ PRESETS = {
         clip_size=(128, 128),
         image_size=(256, 256),
         depth_mm=22.0,
+        clip_depth_mm=25.0,
         time_scale=0.3,
     ),
     "published": PhantomPreset(
@@ -112,6 +116,7 @@ PRESETS = {
         clip_size=(320, 240),
         image_size=(640, 480),
         depth_mm=30.0,
+        clip_depth_mm=30.0,
         time_scale=1.0,
     ),
 }

@@ -21,14 +21,13 @@ Frame = npt.NDArray[np.uint8]
 # Point spread function (axial, lateral standard deviation) of a linear probe near 10 MHz.
 _PSF_MM = (0.13, 0.24)
 
-# Contrast modes receive at about half the frequency with longer pulses.
-_CEUS_PSF_MM = (0.2, 0.36)
-
 # Independent looks averaged (spatial compounding, persistence): a Rayleigh envelope for one look,
 # a Nakagami envelope with m = looks for several.
 _BMODE_LOOKS, _CEUS_LOOKS = 3, 2
 _BMODE_RANGE_DB, _CEUS_RANGE_DB = 60.0, 45.0  # usual display settings; 0 dB is white
-_TISSUE_LEAK_DB = -24.0  # tissue left over by the contrast mode, relative to B-mode
+_NEAR_DB, _NEAR_MM = -30.0, 2.4  # layers of skin and fat under contrast, how deep they show
+_LEAK_DB = -4.0  # of the square of the tissue's echo
+_FACE_MM = 0.15  # of the bright line where the probe touches the skin
 _NOISE_DB = -52.0  # electronic noise, below the CEUS display range
 _MOTION_MM = 1.6  # bound on probe drift plus breathing, in each direction
 _BUBBLE_SECONDS = 0.12  # speckle forgets itself as bubbles move through the resolution cell
@@ -104,17 +103,23 @@ def render_ceus(
         depth_mm=wide[1] / pixels_per_mm,
         top_mm=-offset_mm,
     )
-    leak = echo * np.float32(10 ** (_TISSUE_LEAK_DB / 10))
+    # Contrast modes leave of the tissue what harmonics its strong echoes make.
+    leak = np.float32(10 ** (_LEAK_DB / 10)) * np.square(echo)
     seconds = np.arange(frames) / fps
     tic = np.stack([boluses[region].intensity(seconds) for region in REGIONS]).astype(np.float32)
     shifts = pad + pixels_per_mm * _motion(rng, seconds)
 
-    sigmas = (sigma * pixels_per_mm for sigma in _CEUS_PSF_MM)
+    sigmas = (sigma * pixels_per_mm for sigma in _PSF_MM)
     fields = speckle(rng, (4, _CEUS_LOOKS, height, width), *sigmas)
     keep = np.float32(np.exp(-1 / (fps * _BUBBLE_SECONDS)))
     renew = np.float32(np.sqrt(1 - keep**2))
     field = fields[0]
-    noise = np.float32(10 ** (_NOISE_DB / 10))
+    streaks_db = 9 * texture(rng, echo.shape, 0.12 * pixels_per_mm, 0.6 * pixels_per_mm)
+    layers = 10 ** ((np.float32(_NEAR_DB) + streaks_db) / 10)
+    # How deep they show, and the probe's face, are the probe's: tissue moves below.
+    depth = _grid(size, pixels_per_mm, 1.0, top_mm=0.0)[1]
+    near = 0.5 - 0.5 * np.tanh((depth - _NEAR_MM) / 0.7)
+    floor = np.exp(-((depth / _FACE_MM) ** 2)) + np.float32(10 ** (_NOISE_DB / 10))
 
     def rendered() -> Iterator[Frame]:
         nonlocal field
@@ -125,7 +130,8 @@ def render_ceus(
             bubbles = np.einsum("r,rij->ij", tic[:, frame], vessels)
             power = (field.real**2 + field.imag**2).mean(axis=0)
             intensity = _window(bubbles, shifts[frame], height, width) * power
-            intensity += _window(leak, shifts[frame], height, width) + noise
+            intensity += _window(leak, shifts[frame], height, width) + floor
+            intensity += _window(layers, shifts[frame], height, width) * near
             yield _to_grey(10 * np.log10(intensity), _CEUS_RANGE_DB)
 
     def masks(frame: int) -> dict[str, Frame]:

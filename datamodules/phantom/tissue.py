@@ -4,7 +4,9 @@ import numpy as np
 import numpy.typing as npt
 
 from datamodules.phantom.anatomy import Anatomy, Array, Ellipse
-from datamodules.phantom.fields import texture
+from datamodules.phantom.fields import speckle, texture
+
+_GRAIN_MM = (0.17, 0.34)  # standard deviations, down and across; across the beam echoes are wider
 
 
 def tissue_levels(
@@ -88,8 +90,14 @@ def perfused(
     sounded = np.where(y > anatomy.trachea.y, sounded, 1)
     muscle = (1 - lobe) * open_tissue * (y > anatomy.skin_mm) * sounded
     shares = np.stack([carotid, lobe - nodule, nodule, muscle])
-    bed_db = 1.5 * texture(rng, (y.size, x.size), 0.9 * pixels_per_mm, 0.9 * pixels_per_mm)
-    shares[1:] *= 10 ** (bed_db / 10)
+    shape = (y.size, x.size)
+    bed_db = 1.5 * texture(rng, shape, 0.9 * pixels_per_mm, 0.9 * pixels_per_mm)
+    # Vessels too fine to see leave grains and gaps that stay where they are as bubbles pass.
+    grain = speckle(rng, shape, *(sigma * pixels_per_mm for sigma in _GRAIN_MM))
+    shares[1:] *= 10 ** (bed_db / 10) * (grain.real**2 + grain.imag**2)
+    # Muscle is nearly empty but for vessels along its fibres.
+    shares[3] *= 10 ** (0.8 * texture(rng, shape, 0.4 * pixels_per_mm, 1.2 * pixels_per_mm) - 0.8)
+    shares[3] *= 0.5 + 0.5 * np.tanh((y - anatomy.lobe.y) / 2)
     return np.asarray(shares, np.float32)
 
 

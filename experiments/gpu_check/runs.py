@@ -37,6 +37,7 @@ def store_of(where: Where) -> Path:
             clip_size=(256, 192),
             image_size=(256, 192),
             depth_mm=26.0,
+            clip_depth_mm=26.0,
             time_scale=0.15,
             repeat_share=0.2,
         )

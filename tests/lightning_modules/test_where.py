@@ -27,6 +27,7 @@ PHANTOM = PhantomPreset(
     clip_size=(SIDE, SIDE),
     image_size=(SIDE, SIDE),
     depth_mm=DEPTH,
+    clip_depth_mm=DEPTH,
     time_scale=0.06,
 )
 

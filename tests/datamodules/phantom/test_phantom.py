@@ -36,6 +36,7 @@ TINY = PhantomPreset(
     clip_size=(64, 48),
     image_size=(64, 64),
     depth_mm=22.0,
+    clip_depth_mm=22.0,
     time_scale=0.06,
     repeat_share=0.5,
 )
@@ -322,6 +323,7 @@ def test_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ({"clip_size": (64, 33)}, "clip_size must be two even numbers"),
         ({"image_size": (16, 64)}, "image_size must be two even numbers"),
         ({"depth_mm": 5.0}, "depth_mm must be 20 to 60"),
+        ({"clip_depth_mm": 70.0}, "clip_depth_mm must be 20 to 60"),
         ({"time_scale": 0.0}, "time_scale must be above 0"),
         ({"repeat_share": 2.0}, "repeat_share must be 0 to 1"),
     ],
