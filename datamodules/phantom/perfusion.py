@@ -61,5 +61,5 @@ def draw_perfusion(
             thyroid_db + 14 * step + u(-0.5, 0.5),
             0.95 + 0.15 * step,
         ),
-        "muscle": bolus(u(3.0, 4.0), u(9.0, 11.0), -30.0, 0.95),
+        "muscle": bolus(u(3.0, 4.0), u(9.0, 11.0), -31.0, 0.95),
     }

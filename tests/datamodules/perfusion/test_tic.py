@@ -73,7 +73,7 @@ def test_the_motion_is_followed(phantom: Phantom, out: Path) -> None:
     for item, rows in curves[curves["region"] == "lesion"].groupby("item_id"):
         moved = rows[["moved_y_px", "moved_x_px"]].to_numpy()
         true = phantom.known[items[item]].position
-        assert np.sqrt(np.square(true).mean()) > 1
+        assert np.sqrt(np.square(true).mean()) > 0.8
         # A pixel is 0.17 mm here, and a speckle two of them.
         assert np.sqrt(np.square(moved - true).mean()) < 0.8
         largest = np.hypot(*moved.T).max()
