@@ -72,6 +72,8 @@ def read_curves(store: Store, item_id: str, *, box: Box | None, range_db: float 
     fps = 1 / float(np.diff(seconds).mean()) if len(seconds) > 1 else 1.0
     field = _field(store, item_id, index)
     regions = _regions(store, item_id, box, field)
+    # Skin lies still under the probe while the gland moves: followed is what is near the regions.
+    near = _box_around(sum(regions.values(), start=np.zeros_like(field)), margin=store.canvas // 4)
     width = min(max(1, round(_PEAK_SECONDS * fps)), len(index))
     steady = np.convolve(index["level"], np.ones(width), "same")
     reference = int(steady.argmax())
@@ -83,7 +85,7 @@ def read_curves(store: Store, item_id: str, *, box: Box | None, range_db: float 
     lost = 0
     # Away from the reference to either side: each frame is next to one that is aligned.
     for way in (range(reference, len(index)), range(reference - 1, -1, -1)):
-        tracker = Tracker(grey, fps=fps, field=field)
+        tracker = Tracker(grey, fps=fps, field=field & near)
         for number, frame in zip(way, _greys(store, item_id, index, way), strict=True):
             moved[number] = tracker(frame)
             for name, pixels in places.items():
@@ -112,11 +114,17 @@ def _field(store: Store, item_id: str, index: Index) -> Mask:
     """Where the picture is: the box around what is not black in frames spread over the clip."""
     numbers = np.unique(np.linspace(0, len(index) - 1, 16).round().astype(int)).tolist()
     brightest = np.max(list(_greys(store, item_id, index, numbers)), axis=0)
-    rows, columns = (np.flatnonzero((brightest > _BLACK).any(axis=axis)) for axis in (1, 0))
-    field = np.zeros(brightest.shape, bool)
+    return _box_around(brightest > _BLACK, margin=0)
+
+
+def _box_around(mask: Mask, *, margin: int) -> Mask:
+    """The smallest box with the mask in it, so many pixels wider on every side."""
+    around = np.zeros_like(mask)
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     if rows.size:
-        field[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = True
-    return field
+        top, left = (max(0, edge[0] - margin) for edge in (rows, columns))
+        around[top : rows[-1] + margin + 1, left : columns[-1] + margin + 1] = True
+    return around
 
 
 def _regions(store: Store, item_id: str, box: Box | None, field: Mask) -> dict[str, Mask]:

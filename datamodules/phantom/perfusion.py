@@ -44,16 +44,16 @@ def draw_perfusion(
         time_scale: 1 for real time; 0.3 makes the bolus run 1/0.3 times faster.
     """
     u = rng.uniform
-    arrival, dose = u(7.0, 11.0), u(-0.7, 0.7)
+    arrival, dose = u(7.0, 11.0), u(-1.0, 1.0)
     step = 2 * vascularity - 1
 
     def bolus(delay: float, rise: float, peak_db: float, sigma: float) -> Bolus:
         start = arrival + delay
         return Bolus(start * time_scale, (start + rise) * time_scale, peak_db + dose, sigma)
 
-    thyroid_db = u(-23.5, -22.5)
+    thyroid_db = u(-20.5, -19.5)
     return {
-        "carotid": bolus(0.0, u(3.5, 4.5), -10.0, 0.75),
+        "carotid": bolus(0.0, u(3.5, 4.5), -8.0, 0.75),
         "thyroid": bolus(u(1.5, 2.0), u(7.0, 8.0), thyroid_db, 0.95),
         "nodule": bolus(
             1.75 - 1.2 * step,

@@ -93,8 +93,8 @@ def perfused(
     shape = (y.size, x.size)
     bed_db = 1.5 * texture(rng, shape, 0.9 * pixels_per_mm, 0.9 * pixels_per_mm)
     # Vessels too fine to see leave grains and gaps that stay where they are as bubbles pass.
-    grain = speckle(rng, shape, *(sigma * pixels_per_mm for sigma in _GRAIN_MM))
-    shares[1:] *= 10 ** (bed_db / 10) * (grain.real**2 + grain.imag**2)
+    grain = speckle(rng, (2, *shape), *(sigma * pixels_per_mm for sigma in _GRAIN_MM))
+    shares[1:] *= 10 ** (bed_db / 10) * (grain.real**2 + grain.imag**2).mean(axis=0)
     # Muscle is nearly empty but for vessels along its fibres.
     shares[3] *= 10 ** (0.8 * texture(rng, shape, 0.4 * pixels_per_mm, 1.2 * pixels_per_mm) - 0.8)
     shares[3] *= 0.5 + 0.5 * np.tanh((y - anatomy.lobe.y) / 2)

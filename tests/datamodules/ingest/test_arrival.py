@@ -160,7 +160,7 @@ STILL_FOUND: dict[str, tuple[Change, str]] = {
     "bubbles destroyed": (lambda c, s: np.where(s > 6, 5 + c / 3, c), ""),
     "gain up before": (lambda c, s: c + 15 * (s > -3), r"jumps \(gain\?\) at \d\.\d s"),
     "gain up after": (lambda c, s: c + 15 * (s > 12), "jumps"),
-    "panel beside it": (lambda c, _: 35 + c / 2, ""),
+    "panel beside it": (lambda c, _: 25 + c / 2, ""),
     "breathing": (lambda c, s: c + np.sin(2 * np.pi * s / 4), ""),
     "frozen at first": (lambda c, s: np.where(s < s[0] + 1, c[0], c), ""),
     "cut off in wash-in": (lambda c, s: c[s < 4], "clip ends before the peak"),
