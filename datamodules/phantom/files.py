@@ -32,8 +32,8 @@ CLIP_FORMATS: tuple[tuple[str, str, str, dict[str, str]], ...] = (
 )
 
 
-# Median Cb and Cr, less 128, of the pixels of each luma in the thyroid frames of Wan et al., public
-# repository wanpeng16/DpRAN.
+# Median Cb and Cr, less 128, of the pixels of each luma in real thyroid frames (public
+# repository wanpeng16/DpRAN, Apache-2.0); the last by extrapolation.
 _LUMA = (0, 30, 66, 102, 125, 149, 173, 196, 220, 255)
 _BLUE = (0, -6, -15, -25, -34, -42, -47, -49, -48, -24)
 _RED = (0, 8, 20, 30, 33, 33, 28, 21, 11, 0)
