@@ -32,7 +32,7 @@ from experiments.doctor.finding import Finding
 from experiments.doctor.page import page
 
 _COLOURS = {"carotid": "#c0392b", "thyroid": "#2471a3", "nodule": "#e67e22"}
-_FLOOR_DB = -45.0  # black in the clips
+_FLOOR_DB = -50.0  # black in the clips
 _NUM_FRAMES = 6
 _NUM_CURVES = 6
 _SIZE = 192  # pixels of an augmented picture

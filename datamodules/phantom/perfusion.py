@@ -51,9 +51,9 @@ def draw_perfusion(
         start = arrival + delay
         return Bolus(start * time_scale, (start + rise) * time_scale, peak_db + dose, sigma)
 
-    thyroid_db = u(-20.5, -19.5)
+    thyroid_db = u(-22.5, -21.5)
     return {
-        "carotid": bolus(0.0, u(3.5, 4.5), -8.0, 0.75),
+        "carotid": bolus(0.0, u(3.5, 4.5), -9.0, 0.75),
         "thyroid": bolus(u(1.5, 2.0), u(7.0, 8.0), thyroid_db, 0.95),
         "nodule": bolus(
             1.75 - 1.2 * step,

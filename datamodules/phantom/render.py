@@ -24,9 +24,9 @@ _PSF_MM = (0.13, 0.24)
 # Independent looks averaged (spatial compounding, persistence): a Rayleigh envelope for one look,
 # a Nakagami envelope with m = looks for several.
 _BMODE_LOOKS, _CEUS_LOOKS = 3, 2
-_BMODE_RANGE_DB, _CEUS_RANGE_DB = 60.0, 45.0  # usual display settings; 0 dB is white
+_BMODE_RANGE_DB, _CEUS_RANGE_DB = 60.0, 50.0  # usual display settings; 0 dB is white
 _NEAR_DB, _NEAR_MM = -32.0, 2.2  # layers of skin and fat under contrast, how deep they show
-_LEAK_DB = -6.0  # of the square of the tissue's echo
+_LEAK_DB = -10.0  # of the square of the tissue's echo
 _FACE_MM = 0.15  # of the bright line where the probe touches the skin
 _NOISE_DB = -52.0  # electronic noise, below the CEUS display range
 _MOTION_MM = 1.6  # bound on probe drift plus breathing, in each direction

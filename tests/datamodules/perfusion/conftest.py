@@ -18,7 +18,7 @@ from datamodules.phantom.perfusion import REGIONS, draw_perfusion
 from datamodules.phantom.tissue import perfused, regions
 
 FRAMES, FPS, SIDE, DEPTH_MM = 120, 8, 128, 22.0
-RANGE_DB = 45.0  # of the phantom's display
+RANGE_DB = 50.0  # of the phantom's display
 PATIENTS = int(os.environ.get("CEUS_PHANTOM_PATIENTS", "3"))
 
 
