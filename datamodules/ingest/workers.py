@@ -95,7 +95,7 @@ def run_all(
                     raise StorageError(
                         "processes must be able to start, got one that ended at once. Is there too "
                         "little memory (ulimit -v)? Try --workers 1. A script that prepares does "
-                        f"so under `if __name__ == \"__main__\":`. {GO_ON}"
+                        f'so under `if __name__ == "__main__":`. {GO_ON}'
                     ) from None
                 for line in at_work:
                     markers[line].unlink()

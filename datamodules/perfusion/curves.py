@@ -73,7 +73,7 @@ def read_curves(store: Store, item_id: str, *, box: Box | None, range_db: float 
     field = _field(store, item_id, index)
     regions = _regions(store, item_id, box, field)
     # Skin lies still under the probe while the gland moves: followed is what is near the regions.
-    near = _box_around(sum(regions.values(), start=np.zeros_like(field)), margin=store.canvas // 4)
+    near = _box_around(sum(regions.values(), start=np.zeros_like(field)), margin=store.canvas // 8)
     width = min(max(1, round(_PEAK_SECONDS * fps)), len(index))
     steady = np.convolve(index["level"], np.ones(width), "same")
     reference = int(steady.argmax())

@@ -25,7 +25,7 @@ _PSF_MM = (0.13, 0.24)
 # a Nakagami envelope with m = looks for several.
 _BMODE_LOOKS, _CEUS_LOOKS = 3, 2
 _BMODE_RANGE_DB, _CEUS_RANGE_DB = 60.0, 50.0  # usual display settings; 0 dB is white
-_NEAR_DB, _NEAR_MM = -32.0, 2.2  # layers of skin and fat under contrast, how deep they show
+_NEAR_DB, _NEAR_MM = -36.0, 2.2  # layers of skin and fat under contrast, how deep they show
 _LEAK_DB = -10.0  # of the square of the tissue's echo
 _FACE_MM = 0.15  # of the bright line where the probe touches the skin
 _NOISE_DB = -52.0  # electronic noise, below the CEUS display range
@@ -114,7 +114,7 @@ def render_ceus(
     keep = np.float32(np.exp(-1 / (fps * _BUBBLE_SECONDS)))
     renew = np.float32(np.sqrt(1 - keep**2))
     field = fields[0]
-    streaks_db = 9 * texture(rng, echo.shape, 0.12 * pixels_per_mm, 0.6 * pixels_per_mm)
+    streaks_db = 7 * texture(rng, echo.shape, 0.12 * pixels_per_mm, 0.6 * pixels_per_mm)
     layers = 10 ** ((np.float32(_NEAR_DB) + streaks_db) / 10)
     # How deep they show, and the probe's face, are the probe's: tissue moves below.
     depth = _grid(size, pixels_per_mm, 1.0, top_mm=0.0)[1]
@@ -129,9 +129,10 @@ def render_ceus(
             field = keep * field + renew * np.roll(fields[1 + frame % 3], turn, axis=(1, 2))
             bubbles = np.einsum("r,rij->ij", tic[:, frame], vessels)
             power = (field.real**2 + field.imag**2).mean(axis=0)
-            intensity = _window(bubbles, shifts[frame], height, width) * power
-            intensity += _window(leak, shifts[frame], height, width) + floor
+            intensity = _window(bubbles, shifts[frame], height, width)
             intensity += _window(layers, shifts[frame], height, width) * near
+            intensity *= power
+            intensity += _window(leak, shifts[frame], height, width) + floor
             yield _to_grey(10 * np.log10(intensity), _CEUS_RANGE_DB)
 
     def masks(frame: int) -> dict[str, Frame]:

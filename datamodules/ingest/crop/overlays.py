@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from datamodules.ingest.crop.panels import brightest_channel
+from datamodules.ingest.crop.panels import brightest_channel, skin
 
 _STILL = 4.0  # grey levels of standard deviation over time, and
 
@@ -15,6 +15,7 @@ _STILLER = 0.4
 
 _BRIGHT = 110  # grey levels that writing has at least, nine tenths of the time
 _CONTRAST = 60  # by which it stands out of the darker part of its surroundings
+_CLEAR = 100  # by which a mark that is writing without doubt stands out
 _LARGEST = 0.02  # share of the picture of one mark; a larger still bright thing is anatomy
 
 
@@ -49,18 +50,21 @@ def find_overlay(frames: npt.NDArray[np.uint8]) -> Overlay:
     beside = np.minimum(
         ndimage.minimum_filter(low, size=(1, 7)), ndimage.minimum_filter(low, size=(7, 1))
     )
-    stands_out = (low > _BRIGHT) & (low - beside > _CONTRAST)
+    stands_out = (low > _BRIGHT) & (low - beside > _CONTRAST) & ~skin(still & (low > _BRIGHT))
     labels, count = ndimage.label(still & stands_out, structure=np.ones((3, 3)))
     if not count:
         return Overlay(np.zeros(low.shape, bool), 1.0)
     index = np.arange(1, count + 1)
     area = ndimage.sum_labels(np.ones_like(labels), labels, index)
     marks = index[(area >= 4) & (area <= _LARGEST * low.size)]
-    marked = np.isin(labels, marks)
-    if not marked.any():
-        return Overlay(marked, 1.0)
-    # Writing is drawn in full brightness; a still highlight of tissue just passes the rule.
-    clear = float(np.clip((np.median((low - beside)[marked]) - _CONTRAST) / 80, 0, 1))
+    if not len(marks):
+        return Overlay(np.zeros(low.shape, bool), 1.0)
+    # Writing is drawn in full brightness; a still highlight of tissue just passes the rule, and
+    # where there is writing too must not make it doubtful.
+    contrast = np.asarray(ndimage.median(low - beside, labels, marks))
+    clear = contrast >= _CLEAR
+    marked = np.isin(labels, marks[clear] if clear.any() else marks)
+    sure = float(np.clip((np.median((low - beside)[marked]) - _CONTRAST) / 80, 0, 1))
     words = ndimage.binary_closing(np.pad(marked, 9), np.ones((3, 9)))[9:-9, 9:-9]
     mask: npt.NDArray[np.bool_] = ndimage.binary_dilation(words, np.ones((3, 3)), iterations=2)
-    return Overlay(mask, round(clear * float(np.clip(1 - mask.mean() / 0.1, 0, 1)), 3))
+    return Overlay(mask, round(sure * float(np.clip(1 - mask.mean() / 0.1, 0, 1)), 3))

@@ -26,6 +26,7 @@ from datamodules.ingest.crop.boxes import (
 )
 from datamodules.ingest.readers.clip import Box
 
+_LINE = 0.6  # of a row, from which it is a line
 _WHOLE = 0.85  # share of both sides from which a panel is the frame itself, if no text is beside it
 _TWO = 0.8  # confidence from which panels of different kinds are told apart
 _TINT, _RISE = 12.0, 0.5  # between panels: levels of saturation; log ratio of late to early light
@@ -164,7 +165,17 @@ def _written_beside(
     outside = np.ones(brightest.shape, bool)
     x, y, w, h = box
     outside[y : y + h, x : x + w] = False
-    return bool((outside & (brightest > 2 * BLACK) & (flicker < FLICKER)).any())
+    still = (brightest > 2 * BLACK) & (flicker < FLICKER)
+    return bool((outside & still & ~skin(still)).any())
+
+
+def skin(still: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Rows (H, 1) that show the skin under the probe, of what is bright and still (H, W).
+
+    It is a line across the picture, where letters leave gaps.
+    """
+    rows = ndimage.binary_dilation(still.mean(axis=1) > _LINE, iterations=2)
+    return np.asarray(rows, bool)[:, None]
 
 
 def _around(boxes: Sequence[Box]) -> Box:
