@@ -115,7 +115,7 @@ def render_ceus(
     renew = np.float32(np.sqrt(1 - keep**2))
     field = fields[0]
     streaks_db = 7 * texture(rng, echo.shape, 0.12 * pixels_per_mm, 0.6 * pixels_per_mm)
-    layers = 10 ** ((np.float32(_NEAR_DB) + streaks_db) / 10)
+    layers = np.asarray(10 ** ((np.float32(_NEAR_DB) + streaks_db) / 10), np.float32)
     # How deep they show, and the probe's face, are the probe's: tissue moves below.
     depth = _grid(size, pixels_per_mm, 1.0, top_mm=0.0)[1]
     near = 0.5 - 0.5 * np.tanh((depth - _NEAR_MM) / 0.7)
