@@ -59,16 +59,17 @@ def merge(overrides: Sequence[str]) -> DictConfig:
     files = [HERE / "base.yaml", *(file_of(g, chosen[g]) for g in GROUPS if g in chosen)]
     try:
         return OmegaConf.merge(*map(load_yaml, files), OmegaConf.from_dotlist(dotted))  # type: ignore[return-value]
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, TypeError) as error:  # TypeError: a list onto a mapping
         raise _unresolved(error) from error
     except YAMLError as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"override values must be YAML, got {dotted!r}: {reason}") from error
 
 
-def _unresolved(error: OmegaConfBaseException) -> ConfigError:
+def _unresolved(error: OmegaConfBaseException | TypeError) -> ConfigError:
     reason = str(error).splitlines()[0]
+    where = f" (key {error.full_key!r})" if isinstance(error, OmegaConfBaseException) else ""
     return ConfigError(
-        f"configuration must resolve, got: {reason} (key {error.full_key!r}). "
+        f"configuration must resolve, got: {reason}{where}. "
         "Check the override or the YAML file that sets this key."
     )

@@ -96,7 +96,8 @@ def _check(settings: Mapping[str, Any]) -> Study:
         )
     except ArgumentError as error:
         raise ConfigError(explain(error)) from error
-    for name, value in (settings.get("start_shares") or {}).items():
+    shares = settings.get("start_shares", {})
+    for name, value in shares.items() if isinstance(shares, Mapping) else [("all", shares)]:
         in_range = type(value) in (int, float) and 0 <= value < 1
         if name not in ("image", "video") or not in_range:
             raise ConfigError(

@@ -27,10 +27,12 @@ class Overlay:
         mask: (H, W) bool, True where a mark is, two pixels wider than what is seen
             and over the gaps between letters.
         confidence: 0 to 1 that all of it is writing and none tissue; 1 where there is none.
+        rest: The same of marks that are not in the mask; 1 where there are none.
     """
 
     mask: npt.NDArray[np.bool_]
     confidence: float
+    rest: float = 1.0
 
 
 def find_overlay(frames: npt.NDArray[np.uint8]) -> Overlay:
@@ -50,7 +52,9 @@ def find_overlay(frames: npt.NDArray[np.uint8]) -> Overlay:
     beside = np.minimum(
         ndimage.minimum_filter(low, size=(1, 7)), ndimage.minimum_filter(low, size=(7, 1))
     )
-    stands_out = (low > _BRIGHT) & (low - beside > _CONTRAST) & ~skin(still & (low > _BRIGHT))
+    stands_out = (
+        (low > _BRIGHT) & (low - beside > _CONTRAST) & ~skin(still & (low > _BRIGHT), ~still)
+    )
     labels, count = ndimage.label(still & stands_out, structure=np.ones((3, 3)))
     if not count:
         return Overlay(np.zeros(low.shape, bool), 1.0)
@@ -59,12 +63,27 @@ def find_overlay(frames: npt.NDArray[np.uint8]) -> Overlay:
     marks = index[(area >= 4) & (area <= _LARGEST * low.size)]
     if not len(marks):
         return Overlay(np.zeros(low.shape, bool), 1.0)
-    # Writing is drawn in full brightness; a still highlight of tissue just passes the rule, and
-    # where there is writing too must not make it doubtful.
-    contrast = np.asarray(ndimage.median(low - beside, labels, marks))
-    clear = contrast >= _CLEAR
-    marked = np.isin(labels, marks[clear] if clear.any() else marks)
-    sure = float(np.clip((np.median((low - beside)[marked]) - _CONTRAST) / 80, 0, 1))
-    words = ndimage.binary_closing(np.pad(marked, 9), np.ones((3, 9)))[9:-9, 9:-9]
-    mask: npt.NDArray[np.bool_] = ndimage.binary_dilation(words, np.ones((3, 3)), iterations=2)
-    return Overlay(mask, round(sure * float(np.clip(1 - mask.mean() / 0.1, 0, 1)), 3))
+    # Writing is drawn in full brightness; a still highlight of tissue just passes the rule. What
+    # stands in one line with writing goes with it.
+    strength = low - beside
+    marked = np.isin(labels, marks)
+    clear = np.isin(labels, marks[np.asarray(ndimage.median(strength, labels, marks)) >= _CLEAR])
+    if not clear.any():
+        clear = marked
+    lines, _ = ndimage.label(_joined(marked, 25))
+    written = marked & np.isin(lines, np.unique(lines[clear]))
+    around = ndimage.binary_dilation(_joined(written, 9), np.ones((3, 3)), iterations=2)
+    mask = np.asarray(around, bool)
+    confidence = _likely(strength[clear]) * float(np.clip(1 - mask.mean() / 0.1, 0, 1))
+    rest = marked & ~written
+    return Overlay(mask, round(confidence, 3), _likely(strength[rest]) if rest.any() else 1.0)
+
+
+def _joined(marks: npt.NDArray[np.bool_], gap: int) -> npt.NDArray[np.bool_]:
+    """Marks with the gaps between them filled, so many pixels wide and 3 high."""
+    joined = ndimage.binary_closing(np.pad(marks, gap), np.ones((3, gap)))
+    return np.asarray(joined[gap:-gap, gap:-gap], bool)
+
+
+def _likely(strength: npt.NDArray[np.float32]) -> float:
+    return round(float(np.clip((np.median(strength) - _CONTRAST) / 80, 0, 1)), 3)

@@ -27,6 +27,7 @@ from datamodules.ingest.crop.boxes import (
 from datamodules.ingest.readers.clip import Box
 
 _LINE = 0.6  # of a row, from which it is a line
+_THIN, _TISSUE = 0.015, 0.3  # of the height, a line's; of the rows below it, what flickers
 _WHOLE = 0.85  # share of both sides from which a panel is the frame itself, if no text is beside it
 _TWO = 0.8  # confidence from which panels of different kinds are told apart
 _TINT, _RISE = 12.0, 0.5  # between panels: levels of saturation; log ratio of late to early light
@@ -166,16 +167,29 @@ def _written_beside(
     x, y, w, h = box
     outside[y : y + h, x : x + w] = False
     still = (brightest > 2 * BLACK) & (flicker < FLICKER)
-    return bool((outside & still & ~skin(still)).any())
+    return bool((outside & still & ~skin(still, flicker >= FLICKER)).any())
 
 
-def skin(still: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Rows (H, 1) that show the skin under the probe, of what is bright and still (H, W).
+def skin(still: npt.NDArray[np.bool_], moving: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Rows (H, 1) of the skin under the probe: a thin line right across, and tissue below it.
 
-    It is a line across the picture, where letters leave gaps.
+    Nothing that is bright and still is above it: it may be a name, and the line its rule.
+
+    Args:
+        still: (H, W), what is bright and still.
+        moving: (H, W), what flickers as tissue does.
     """
-    rows = ndimage.binary_dilation(still.mean(axis=1) > _LINE, iterations=2)
-    return np.asarray(rows, bool)[:, None]
+    height = len(still)
+    found = np.zeros((height, 1), bool)
+    rows = np.flatnonzero(still.mean(axis=1) > _LINE)
+    if rows.size:
+        first = int(rows[0])
+        last = first + int(np.argmin(np.append(np.diff(rows) == 1, False)))
+        below = moving[last + 2 : last + 2 + max(3, height // 40)]
+        thin = last - first < max(3, _THIN * height)
+        if thin and below.mean() > _TISSUE and not still[: max(0, first - 1)].any():
+            found[max(0, first - 1) : last + 2] = True
+    return found
 
 
 def _around(boxes: Sequence[Box]) -> Box:

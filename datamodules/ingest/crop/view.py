@@ -29,7 +29,8 @@ class View:
     Attributes:
         layout: Where it is and how that was found.
         mask: (h, w) bool of the crop, True where it is blacked out; None if nowhere.
-        mask_confidence: As `overlays.Overlay.confidence`.
+        mask_confidence: 0 to 1 that the mask holds all writing and no tissue; 0 where none was
+            looked for in a clip.
         thumbnail: JPEG of a frame with the boxes, as a data URL; empty if nothing was to be found.
     """
 
@@ -49,10 +50,9 @@ class View:
         if self.layout.method == "pixels":
             warnings.append(f"panel found by its pixels (confidence {self.layout.confidence:.2f})")
         if self.mask is not None:
-            warnings.append(
-                f"{100 * self.mask.mean():.2f} % of the picture blacked out as writing "
-                f"(confidence {self.mask_confidence:.2f})"
-            )
+            warnings.append(f"{100 * self.mask.mean():.2f} % of the picture blacked out as writing")
+        if not self.mask_confidence:
+            warnings.append("writing in the picture was not looked for, or covers most of it")
         elif self.mask_confidence < _SURE_WRITING:
             warnings.append(
                 f"marks in doubt not blacked out (confidence {self.mask_confidence:.2f})"
@@ -90,10 +90,11 @@ def view_of_clip(open_source: Callable[[], ClipSource], *, crop: Box | None, pan
     kept = np.stack([crop_picture(frame, layout.chosen) for frame in frames])
     thumbnail = "" if crop else _thumbnail(frames, layout)
     if len(frames) < _SAMPLE // 2:
-        return View(layout, thumbnail=thumbnail)
+        return View(layout, None, 0.0, thumbnail)
     overlay = find_overlay(kept)
     sure = overlay.mask.any() and overlay.confidence >= _SURE_WRITING
-    return View(layout, overlay.mask if sure else None, overlay.confidence, thumbnail)
+    confidence = min(overlay.confidence, overlay.rest)
+    return View(layout, overlay.mask if sure else None, confidence, thumbnail)
 
 
 def _spread(open_source: Callable[[], ClipSource]) -> tuple[npt.NDArray[np.uint8], tuple[Box, ...]]:

@@ -68,6 +68,8 @@ def test_a_modality_of_ones_own_has_the_start_share_that_it_says(tmp_path: Path)
         ),
         ("start_shares.imgae=0.5", "start_shares must give image and video a number"),
         ("start_shares.video=7", "start_shares must give .* got video: 7"),
+        ("start_shares=0.5", "start_shares must give image and video a number .* got all: 0.5"),
+        ("start_shares=[0.5,0.5]", "configuration must resolve, got: Cannot merge"),
         ("label_smoothing=1", "label_smoothing must be in"),
         ("modality_dropout=3", "modality_dropout must be in"),
         ("train_patients=2.5", "train_patients must fit .* one of int, NoneType. Got value: 2.5"),

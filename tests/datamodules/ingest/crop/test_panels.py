@@ -26,6 +26,18 @@ from datamodules.store.clips import ClipReader
 from datamodules.store.folder import Store
 from tests.datamodules.layouts import NAME, Screen, make_screen
 
+
+def letters(text: str) -> np.ndarray:
+    from PIL import ImageDraw, ImageFont
+
+    font = ImageFont.load_default(size=16)
+    image = Image.new("L", (round(font.getlength(text)) + 4, 22))
+    ImageDraw.Draw(image).text((1, 1), text, fill=255, font=font)
+    return np.asarray(image) > 128
+
+
+LETTERS = letters("CANARY J")
+
 SCREENS = 100 if os.environ.get("CEUS_ALL_SCREENS") else 8
 
 
@@ -77,6 +89,57 @@ def test_a_frame_full_of_ultrasound_is_kept_but_for_dark_edges(
         assert overlay.confidence < 0.5 or overlay.mask.mean() < 0.005
 
 
+def enlarged(film: np.ndarray) -> np.ndarray:
+    return film.repeat(4, axis=1).repeat(4, axis=2)
+
+
+def test_the_skins_line_is_no_writing(films: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    for contrast, _ in films:
+        frames = enlarged(contrast)
+        assert (frames[:, 0].min(axis=-1) > 150).all()  # it is there, right across
+        assert not find_overlay(frames).mask[:4].any()
+
+
+@pytest.mark.parametrize(
+    ("bar", "ink"), [((255, 255, 255), 0), ((20, 60, 200), 255), ((170, 170, 170), 255)]
+)
+@pytest.mark.parametrize("height", [24, 40])
+def test_a_name_on_a_bar_is_not_taken_for_skin(
+    films: list[tuple[np.ndarray, np.ndarray]], bar: tuple[int, ...], ink: int, height: int
+) -> None:
+    frames = enlarged(films[0][0])
+    frames[:, :height] = bar
+    rows, columns = np.nonzero(LETTERS)
+    frames[:, 1 + rows, 60 + columns] = ink
+    x, y, w, h = find_layout(frames).chosen
+    left = find_overlay(frames[:, y : y + h, x : x + w])
+    assert y >= height or min(left.confidence, left.rest) < 0.7
+
+
+@pytest.mark.parametrize("above", [3, 10, 25])
+def test_letters_at_a_rule_go_whole(films: list[tuple[np.ndarray, np.ndarray]], above: int) -> None:
+    """A line through or under a name is not the skin."""
+    frames = enlarged(films[0][0])[:, 12:]
+    rows, columns = np.nonzero(LETTERS)
+    frames[:, 200 + rows, 60 + columns] = 255
+    frames[:, 200 + above] = 255
+    found = find_overlay(frames)
+    assert found.confidence >= 0.7
+    assert found.mask[200 + rows, 60 + columns].mean() > 0.9
+
+
+def test_a_dim_letter_goes_with_its_line(films: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    frames = enlarged(films[0][0])
+    frames[:, 200:330, 40:400] = 50
+    rows, columns = np.nonzero(LETTERS)
+    dim = columns > LETTERS.shape[1] / 2
+    frames[:, 240 + rows, 60 + columns] = np.where(dim, 135, 255)[:, None]
+    frames[:, 300 + rows, 60 + columns] = 135
+    found = find_overlay(frames)
+    assert found.mask[240 + rows, 60 + columns].mean() > 0.9
+    assert found.confidence >= 0.7 > found.rest, "the dim name of its own is in doubt"
+
+
 def test_a_still_clip_is_kept_whole_without_confidence() -> None:
     frames = np.repeat(np.random.default_rng(0).integers(0, 255, (1, 64, 80, 3)), 9, 0)
     layout = find_layout(frames.astype(np.uint8))
@@ -123,18 +186,6 @@ def exported(screen: Screen, write_cohort: Callable[..., Path]) -> Path:
     table = write_cohort([row | {"canary_note": NAME}])
     write_clip(table.parent / row["path"], frames, codec="mjpeg", pix_fmt="yuvj420p")
     return table
-
-
-def letters(text: str) -> np.ndarray:
-    from PIL import ImageDraw, ImageFont
-
-    font = ImageFont.load_default(size=16)
-    image = Image.new("L", (round(font.getlength(text)) + 4, 22))
-    ImageDraw.Draw(image).text((1, 1), text, fill=255, font=font)
-    return np.asarray(image) > 128
-
-
-LETTERS = letters("CANARY J")
 
 
 def likeness(frame: np.ndarray, template: np.ndarray) -> float:
