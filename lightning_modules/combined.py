@@ -28,7 +28,8 @@ class CombinedClassifier(PatientClassifier):
         unimodal_loss: Share of the loss that is the sum of each modality's own, the head shown that
             modality only, in [0, 1] (cf. Wang et al. 2020, arXiv:1905.12681). Of the loss of both
             together the modality that fits faster leaves the other nothing to learn; with 1 each
-            learns as if it were alone, and only a head that adds their scores can take that.
+            learns as if it were alone, and only a head that adds their scores can take that. What
+            such a head adds for both, the log-odds of the share of positives, is not trained then.
         start_share: As of any classifier, a number or `{image: ..., video: ...}`: of the encoder
             and of the head of each; what they have in common takes the mean.
         **settings: Other settings of the base class.
@@ -105,13 +106,18 @@ class CombinedClassifier(PatientClassifier):
 
     def setup(self, stage: str) -> None:
         """As of any classifier; a sum of two log-odds would hold the share of positives twice."""
+        knows_share = self._starts_unshifted
         super().setup(stage)
-        if stage == "fit" and self._sum_shift is not None:
-            negatives, positives = self.trainer.datamodule.train_label_counts()  # type: ignore[attr-defined]
-            with torch.no_grad():
-                once = self._sum_shift + math.log(negatives / positives)
-                self.shift_head(once + self.logit_shift)
-            self._sum_shift = None
+        if stage != "fit" or knows_share or not self._adds():
+            return
+        negatives, positives = self.trainer.datamodule.train_label_counts()  # type: ignore[attr-defined]
+        odds = math.log(positives / negatives)
+        with torch.no_grad():
+            if self._sum_shift is not None:
+                self.shift_head(self._sum_shift - odds + self.logit_shift)
+            elif self.unimodal_loss:
+                self._sum_head().bias.fill_(odds + self.logit_shift)
+        self._sum_shift = None
 
     def encoders(self) -> tuple[nn.Module, ...]:
         """Both encoders."""
@@ -180,6 +186,9 @@ class CombinedClassifier(PatientClassifier):
         for name in _BOTH if share else ():
             shown = {f"present_{m}": batch[f"present_{m}"] & (m == name) for m in _BOTH}
             logits = self.score(self.head, *(features[m] for m in _BOTH), *shown.values())
+            if self._adds():  # else what both share drifts, for each part makes up for it
+                bias = self._sum_head().bias
+                logits = logits - bias + bias.detach()
             present = shown[f"present_{name}"]
             losses = torch.where(present, self.cross_entropy(logits, batch), 0.0)
             loss = loss + share * losses.sum() / present.sum().clamp(min=1)

@@ -37,9 +37,9 @@ class LinearRule:
 
     Attributes:
         weights: `(F,)` by modality.
-        offsets: By modality: what makes its term 0 at the mean of the training patients, so that
-            one who lacks it is taken for average in it.
-        bias: Log-odds of an average patient.
+        offsets: By modality: what makes its term the log-odds that it adds, so that of a patient
+            who lacks it nothing is assumed.
+        bias: Log-odds of a patient of whom nothing is known.
         strengths: Of `STRENGTHS`, as chosen for each modality.
     """
 
@@ -90,12 +90,14 @@ def fit_rule(
         ValueError: If the patients with a modality are of one class, or all have the same features.
     """
     rules = [_fit_one(_with(rows, name), seed, strengths) for name in rows.features]
-    prior = _prior(rows)
-    ratios = [rule.bias - _prior(_with(rows, *rule.weights)) for rule in rules]
     return LinearRule(
         weights={name: weight for rule in rules for name, weight in rule.weights.items()},
-        offsets={name: offset for rule in rules for name, offset in rule.offsets.items()},
-        bias=prior + sum(ratios),
+        offsets={
+            name: offset + rule.bias - _prior(_with(rows, name))
+            for rule in rules
+            for name, offset in rule.offsets.items()
+        },
+        bias=_prior(rows),
         strengths={name: chosen for rule in rules for name, chosen in rule.strengths.items()},
     )
 

@@ -288,6 +288,7 @@ def test_a_unimodal_loss_teaches_each_part_what_it_would_learn_alone(smoothing: 
     one["loss_weight"] = torch.tensor([1.0, 2.0, 0.5, 1.0])
     one["present_video"] = torch.tensor([True, False, True, True])
     both.training_step(one, 0).backward()
+    assert not both.head.bias.grad  # or parts would make up for it, and their sum not
     for name, kind in (("image", ImageClassifier), ("video", VideoClassifier)):
         alone = kind(MeanEncoder(), label_smoothing=smoothing)
         head, part = alone.head[-1], getattr(both.head, f"{name}_head")[-1]
@@ -299,6 +300,17 @@ def test_a_unimodal_loss_teaches_each_part_what_it_would_learn_alone(smoothing: 
         encoder = both.encoder_of(name)
         torch.testing.assert_close(encoder.scale.grad, alone.encoder.scale.grad)
         torch.testing.assert_close(part.weight.grad, head.weight.grad)
+
+
+@pytest.mark.parametrize("pos_weight", [1.0, "balanced"])
+def test_a_sum_of_parts_taught_alone_holds_the_share_of_positives_once(pos_weight: Any) -> None:
+    model = CombinedClassifier(
+        MeanEncoder(), MeanEncoder(), SumLogitFusion, unimodal_loss=1, pos_weight=pos_weight
+    )
+    trainer().fit(model, datamodule=Data())
+    prior = math.log(2 / 6)
+    expected = prior + (math.log(3) if pos_weight == "balanced" else 0.0)
+    assert model.head.bias.item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_share_of_the_unimodal_loss_leaves_the_rest_to_both_together() -> None:

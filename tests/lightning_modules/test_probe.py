@@ -128,11 +128,11 @@ def test_two_modalities_add_their_log_odds_ratios_and_one_that_is_lacking_adds_n
     assert rule.strengths == {name: alone[name].strengths[name] for name in alone}
     lacking = {"image": rows.features["image"].copy(), "video": rows.features["video"]}
     lacking["image"][:7] = np.nan
-    mean = rows.features["image"].mean(0)
-    average = {"image": np.tile(mean, (40, 1)), "video": rows.features["video"]}
     np.testing.assert_allclose(
-        rule_logits(rule, lacking)[:7], rule_logits(rule, average)[:7], atol=1e-8
+        rule_logits(rule, lacking)[:7], rule_logits(alone["video"], rows.features)[:7], atol=1e-8
     )
+    nothing = {name: np.full_like(values, np.nan) for name, values in rows.features.items()}
+    np.testing.assert_allclose(rule_logits(rule, nothing), prior, atol=1e-8)
 
 
 def test_each_modality_is_fitted_on_those_who_have_it_whatever_their_prevalence() -> None:
