@@ -13,6 +13,7 @@ from datamodules.files import storing
 from datamodules.ingest.cohort import Cohort, Problem, Row, find_repeats
 from datamodules.ingest.cohort_file import read_cohort
 from datamodules.ingest.commit import check_folder, commit, staging_folder
+from datamodules.ingest.crop.view import UNSURE_WRITING
 from datamodules.ingest.item import ingest, inspect, place_masks
 from datamodules.ingest.known import Known, source_key
 from datamodules.ingest.review import LEAST_CONFIDENCE, read_approvals, review_path, write_review
@@ -238,6 +239,12 @@ def _tell_done(console: Console, cohort: Cohort, store: Path, *, new: int) -> No
             markup=False,
         )
     clips = items[items["modality"] == "ceus"]
+    if in_doubt := int(clips["warnings"].str.contains(UNSURE_WRITING).sum()):
+        console.print(
+            f"{in_doubt} of {len(clips)} clips show what may be writing, and it was left: look at "
+            "them in the review page beside the store, and crop what names a patient",
+            markup=False,
+        )
     if clips["arrival_s"].isna().any():
         console.print(
             f"{clips['arrival_s'].isna().sum()} of {len(clips)} clips show no arrival of contrast; "

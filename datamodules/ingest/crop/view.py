@@ -21,6 +21,9 @@ _LARGE = 1920 * 1080  # pixels of a frame, of larger ones fewer are held
 _THUMBNAIL = 360  # pixels
 _SURE_WRITING = 0.7  # below, it may be tissue: nothing is blacked out, the review shows the doubt
 
+UNSURE_WRITING = "marks in doubt not blacked out"
+"""What a clip's warnings say where writing may have been left."""
+
 
 @dataclass(frozen=True)
 class View:
@@ -52,11 +55,9 @@ class View:
         if self.mask is not None:
             warnings.append(f"{100 * self.mask.mean():.2f} % of the picture blacked out as writing")
         if not self.mask_confidence:
-            warnings.append("writing in the picture was not looked for, or covers most of it")
+            warnings.append(f"{UNSURE_WRITING}: there was too little or too much to look at")
         elif self.mask_confidence < _SURE_WRITING:
-            warnings.append(
-                f"marks in doubt not blacked out (confidence {self.mask_confidence:.2f})"
-            )
+            warnings.append(f"{UNSURE_WRITING} (confidence {self.mask_confidence:.2f})")
         return warnings
 
     def facts(self) -> dict[str, Any]:

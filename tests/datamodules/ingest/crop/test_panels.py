@@ -226,6 +226,20 @@ def test_no_name_is_left_in_the_store_nor_in_its_pixels(
         assert (likeness(frame, template) > 0.6) == finds
 
 
+def test_what_may_be_writing_and_was_left_is_told(
+    write_cohort: Callable[..., Path],
+    films: list[tuple[np.ndarray, np.ndarray]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A clip too short to tell writing from tissue."""
+    table = write_cohort([{"patient_id": "p1", "label": 1, "modality": "ceus", "path": "c.avi"}])
+    write_clip(table.parent / "c.avi", enlarged(films[0][0])[:7], codec="mjpeg", pix_fmt="yuvj420p")
+    store = prepare(table, tmp_path / "store", canvas=64, progress=False, workers=1)
+    assert "marks in doubt not blacked out" in Store(store).items["warnings"][0]
+    assert "1 of 1 clips show what may be writing, and it was left" in capsys.readouterr().err
+
+
 def test_doubtful_panels_wait_for_approval(exported: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     make = partial(prepare, exported, store, canvas=64, progress=False, workers=1)
