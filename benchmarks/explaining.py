@@ -7,6 +7,7 @@ the nodule over the nodule's share of the area: of the patients scored highest a
 both with random weights.
 """
 
+import itertools
 import json
 import statistics
 from collections import defaultdict
@@ -36,10 +37,12 @@ def measure(runs: Path, cohort: Path) -> None:
     torch.set_num_threads(1)
     settings = json.loads((cohort / "truth.json").read_text())["settings"]
     for modality, depth in _DEPTH.items():
-        print(modality, *(f"{m}, {who}" for m in _METHODS for who in ("high", "low", "random")))
+        columns = list(itertools.product(_METHODS, ("high", "low", "random")))
+        print(modality, *(f"| {method}, {who}" for method, who in columns))
         for folder in sorted(runs.glob(f"*-{modality}-fold0-*")):
             found = _of_run(folder, modality, settings["seed"], settings[depth])
-            print(folder.name.split("-")[0], *(f"{statistics.mean(v):.2f}" for v in found.values()))
+            means = (f"| {statistics.mean(found[column]):.2f}" for column in columns)
+            print(folder.name.split("-")[0], *means)
 
 
 def _of_run(folder: Path, modality: str, seed: int, depth_mm: float) -> dict[object, list[float]]:
