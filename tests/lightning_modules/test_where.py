@@ -55,7 +55,7 @@ def test_a_trained_network_looks_into_the_nodule(tmp_path: Path) -> None:
     prepare(cohort, store, canvas=SIDE, as_is=True, progress=False, workers=1)
     make_split(store, num_folds=2)
     settings = ["architecture=mvit", "modality=video", "profile=demo", "wandb=false"]
-    where = [f"store={store}", f"runs={tmp_path / 'runs'}", "trainer.max_epochs=12"]
+    where = [f"store={store}", f"runs={tmp_path / 'runs'}", "trainer.max_epochs=20"]
     result = ceus("fit", *settings, *where)
     assert result.returncode == 0, result.stderr
     (folder,) = (tmp_path / "runs" / "fit").glob("mvit*")
