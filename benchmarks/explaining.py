@@ -55,17 +55,17 @@ def _of_run(folder: Path, modality: str, seed: int, depth_mm: float) -> dict[obj
     for who, some in (("high", rows[-_PATIENTS:]), ("low", rows[:_PATIENTS])):
         for row in some:
             batch = data.read_finished([row])
-            inside = _nodule(row.patient_id, batch[modality].shape[-1], seed, depth_mm)
+            inside = nodule(row.patient_id, batch[modality].shape[-1], seed=seed, depth_mm=depth_mm)
             for method in _METHODS:
                 one = attribute(method, model, batch, modality, rows=8)
-                found[method, who].append(_concentration(one, inside))
+                found[method, who].append(concentration(one, inside))
                 with randomised(model):
                     other = attribute(method, model, batch, modality, rows=8)
-                found[method, "random"].append(_concentration(other, inside))
+                found[method, "random"].append(concentration(other, inside))
     return found
 
 
-def _nodule(patient: str, side: int, seed: int, depth_mm: float) -> torch.Tensor:
+def nodule(patient: str, side: int, *, seed: int, depth_mm: float) -> torch.Tensor:
     """Where the phantom has drawn the nodule, bool `(side, side)`."""
     number = int(patient.removeprefix("P"))
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1, number)))
@@ -74,7 +74,8 @@ def _nodule(patient: str, side: int, seed: int, depth_mm: float) -> torch.Tensor
     return torch.from_numpy(anatomy.nodule.inside(x, y, edge_mm=0.3) > 0.5)
 
 
-def _concentration(found: torch.Tensor | None, inside: torch.Tensor) -> float:
+def concentration(found: torch.Tensor | None, inside: torch.Tensor) -> float:
+    """Share of what speaks for the class inside the nodule, over the nodule's share of the area."""
     assert found is not None
     energy = found.clamp(min=0).sum(0)
     return float(energy[inside].sum() / energy.sum().clamp(min=1e-9) / inside.float().mean())

@@ -5,12 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
+from benchmarks.explaining import concentration, nodule
 from datamodules.ingest.prepare import prepare
-from datamodules.phantom.anatomy import draw_anatomy
 from datamodules.phantom.make import PhantomPreset, make_phantom
-from datamodules.phantom.render import _grid
 from datamodules.store.splits import make_split
 from experiments.training.trained import load_trained
 from lightning_modules.attribution import attribute, importance_in_time, randomised
@@ -30,22 +28,6 @@ PHANTOM = PhantomPreset(
     clip_depth_mm=DEPTH,
     time_scale=0.06,
 )
-
-
-def nodule(patient: str, side: int) -> torch.Tensor:
-    """Where the phantom has drawn the nodule, bool `(side, side)`."""
-    number = int(patient.removeprefix("P"))
-    rng = np.random.default_rng(np.random.SeedSequence(SEED, spawn_key=(1, number)))
-    anatomy = draw_anatomy(rng)
-    x, y = _grid((side, side), side / DEPTH, anatomy.side, top_mm=0.0)
-    return torch.from_numpy(anatomy.nodule.inside(x, y, edge_mm=0.3) > 0.5)
-
-
-def concentration(found: torch.Tensor | None, inside: torch.Tensor) -> float:
-    """Share of what speaks for the class inside the nodule, over the nodule's share of the area."""
-    assert found is not None
-    energy = found.clamp(min=0).sum(0)
-    return float(energy[inside].sum() / energy.sum().clamp(min=1e-9) / inside.float().mean())
 
 
 @pytest.mark.slow
@@ -71,7 +53,7 @@ def test_a_trained_network_looks_into_the_nodule(tmp_path: Path) -> None:
         batch = data.read_finished([row])
         if model.logits(batch) <= model.logit_shift:
             continue
-        inside = nodule(row.patient_id, batch["video"].shape[-1])
+        inside = nodule(row.patient_id, batch["video"].shape[-1], seed=SEED, depth_mm=DEPTH)
         learned.append(concentration(attribute("grad_cam", model, batch, "video", rows=8), inside))
         assert row.window is not None
         last = row.window[int(importance_in_time(model, batch, rows=8).argmax())]
