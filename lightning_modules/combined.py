@@ -106,16 +106,17 @@ class CombinedClassifier(PatientClassifier):
 
     def setup(self, stage: str) -> None:
         """As of any classifier; a sum of two log-odds would hold the share of positives twice."""
-        knows_share = self._starts_unshifted
+        from_rule = self._starts_unshifted
         super().setup(stage)
-        if stage != "fit" or knows_share or not self._adds():
+        is_fresh = bool(self.unimodal_loss) and self._adds() and not from_rule
+        if stage != "fit" or not (is_fresh or self._sum_shift is not None):
             return
         negatives, positives = self.trainer.datamodule.train_label_counts()  # type: ignore[attr-defined]
         odds = math.log(positives / negatives)
         with torch.no_grad():
             if self._sum_shift is not None:
                 self.shift_head(self._sum_shift - odds + self.logit_shift)
-            elif self.unimodal_loss:
+            else:
                 self._sum_head().bias.fill_(odds + self.logit_shift)
         self._sum_shift = None
 

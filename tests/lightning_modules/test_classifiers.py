@@ -313,6 +313,13 @@ def test_a_sum_of_parts_taught_alone_holds_the_share_of_positives_once(pos_weigh
     assert model.head.bias.item() == pytest.approx(expected, abs=1e-6)
 
 
+def test_a_sum_taught_as_one_does_not_ask_for_the_share_of_positives() -> None:
+    data = Data()
+    data.train_label_counts = lambda: (8, 0)  # type: ignore[method-assign]
+    model = CombinedClassifier(MeanEncoder(), MeanEncoder(), SumLogitFusion, pos_weight=1)
+    trainer().fit(model, datamodule=data)
+
+
 def test_a_share_of_the_unimodal_loss_leaves_the_rest_to_both_together() -> None:
     model = CombinedClassifier(MeanEncoder(), MeanEncoder(), SumLogitFusion)
     one = batch()
