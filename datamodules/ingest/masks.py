@@ -63,8 +63,14 @@ def fit_masks(masks: Picture, crop: Box | None, canvas: int, *, aspect: float) -
     Raises:
         MediaError: If nothing of a mask is left in what is kept.
     """
-    kept = letterbox_mask(crop_picture(masks, crop), canvas=canvas, aspect=aspect)
+    cropped = crop_picture(masks, crop)
+    kept = letterbox_mask(cropped, canvas=canvas, aspect=aspect)
     for channel, name in enumerate(_NAMES):
+        if cropped[..., channel].any() and not kept[..., channel].any():
+            raise MediaError(
+                f"{name} must be of at least a pixel of the stored frames, {canvas} by {canvas}, "
+                f"got {np.count_nonzero(cropped[..., channel])} pixels of the source"
+            )
         if masks[..., channel].any() and not kept[..., channel].any():
             raise MediaError(
                 f"{name} must mark pixels in the part of the frame that is kept (x,y,w,h = "

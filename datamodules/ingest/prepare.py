@@ -52,8 +52,9 @@ def prepare(
         covariates: Further columns of the table to copy.
         skip_bad: Leave bad rows out (told on stderr, kept in skipped.csv) instead of failing.
         as_is: Keep whole frames, or the table's crop: look for no panel, black out no writing.
-        require_review: Refuse clips whose panel was found with a confidence under 0.5, until they
-            are approved (`datamodules.ingest.review`) or have a crop.
+        require_review: Refuse clips whose panel was found with a confidence under 0.5, or whose
+            marks may be writing that was not blacked out, until a person has approved them
+            (`datamodules.ingest.review`).
         workers: Processes; by default one a core, or one for 2 GB of memory if that is fewer.
         cache_size: Also decode all clips once at this size, pixels, for runs with cache=disk.
         progress: Show a bar on stderr.
@@ -207,13 +208,19 @@ def _unapproved(
         facts = known.facts(outcome)
         if not facts or row.modality == "image" or outcome.item_id in approved:
             continue
-        confidence = facts["crop_confidence"]
-        if confidence < LEAST_CONFIDENCE:
-            reason = (
-                f"panel must be approved, got confidence {confidence:.2f}; tick it in "
-                f"{review_path(store).name} or give a crop"
-            )
-            problems.append(row.problem(reason))
+        panel, writing = facts["crop_confidence"], facts["mask_confidence"]
+        is_unsure = any(warning.startswith(UNSURE_WRITING) for warning in facts["warnings"])
+        doubts = (
+            ("panel", panel, panel < LEAST_CONFIDENCE, " or give a crop"),
+            ("what may be writing", writing, is_unsure, ""),
+        )
+        for what, confidence, is_doubtful, otherwise in doubts:
+            if is_doubtful:
+                reason = (
+                    f"{what} must be approved, got confidence {confidence:.2f}; tick it in "
+                    f"{review_path(store).name}{otherwise}"
+                )
+                problems.append(row.problem(reason))
     return problems
 
 

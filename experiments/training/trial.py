@@ -9,6 +9,7 @@ from jsonargparse import ArgumentParser
 from lightning import LightningModule
 from torch import nn
 
+from experiments.config.study import study_keys
 from experiments.errors import ConfigError
 from lightning_modules import PatientClassifier
 from lightning_modules.probe import LinearRule
@@ -56,4 +57,11 @@ def check_model(config: Mapping[str, Any]) -> None:
             nothing = dict.fromkeys(zero, 0.0)
             model.start_from_rule(LinearRule(zero, nothing, 0.0, nothing))
     except (ValueError, TypeError) as error:
-        raise ConfigError(str(error)) from error
+        raise ConfigError(_as_users_set_it(str(error))) from error
+
+
+def _as_users_set_it(message: str) -> str:
+    """A classifier's message, with the key of `study:` in the place of the argument it goes to."""
+    for key in study_keys():
+        message = message.replace(f"Set model.init_args.{key}.", f"Set {key}=...")
+    return message

@@ -170,7 +170,7 @@ def test_a_second_ctrl_c_ends_at_once(make: Callable[..., Run]) -> None:
 def test_a_stalled_run_is_stopped_with_the_stacks_of_all_ranks(
     make: Callable[..., Run], start: Callable[[Run], int]
 ) -> None:
-    run = make(*LONG, *TWO, "stall_minutes=0.05", SLEEPER % (1, 3))
+    run = make(*LONG, *TWO, "stall_minutes=0.1", SLEEPER % (1, 3))
     assert start(run) == 1
     status = read_status(run.folder)
     assert status.state == "failed"

@@ -238,12 +238,14 @@ def test_what_may_be_writing_and_was_left_is_told(
     store = prepare(table, tmp_path / "store", canvas=64, progress=False, workers=1)
     assert "marks in doubt not blacked out" in Store(store).items["warnings"][0]
     assert "1 of 1 clips show what may be writing, and it was left" in capsys.readouterr().err
+    with pytest.raises(DataError, match="what may be writing must be approved, got confidence 0.0"):
+        prepare(table, store, canvas=64, progress=False, workers=1, require_review=True)
 
 
 def test_doubtful_panels_wait_for_approval(exported: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     make = partial(prepare, exported, store, canvas=64, progress=False, workers=1)
-    make(require_review=True)  # sure enough
+    make()
     page = review_path(store).read_text()
     item = Store(store).items["item_id"][0]
     assert f'value="{item}"' in page
