@@ -238,7 +238,7 @@ def test_what_may_be_writing_and_was_left_is_told(
     store = prepare(table, tmp_path / "store", canvas=64, progress=False, workers=1)
     assert "marks in doubt not blacked out" in Store(store).items["warnings"][0]
     assert "1 of 1 clips show what may be writing, and it was left" in capsys.readouterr().err
-    with pytest.raises(DataError, match="what may be writing must be approved, got confidence 0.0"):
+    with pytest.raises(DataError, match="what may be writing must be approved"):
         prepare(table, store, canvas=64, progress=False, workers=1, require_review=True)
 
 
