@@ -45,7 +45,7 @@ _LIGHT = "densenet"
 _BEFORE = (
     "finetune=full", "selection=inner_bce", "freeze_batch_norm=false", "unit_features=false",
     "pos_weight=balanced", "head_lr=1e-3", "head.class_path=backbones.WeightedLogitFusion",
-    "unimodal_loss=0",
+    "unimodal_loss=0", "mirror_views=false",
 )  # fmt: skip
 _SCRATCH = (*_BEFORE, "encoder_lr=1e-3")
 RECIPES: dict[str, tuple[str, ...]] = {

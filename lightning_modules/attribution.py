@@ -46,7 +46,8 @@ def attribute(
     pixels: Tensor = batch[key]
     logits = _logits_by(model, batch, key)
     if method == "grad_cam":
-        found = _grad_cam(logits, model.encoder_of(key), pixels)
+        with model.without_mirror():  # whose map would be the one that is found
+            found = _grad_cam(logits, model.encoder_of(key), pixels)
     elif method == "occlusion":
         cell = max(1, pixels.shape[-1] // _CELLS)
         found = _occlusion(logits, pixels, (*pixels.shape[1:-2], cell, cell), rows)

@@ -2,7 +2,8 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal, Self
 
 import torch
@@ -44,6 +45,8 @@ class PatientClassifier(LightningModule):
             only where it started from a rule (`start_from_rule`), so that the start is a model of
             its own (WiSE-FT, Wortsman et al. 2022, arXiv:2109.01903).
         unit_features: Whether an encoder's features are scaled to a root mean square of 1 each row.
+        mirror_views: Whether features outside of training are the mean of those of a row and of its
+            mirror image, left for right. For who mirrors in training, too.
         channels_last: Whether convolutions keep channels innermost in memory, for tensor cores.
         fused_optimizer: Whether AdamW updates all parameters in one kernel.
         compile_backend: Backend of `torch.compile` for the encoders, as `inductor`; None for none.
@@ -66,6 +69,7 @@ class PatientClassifier(LightningModule):
         freeze_batch_norm: bool = False,
         start_share: float = 0.0,
         unit_features: bool = False,
+        mirror_views: bool = False,
         channels_last: bool = False,
         fused_optimizer: bool = False,
         compile_backend: str | None = None,
@@ -87,6 +91,7 @@ class PatientClassifier(LightningModule):
         self.layer_decay, self.channels_last = layer_decay, channels_last
         self.fused_optimizer, self.compile_backend = fused_optimizer, compile_backend
         self.label_smoothing, self.unit_features = label_smoothing, unit_features
+        self.mirror_views = mirror_views
         self.freeze_batch_norm = freeze_batch_norm
         self._starts_unshifted = False
         self._start_share = start_share
@@ -206,6 +211,21 @@ class PatientClassifier(LightningModule):
 
     def features(self, encoder: nn.Module, pixels: Tensor) -> Tensor:
         """An encoder's `(B, F)` of its input, in the precision and memory order set."""
+        features = self._features_once(encoder, pixels)
+        if self.mirror_views and not self.training:
+            features = (features + self._features_once(encoder, pixels.flip(-1))) / 2
+        return features
+
+    @contextmanager
+    def without_mirror(self) -> Iterator[None]:
+        """Meanwhile features are those of rows as they are."""
+        own, self.mirror_views = self.mirror_views, False
+        try:
+            yield
+        finally:
+            self.mirror_views = own
+
+    def _features_once(self, encoder: nn.Module, pixels: Tensor) -> Tensor:
         if self.channels_last:
             pixels = pixels.contiguous(memory_format=channels_last_format(pixels.ndim))
         features: Tensor = encoder(pixels)

@@ -1,11 +1,10 @@
 """A ridge-penalised logistic regression on features of frozen encoders, patients as the unit.
 
-Its strength is chosen inside the training patients by stratified cross-validation that keeps a
-patient's rows together, on the log loss; no other patient takes part. With two modalities each has
-a regression of its own, and their log-odds ratios are added: the best rule there is where the two
-are independent given the class (Neyman & Pearson 1933). What is returned is a linear rule in the
-features as they are, so that it can stand as the head of the network that gave them (Kumar et al.
-2022, arXiv:2202.10054).
+Its strength is chosen inside the training patients by stratified cross-validation on the log loss;
+no other patient takes part. With two modalities each has a regression of its own, and their
+log-odds ratios are added: the best rule there is where the two are independent given the class
+(Neyman & Pearson 1933). What is returned is a linear rule in the features as they are, so that it
+can stand as the head of the network that gave them (Kumar et al. 2022, arXiv:2202.10054).
 """
 
 import math
@@ -65,21 +64,14 @@ class ProbeRows:
     items: npt.NDArray[np.str_]
     labels: Array
 
-    @property
-    def weights(self) -> Array:
-        """`(N,)`, of a patient in sum 1: as patients are scored, items are the means of windows."""
-        _, item, windows = np.unique(
-            np.stack([self.patients, self.items]), axis=1, return_inverse=True, return_counts=True
-        )
-        of_item = 1 / windows[item.ravel()]
-        _, patient = np.unique(self.patients, return_inverse=True)
-        return np.asarray(of_item / np.bincount(patient, of_item)[patient])
-
 
 def fit_rule(
     rows: ProbeRows, *, seed: int = 0, strengths: Sequence[float] = STRENGTHS
 ) -> LinearRule:
-    """Choose a strength by inner cross-validation and fit all rows, for each modality.
+    """Choose a strength by inner cross-validation and fit all patients, for each modality.
+
+    A patient's features are the mean over the items of the means over their windows: by a linear
+    rule, what is scored is the logit of that mean.
 
     Args:
         rows: Of the training patients only.
@@ -89,49 +81,57 @@ def fit_rule(
     Raises:
         ValueError: If the patients with a modality are of one class, or all have the same features.
     """
-    rules = [_fit_one(_with(rows, name), seed, strengths) for name in rows.features]
-    return LinearRule(
-        weights={name: weight for rule in rules for name, weight in rule.weights.items()},
-        offsets={
-            name: offset + rule.bias - _prior(_with(rows, name))
-            for rule in rules
-            for name, offset in rule.offsets.items()
-        },
-        bias=_prior(rows),
-        strengths={name: chosen for rule in rules for name, chosen in rule.strengths.items()},
+    weights, offsets, chosen = {}, {}, {}
+    for name in rows.features:
+        features, labels = patient_means(rows, name)
+        if not 0 < labels.sum() < len(labels):
+            raise ValueError(
+                f"patients of a probe must be of both labels, got {len(labels)} of one with "
+                f"features of modality {name}. Use fewer folds, or add patients."
+            )
+        chosen[name] = _choose(features, labels, seed, strengths)
+        weights[name], bias = _Space(features).fit(labels, chosen[name])
+        offsets[name] = bias - _log_odds(labels)
+    first = np.unique(rows.patients, return_index=True)[1]
+    return LinearRule(weights, offsets, _log_odds(rows.labels[first]), chosen)
+
+
+def patient_means(rows: ProbeRows, name: str) -> tuple[Array, Array]:
+    """Features `(P, F)` and labels `(P,)` of the patients with a modality, in the order of ids."""
+    present = ~np.isnan(rows.features[name][:, 0])
+    patients, first, patient_of = np.unique(
+        rows.patients[present], return_index=True, return_inverse=True
     )
+    keys = np.stack([rows.patients[present], rows.items[present]])
+    _, item_of, windows = np.unique(keys, axis=1, return_inverse=True, return_counts=True)
+    weights = 1 / windows[item_of.ravel()]
+    weights /= np.bincount(patient_of, weights)[patient_of]
+    means = np.zeros((len(patients), rows.features[name].shape[1]))
+    np.add.at(means, patient_of, weights[:, None] * rows.features[name][present])
+    return means, rows.labels[present][first]
 
 
-def _fit_one(rows: ProbeRows, seed: int, strengths: Sequence[float]) -> LinearRule:
-    """The rule of rows that all have their one modality."""
-    patients, first = np.unique(rows.patients, return_index=True)
-    labels = rows.labels[first]
+def _choose(features: Array, labels: Array, seed: int, strengths: Sequence[float]) -> float:
+    """The strength of the least log loss over inner folds; the middle one if there can be none."""
     rarer = int(min(labels.sum(), len(labels) - labels.sum()))
-    if rarer < 1:
-        (name,) = rows.features
-        raise ValueError(
-            f"patients of a probe must be of both labels, got {len(patients)} of one with "
-            f"features of modality {name}. Use fewer folds, or add patients."
-        )
-    chosen = strengths[len(strengths) // 2]
-    if rarer > 1 and len(strengths) > 1:
-        losses = np.zeros(len(strengths))
-        for train, held_out in _inner_folds(patients, labels, folds=min(_FOLDS, rarer), seed=seed):
-            inside, outside = _of(rows, train), _of(rows, held_out)
-            space = _Space(inside)
-            losses += [_log_loss(space.fit(strength), outside) for strength in strengths]
-        chosen = strengths[int(losses.argmin())]
-    return _Space(rows).fit(chosen)
+    if rarer == 1 or len(strengths) == 1:
+        return strengths[len(strengths) // 2]
+    losses = np.zeros(len(strengths))
+    for train, held_out in _inner_folds(labels, folds=min(_FOLDS, rarer), seed=seed):
+        space = _Space(features[train])
+        for number, strength in enumerate(strengths):
+            weight, bias = space.fit(labels[train], strength)
+            odds = (features[held_out] @ weight + bias) * (2 * labels[held_out] - 1)
+            losses[number] += np.logaddexp(0, -odds).sum()
+    return strengths[int(losses.argmin())]
 
 
 class _Space:
-    """Standardised rows of one modality; a fit costs rows, not features."""
+    """Standardised features of patients; a fit costs patients, not features."""
 
-    def __init__(self, rows: ProbeRows) -> None:
-        ((self._name, features),) = rows.features.items()
-        self._labels, self._row_weights = rows.labels, rows.weights
-        self._mean = np.average(features, axis=0, weights=self._row_weights)
-        variance = np.average((features - self._mean) ** 2, axis=0, weights=self._row_weights)
+    def __init__(self, features: Array) -> None:
+        self._mean = features.mean(axis=0)
+        variance = features.var(axis=0)
         spread = np.sqrt(variance + _FLOOR * variance.mean())
         self._scale = np.where(spread > 1e-8, spread, 1.0) * np.sqrt(features.shape[1])
         self._block = (features - self._mean) / self._scale
@@ -140,26 +140,21 @@ class _Space:
         if not kept.any():
             raise ValueError(
                 f"features of a probe must differ between patients, got the same for all "
-                f"{len(vectors)} rows. Check the weights of the encoder and its input."
+                f"{len(features)}. Check the weights of the encoder and its input."
             )
         self._lengths, self._vectors = np.sqrt(values[kept]), vectors[:, kept]
 
-    def fit(self, strength: float) -> LinearRule:
-        """The ridge solution, in the features as they were."""
+    def fit(self, labels: Array, strength: float) -> tuple[Array, float]:
+        """The ridge solution, in the features as they were: weights `(F,)` and bias."""
         from sklearn.linear_model import (
             LogisticRegression,
         )  # a second of imports, which sweeps pay once
 
         model = LogisticRegression(C=strength, solver="newton-cholesky", tol=1e-8, max_iter=1000)
-        model.fit(self._vectors * self._lengths, self._labels, sample_weight=self._row_weights)
-        of_rows = self._vectors @ (model.coef_[0] / self._lengths)
-        weight = of_rows @ self._block / self._scale
-        return LinearRule(
-            weights={self._name: weight},
-            offsets={self._name: -float(weight @ self._mean)},
-            bias=float(model.intercept_[0]),
-            strengths={self._name: strength},
-        )
+        model.fit(self._vectors * self._lengths, labels)
+        of_patients = self._vectors @ (model.coef_[0] / self._lengths)
+        weight = of_patients @ self._block / self._scale
+        return weight, float(model.intercept_[0] - weight @ self._mean)
 
 
 def rule_logits(rule: LinearRule, features: Mapping[str, Array]) -> Array:
@@ -169,40 +164,14 @@ def rule_logits(rule: LinearRule, features: Mapping[str, Array]) -> Array:
 
 
 def _inner_folds(
-    patients: npt.NDArray[np.str_], labels: Array, *, folds: int, seed: int
-) -> Iterator[tuple[npt.NDArray[np.str_], npt.NDArray[np.str_]]]:
+    labels: Array, *, folds: int, seed: int
+) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
     from sklearn.model_selection import StratifiedKFold
 
     for repeat in range(_REPEATS):
         split = StratifiedKFold(folds, shuffle=True, random_state=seed * _REPEATS + repeat)
-        for train, held_out in split.split(patients, labels):
-            yield patients[train], patients[held_out]
+        yield from split.split(labels, labels)
 
 
-def _of(rows: ProbeRows, patients: npt.NDArray[np.str_]) -> ProbeRows:
-    return _chosen(rows, np.isin(rows.patients, patients))
-
-
-def _with(rows: ProbeRows, name: str) -> ProbeRows:
-    """One modality, of the rows that have it."""
-    alone = ProbeRows({name: rows.features[name]}, rows.patients, rows.items, rows.labels)
-    return _chosen(alone, ~np.isnan(rows.features[name][:, 0]))
-
-
-def _chosen(rows: ProbeRows, chosen: npt.NDArray[np.bool_]) -> ProbeRows:
-    features = {name: values[chosen] for name, values in rows.features.items()}
-    return ProbeRows(features, rows.patients[chosen], rows.items[chosen], rows.labels[chosen])
-
-
-def _prior(rows: ProbeRows) -> float:
-    """Log-odds of the label over patients, each of weight 1."""
-    mean = float(np.average(rows.labels, weights=rows.weights))
-    return math.log(mean / (1 - mean))
-
-
-def _log_loss(rule: LinearRule, rows: ProbeRows) -> float:
-    """Summed over patients, each with the mean of its items' mean logits."""
-    logits = rule_logits(rule, rows.features)
-    _, first, number = np.unique(rows.patients, return_index=True, return_inverse=True)
-    means = np.bincount(number, logits * rows.weights)
-    return float(np.logaddexp(0, -means * (2 * rows.labels[first] - 1)).sum())
+def _log_odds(labels: Array) -> float:
+    return math.log(labels.mean() / (1 - labels.mean()))

@@ -71,8 +71,8 @@ def test_a_step_trains_and_scores_without_a_wait() -> None:
     with META:
         model = CombinedClassifier(
             net.to_empty(device=META), clip_net.to_empty(device=META), SumLogitFusion,
-            modality_dropout=0.2, unimodal_loss=0.5, unit_features=True, label_smoothing=0.1,
-            pos_weight=1,
+            modality_dropout=0.2, unimodal_loss=0.5, unit_features=True, mirror_views=True,
+            label_smoothing=0.1, pos_weight=1,
         )  # fmt: skip
     # torch.autocast knows no such device.
     model.score = lambda head, *inputs: head(*inputs)  # type: ignore[method-assign]

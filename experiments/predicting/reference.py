@@ -27,7 +27,7 @@ from experiments.predicting.facts import facts_of
 from experiments.predicting.scoring import Model
 
 FILE = "reference.npz"
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)

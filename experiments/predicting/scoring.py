@@ -1,6 +1,6 @@
 """Patients through a run's model, as training scores them, with the features on the way."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -81,25 +81,28 @@ def load_model(deployed: Deployed, run: Run, *, accelerator: Accelerator) -> Mod
 def _recorded(
     model: PatientClassifier, inputs: Mapping[str, Any]
 ) -> Iterator[dict[str, list[torch.Tensor]]]:
-    """What the encoders give meanwhile, batch by batch, by input."""
+    """The features that the head is shown meanwhile, batch by batch, by input."""
     kept: dict[str, list[torch.Tensor]] = {key: [] for key in inputs}
+    encode = model.encode
 
-    def keep(key: str) -> Callable[..., None]:
-        return lambda _module, _inputs, given: kept[key].append(given.detach().float().cpu())
+    def keeping(batch: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        features = encode(batch)
+        for key, given in features.items():
+            kept[key].append(given.detach().float().cpu())
+        return features
 
-    handles = [model.encoder_of(key).register_forward_hook(keep(key)) for key in inputs]
+    model.encode = keeping  # type: ignore[method-assign]
     try:
         with quiet():
             yield kept
     finally:
-        for handle in handles:
-            handle.remove()
+        del model.encode
 
 
 def _by_patient(
     key: str, given: Sequence[torch.Tensor], rows: Sequence[Row]
 ) -> pd.DataFrame | None:
-    """Means over the rows that have the input; None where an encoder is not called once a row."""
+    """Means over the rows that have the input; None where a row gives not one vector."""
     if not all(part.ndim == 2 for part in given) or sum(map(len, given)) != len(rows):
         return None
     table = pd.DataFrame(torch.cat(list(given)).numpy(), index=[row.patient_id for row in rows])

@@ -49,7 +49,6 @@ from experiments.tracking.logger import TolerantWandbLogger
 from experiments.training.build import build, ending_in, protocol_callbacks
 from experiments.training.checkpoints import BEST, RunCheckpointIO, end_weights, start_from_needed
 from experiments.training.environment import environment
-from experiments.training.features import ItemFeatures
 from experiments.training.memory import (
     ADVICE,
     batch_statistics,
@@ -155,14 +154,14 @@ def _work(run: Run, pulse: Pulse, watch: Watch | None) -> str | None:
         config = _refitting(run, config, pulse, watch)
     wandb = TolerantWandbLogger(run) if run.study.wandb else None
     checkpoint = run.folder / "checkpoints" / BEST
-    trainer, model, data, features = _train(run, config, pulse, watch, wandb)
+    trainer, model, data = _train(run, config, pulse, watch, wandb)
     if is_pretraining(run.config):
         _write_weights(run, trainer, model, data)
         return None
-    if run.study.finetune == "probe":
-        table = table_of(model, data, scored_rows(model, data, features))
-    else:
-        with _short_of_memory(config, model):
+    with _short_of_memory(config, model):
+        if run.study.finetune == "probe":
+            table = table_of(model, data, scored_rows(trainer, model, data))
+        else:
             table = predict(trainer, model, data, checkpoint)
     if not trainer.is_global_zero:
         return None
@@ -191,8 +190,8 @@ def _train(
     pulse: Pulse,
     watch: Watch | None,
     wandb: TolerantWandbLogger | None,
-) -> tuple[Trainer, Any, Any, ItemFeatures]:
-    """Fit, or go on with it, to `best.ckpt`; the features too, where a probe was made of them."""
+) -> tuple[Trainer, Any, Any]:
+    """Fit, or go on with it, to `best.ckpt`."""
     metrics = MetricsCsv(run.folder)
     logger: list[Logger] = [metrics]
     rates = LearningRateMonitor(logging_interval="epoch")
@@ -222,11 +221,10 @@ def _train(
     if wandb:
         wandb.log_environment(made_with)
     checkpoint = run.folder / "checkpoints" / BEST
-    features: ItemFeatures = {}
     with _short_of_memory(config, model):
         # A resumed run, too: where it started from is known again. Trained heads need no probe.
         if study.finetune == "probe" or (study.finetune == "lp-ft" and not study.warm_start):
-            features = start_from_probe(trainer, model, data, seed=study.seed)
+            start_from_probe(trainer, model, data, seed=study.seed)
         if study.finetune == "probe":
             trainer.strategy.connect(model)
             trainer.save_checkpoint(checkpoint)
@@ -235,7 +233,7 @@ def _train(
             end_weights(trainer, model, study.selection, checkpoint)
         else:
             _score_untrained(run, trainer, model, data, checkpoint)
-    return trainer, model, data, features
+    return trainer, model, data
 
 
 def _write_weights(run: Run, trainer: Trainer, model: Any, data: Any) -> None:

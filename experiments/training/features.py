@@ -124,6 +124,7 @@ def _made_from(
         "rows": _sha(shown),
         "store": data.store.sha,
         "unit_features": model.unit_features,
+        "mirror_views": model.mirror_views,
         "channels_last": model.channels_last,
         "precision": f"{trainer.precision}, {torch.get_float32_matmul_precision()}",
         "device": trainer.strategy.root_device.type,

@@ -21,17 +21,16 @@ _log = logging.getLogger(__name__)
 
 def start_from_probe(
     trainer: Trainer, model: LightningModule, data: LightningDataModule, *, seed: int
-) -> ItemFeatures:
+) -> None:
     """Fit a ridge regression on the training patients' features and make it the model's head.
+
+    Features are of rows as they are, as training goes on to see them.
 
     Args:
         trainer: With the processes that compute features.
         model: A `PatientClassifier` with a linear head.
         data: A `PatientDataModule`.
         seed: Of the inner folds that choose the penalty.
-
-    Returns:
-        The features, of all patients.
 
     Raises:
         ConfigError: If model or datamodule are of another kind, the head is not linear, or the
@@ -46,7 +45,8 @@ def start_from_probe(
             )
     assert isinstance(model, PatientClassifier)
     assert isinstance(data, PatientDataModule)
-    items = item_features(trainer, model, data)
+    with model.without_mirror():
+        items = item_features(trainer, model, data)
     rows = data.evaluation_rows(data.training_patients)
     probed = ProbeRows(
         features=features_of(rows, items),
@@ -62,13 +62,13 @@ def start_from_probe(
         raise ConfigError(str(error)) from error
     chosen = ", ".join(f"{name} {strength:g}" for name, strength in rule.strengths.items())
     _log.info("probe: inverse penalty %s", chosen)
-    return items
 
 
 def scored_rows(
-    model: PatientClassifier, data: PatientDataModule, items: ItemFeatures
+    trainer: Trainer, model: PatientClassifier, data: PatientDataModule
 ) -> list[list[dict[str, Column]]]:
-    """What `predict_step` gives for every part, from features that are there already."""
+    """What `predict_step` gives for every part, from the features of each item."""
+    items = item_features(trainer, model, data)
     return [[_scored(model, data, data.evaluation_rows(data.patients(part)), items)]
             for part in data.predict_parts]  # fmt: skip
 

@@ -39,7 +39,8 @@ def check_model(config: Mapping[str, Any]) -> None:
     """Make a classifier of ours around no encoder, and its head of a rule where one is to be.
 
     Raises:
-        ConfigError: For a setting out of range, or a head that cannot start from a probe.
+        ConfigError: For a setting out of range, a head that cannot start from a probe, or mirror
+            images scored that training does not show.
     """
     node, study = copy.deepcopy(config["model"]), config["study"]
     if not str(node["class_path"]).startswith("lightning_modules."):
@@ -47,6 +48,11 @@ def check_model(config: Mapping[str, Any]) -> None:
     for name in node["init_args"]:
         if name.endswith("encoder"):
             node["init_args"][name] = {"class_path": f"{__name__}.StandIn"}
+    if node["init_args"].get("mirror_views") and _never_mirrors(config["data"]["init_args"]):
+        raise ConfigError(
+            "mirror_views must be false where training never shows a mirror image, got true. Set "
+            "mirror_views=false, or augment.init_args.flip above 0."
+        )
     starts_from_rule = study["finetune"] == "probe" or (
         study["finetune"] == "lp-ft" and not study["warm_start"]
     )
@@ -58,6 +64,13 @@ def check_model(config: Mapping[str, Any]) -> None:
             model.start_from_rule(LinearRule(zero, nothing, 0.0, nothing))
     except (ValueError, TypeError) as error:
         raise ConfigError(_as_users_set_it(str(error))) from error
+
+
+def _never_mirrors(data: Mapping[str, Any]) -> bool:
+    augment = data.get("augment")
+    if augment is None:
+        return True
+    return (augment.get("init_args") or {}).get("flip") == 0
 
 
 def _as_users_set_it(message: str) -> str:

@@ -11,7 +11,7 @@ from torch import nn
 
 from backbones import ConcatFusion, SumLogitFusion
 from lightning_modules import CombinedClassifier, ImageClassifier
-from lightning_modules.probe import STRENGTHS, ProbeRows, _log_loss, fit_rule, rule_logits
+from lightning_modules.probe import STRENGTHS, ProbeRows, fit_rule, patient_means, rule_logits
 from lightning_modules.scores import patient_scores
 
 
@@ -68,42 +68,21 @@ def test_a_patient_with_many_rows_weighs_as_one() -> None:
     assert one.bias == pytest.approx(many.bias, rel=1e-3)
 
 
-def of_items(windows: list[tuple[int, int]]) -> ProbeRows:
-    """Two items of each patient, that of `windows` as often as it says: (item 0, item 1)."""
-    both = rows_of(patients=80)
-    patients = np.array([f"p{i // 2:03d}" for i in range(80)])
-    labels = np.repeat(both.labels[:40], 2)
-    items = np.array([f"i{i:03d}" for i in range(80)])
-    times = np.array([windows[(i // 2) % len(windows)][i % 2] for i in range(80)])
-    again = np.repeat(np.arange(80), times)
-    features = {"image": both.features["image"][again]}
-    return ProbeRows(features, patients[again], items[again], labels[again])
-
-
-def test_items_of_a_patient_weigh_alike_however_many_windows_each_has() -> None:
-    rows = of_items([(1, 3), (2, 1), (1, 1)])
-    weights = pd.Series(rows.weights)
-    assert weights.groupby(rows.patients).sum().to_numpy() == pytest.approx(np.ones(40))
-    by_item = weights.groupby(rows.items).sum().to_numpy()
-    assert by_item == pytest.approx(np.full(80, 0.5))
-    # The same items with one window each are the same patients: the rule and its choice are.
-    one, several = fit_rule(of_items([(1, 1)])), fit_rule(rows)
-    assert one.strengths == several.strengths
-    np.testing.assert_allclose(one.weights["image"], several.weights["image"], rtol=1e-4, atol=1e-6)
-    assert one.bias == pytest.approx(several.bias, rel=1e-3)
-    # And the loss is that of patients as they are scored.
-    table = pd.DataFrame(
-        {
-            "row_key": range(len(rows.patients)),
-            "item_id": rows.items,
-            "patient_id": rows.patients,
-            "label": rows.labels,
-            "logit": rule_logits(several, rows.features),
-        }
-    )
-    scored = patient_scores(table)
-    odds = scored["logit"] * (2 * scored["label"] - 1)
-    assert _log_loss(several, rows) == pytest.approx(np.logaddexp(0, -odds).sum())
+def test_features_of_a_patient_give_the_logit_that_the_patient_is_scored_with() -> None:
+    rng = np.random.default_rng(1)
+    items = np.repeat([f"i{i:02d}" for i in range(40)], rng.integers(1, 4, 40))
+    patients = np.array([f"p{int(item[1:]) // 3:02d}" for item in items])  # of up to nine windows
+    labels = np.array([float(patient < "p05") for patient in patients])
+    features = rng.normal(size=(len(items), 6)) + labels[:, None]
+    features[patients == "p07"] = np.nan
+    rows = ProbeRows({"image": features}, patients, items, labels)
+    rule = fit_rule(rows)
+    table = {"item_id": items, "patient_id": patients, "label": labels}
+    table |= {"row_key": range(len(items)), "logit": rule_logits(rule, rows.features)}
+    scored = patient_scores(pd.DataFrame(table)).set_index("patient_id").drop(index="p07")
+    means, label = patient_means(rows, "image")
+    np.testing.assert_allclose(rule_logits(rule, {"image": means}), scored["logit"])
+    np.testing.assert_array_equal(label, scored["label"])
 
 
 def test_the_penalty_follows_the_signal_and_the_same_rows_give_the_same_rule() -> None:
@@ -201,35 +180,52 @@ def batch(count: int = 12) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("unit_features", [False, True])
+@pytest.mark.parametrize("settings", [{}, {"unit_features": True}, {"mirror_views": True}])
 @pytest.mark.parametrize("modality", ["image", "combined"])
 def test_a_model_whose_head_is_the_rule_scores_as_the_rule(
-    modality: str, unit_features: bool
+    modality: str, settings: dict[str, bool]
 ) -> None:
-    settings = {"unit_features": unit_features}
     model: Any = (
         ImageClassifier(Mean(), **settings)
         if modality == "image"
         else CombinedClassifier(Mean(), Mean(), SumLogitFusion, **settings)
     )
     one = batch()
+    model.eval()
     with torch.no_grad():
         features = {
             name: torch.where(one[f"present_{name}"][:, None], v, torch.nan).double().numpy()
             for name, v in model.encode(one).items()
         }
     assert ("video" in features) == (modality == "combined")
-    if unit_features:
+    if "unit_features" in settings:
         rms = np.sqrt((features["image"] ** 2).mean(1))
         np.testing.assert_allclose(rms, 1, rtol=1e-3)
     patients, items = np.array(one["patient_id"]), np.array(one["item_id"])
     rows = ProbeRows(features, patients, items, one["label"].double().numpy())
     rule = fit_rule(rows, strengths=[3.0])
-    model.eval()
     model.start_from_rule(rule)
     with torch.no_grad():
         np.testing.assert_allclose(
             model.logits(one).numpy(), rule_logits(rule, features), atol=1e-4
+        )
+
+
+class LeftEdge(Mean):
+    """Channel means of the first column: not the same of a mirror image."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x[..., :1])
+
+
+def test_scored_are_the_mean_features_of_a_row_and_its_mirror_image_trained_is_the_row() -> None:
+    model = ImageClassifier(LeftEdge(), mirror_views=True)
+    pixels = torch.randn(5, 3, 4, 4)
+    left, right = pixels[..., 0].mean(2), pixels[..., -1].mean(2)
+    with torch.no_grad():
+        torch.testing.assert_close(model.train().encode({"image": pixels})["image"], left)
+        torch.testing.assert_close(
+            model.eval().encode({"image": pixels})["image"], (left + right) / 2
         )
 
 
