@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import nn
 
 from lightning_modules import ImageClassifier, VideoClassifier
 from lightning_modules.schedule import with_schedule
@@ -15,8 +16,9 @@ class TimmFinetuning(ImageClassifier):
     Rate 0.1 for 256 images a step, scaled to the batch; weight decay 2e-5.
     """
 
-    def __init__(self, *arguments: Any, **settings: Any) -> None:
-        super().__init__(*arguments, **settings | {"label_smoothing": 0.1})
+    def __init__(self, encoder: nn.Module, **settings: Any) -> None:
+        super().__init__(encoder, **settings)
+        self.label_smoothing = 0.1
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """SGD of all weights at one rate."""

@@ -1,0 +1,13 @@
+"""What a benchmark of half an hour would otherwise find out at its end."""
+
+from pathlib import Path
+
+from benchmarks.learning import RECIPES, _jobs
+from experiments.config.compose import compose
+from experiments.training.build import check
+
+
+def test_every_recipe_is_a_configuration_that_a_run_takes(store: Path, tmp_path: Path) -> None:
+    jobs = list(_jobs(store.parent, store.name, list(RECIPES), (50,), (0,)))
+    assert {job.recipe for job in jobs} == set(RECIPES)
+    check(compose([*job.settings, f"runs={tmp_path}"]) for job in jobs)
