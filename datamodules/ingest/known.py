@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from datamodules.errors import DataError
+from datamodules.ingest.review import doubts
 from datamodules.ingest.tables import require_whole
 from datamodules.ingest.task import Outcome, Task, item_suffixes, make_item_id
 
@@ -18,9 +20,17 @@ class Known:
         sources: Hash of a file's place, size and time -> hash of its content.
         items: item_id -> facts, for items whose files are all there.
         stored: item_ids of those in the store.
+
+    Args:
+        store: The store's folder.
+        staging: What was finished and not taken into the store.
+        approved: Where given, clips in doubt that are not among these item_ids are not known, so
+            that they are decoded again, for the review page to show them.
     """
 
-    def __init__(self, store: Path, staging: Path) -> None:
+    def __init__(
+        self, store: Path, staging: Path, *, approved: Collection[str] | None = None
+    ) -> None:
         self.sources: dict[str, str] = {}
         self.items: dict[str, dict[str, Any]] = {}
         self._read_store(store)
@@ -30,6 +40,12 @@ class Known:
                 facts = json.loads(path.read_text())
                 require_whole(facts)
                 self.items.setdefault(path.stem, facts)
+        if approved is not None:
+            self.items = {
+                item_id: facts
+                for item_id, facts in self.items.items()
+                if item_id in approved or "thumbnail" in facts or not doubts(facts)
+            }
 
     def _read_store(self, store: Path) -> None:
         path = store / "prepared.json"
@@ -41,6 +57,7 @@ class Known:
             self.sources = dict(content["sources"])
             for item_id, facts in content["items"].items():
                 require_whole(facts)
+                facts.pop("thumbnail", None)  # of a store that an earlier version made
                 modality = "image" if facts["codec"] == "image" else "ceus"
                 files = [item_id + suffix for suffix in item_suffixes(modality)]
                 # A file that is gone, or of another size, is made again.

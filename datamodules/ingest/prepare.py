@@ -16,7 +16,7 @@ from datamodules.ingest.commit import check_folder, commit, staging_folder
 from datamodules.ingest.crop.view import UNSURE_WRITING
 from datamodules.ingest.item import ingest, inspect, place_masks
 from datamodules.ingest.known import Known, source_key
-from datamodules.ingest.review import LEAST_CONFIDENCE, read_approvals, review_path, write_review
+from datamodules.ingest.review import doubts, read_approvals, review_path, write_review
 from datamodules.ingest.task import GO_ON, Outcome, Task
 from datamodules.ingest.workers import Workers, run_all
 from datamodules.store.folder import Store
@@ -79,7 +79,7 @@ def prepare(
     cohort = read_cohort(cohort_csv, covariates=covariates, root=root)
     check_folder(store, canvas)
     with storing(store, GO_ON), staging_folder(store) as staging:
-        known = Known(store, staging)
+        known = Known(store, staging, approved=read_approvals(store) if require_review else None)
         keys, unreadable = _source_keys(cohort)
         cohort = cohort.without(unreadable)
         tasks = [
@@ -107,7 +107,7 @@ def prepare(
                     outcomes[outcome.line], reason=outcome.reason, mask=outcome.mask
                 )
         problems = _problems(cohort, outcomes, known)
-        _show_panels(store, outcomes)
+        _show_panels(store, outcomes, known)
         if require_review:
             problems += _unapproved(cohort, outcomes, known, store=store)
         cohort = cohort.without(problems)
@@ -185,17 +185,17 @@ def _masked(tasks: list[Task], outcomes: dict[int, Outcome], known: Known) -> li
     return masked
 
 
-def _show_panels(store: Path, outcomes: dict[int, Outcome]) -> None:
-    """Writes the contact sheet of the clips that this call looked at, if any."""
-    items = [
-        {"item_id": outcome.item_id, "line": line, **outcome.facts}
-        for line, outcome in outcomes.items()
-        if outcome.facts and outcome.facts.get("thumbnail")
-    ]
+def _show_panels(store: Path, outcomes: dict[int, Outcome], known: Known) -> None:
+    """Writes the contact sheet of the clips that this call or a refused one looked at, if any."""
+    items = []
+    for line, outcome in outcomes.items():
+        facts = known.facts(outcome)
+        if facts and "thumbnail" in facts:
+            items.append({"item_id": outcome.item_id, "line": line, **facts})
     if items:
         write_review(store, items)
-    for item in items:  # such frames are for the page alone
-        outcomes[item["line"]].facts.pop("thumbnail")  # type: ignore[union-attr]
+    for outcome in outcomes.values():  # such frames are for the page alone
+        (known.facts(outcome) or {}).pop("thumbnail", None)
 
 
 def _unapproved(
@@ -208,19 +208,12 @@ def _unapproved(
         facts = known.facts(outcome)
         if not facts or row.modality == "image" or outcome.item_id in approved:
             continue
-        panel, writing = facts["crop_confidence"], facts["mask_confidence"]
-        is_unsure = any(warning.startswith(UNSURE_WRITING) for warning in facts["warnings"])
-        doubts = (
-            ("panel", panel, panel < LEAST_CONFIDENCE, " or give a crop"),
-            ("what may be writing", writing, is_unsure, ""),
-        )
-        for what, confidence, is_doubtful, otherwise in doubts:
-            if is_doubtful:
-                reason = (
-                    f"{what} must be approved, got confidence {confidence:.2f}; tick it in "
-                    f"{review_path(store).name}{otherwise}"
-                )
-                problems.append(row.problem(reason))
+        if found := doubts(facts):
+            what = " and ".join(f"{name} (confidence {sure:.2f})" for name, sure in found)
+            page = review_path(store).name
+            problems.append(
+                row.problem(f"a person must approve {what}; tick it in {page}, or give a crop")
+            )
     return problems
 
 

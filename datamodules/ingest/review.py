@@ -8,8 +8,18 @@ from jinja2 import Environment, FileSystemLoader
 
 from datamodules.errors import DataError
 from datamodules.files import write_atomic
+from datamodules.ingest.crop.view import SURE_WRITING
 
-LEAST_CONFIDENCE = 0.5  # below it a person should look
+LEAST_CONFIDENCE = 0.5  # of a panel; below it a person should look
+
+
+def doubts(facts: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """What of a clip a person should look at, with the confidence that it has."""
+    judged = (
+        ("panel", facts["crop_confidence"], LEAST_CONFIDENCE),
+        ("what may be writing", facts["mask_confidence"], SURE_WRITING),
+    )
+    return [(what, confidence) for what, confidence, least in judged if confidence < least]
 
 
 def review_path(store: Path) -> Path:
@@ -56,8 +66,14 @@ def write_review(store: Path, items: Sequence[Mapping[str, Any]]) -> Path:
         name=store.name,
         approvals=approvals_path(store).name,
         items=sorted(
-            ({**item, "approved": item["item_id"] in approved} for item in items),
-            key=lambda item: (item["crop_confidence"], item["mask_confidence"]),
+            (
+                {**item, "approved": item["item_id"] in approved, "doubts": doubts(item)}
+                for item in items
+            ),
+            key=lambda item: (
+                not item["doubts"],
+                min(item["crop_confidence"], item["mask_confidence"]),
+            ),
         ),
     )
     write_atomic(path, page)

@@ -19,7 +19,7 @@ from datamodules.ingest.readers.pictures import MediaError, Picture, Spread, cro
 _SAMPLE = 16  # frames by which a clip is judged
 _LARGE = 1920 * 1080  # pixels of a frame, of larger ones fewer are held
 _THUMBNAIL = 360  # pixels
-_SURE_WRITING = 0.7  # below, it may be tissue: nothing is blacked out, the review shows the doubt
+SURE_WRITING = 0.7  # below, it may be tissue: nothing is blacked out, the review shows the doubt
 
 UNSURE_WRITING = "marks in doubt not blacked out"
 """What a clip's warnings say where writing may have been left."""
@@ -34,7 +34,7 @@ class View:
         mask: (h, w) bool of the crop, True where it is blacked out; None if nowhere.
         mask_confidence: 0 to 1 that the mask holds all writing and no tissue; 0 where none was
             looked for in a clip.
-        thumbnail: JPEG of a frame with the boxes, as a data URL; empty if nothing was to be found.
+        thumbnail: JPEG of a frame with the boxes, as a data URL.
     """
 
     layout: Layout
@@ -56,7 +56,7 @@ class View:
             warnings.append(f"{100 * self.mask.mean():.2f} % of the picture blacked out as writing")
         if not self.mask_confidence:
             warnings.append(f"{UNSURE_WRITING}: there was too little or too much to look at")
-        elif self.mask_confidence < _SURE_WRITING:
+        elif self.mask_confidence < SURE_WRITING:
             warnings.append(f"{UNSURE_WRITING} (confidence {self.mask_confidence:.2f})")
         return warnings
 
@@ -89,11 +89,11 @@ def view_of_clip(open_source: Callable[[], ClipSource], *, crop: Box | None, pan
     else:
         layout = find_layout(frames, panel=panel)
     kept = np.stack([crop_picture(frame, layout.chosen) for frame in frames])
-    thumbnail = "" if crop else _thumbnail(frames, layout)
+    thumbnail = _thumbnail(frames, layout)
     if len(frames) < _SAMPLE // 2:
         return View(layout, None, 0.0, thumbnail)
     overlay = find_overlay(kept)
-    sure = overlay.mask.any() and overlay.confidence >= _SURE_WRITING
+    sure = overlay.mask.any() and overlay.confidence >= SURE_WRITING
     confidence = min(overlay.confidence, overlay.rest)
     return View(layout, overlay.mask if sure else None, confidence, thumbnail)
 
