@@ -53,7 +53,10 @@ def attribute(
         found = _occlusion(logits, pixels, (*pixels.shape[1:-2], cell, cell), rows)
     else:
         found = IntegratedGradients(logits).attribute(
-            pixels, _background(pixels), n_steps=_STEPS, internal_batch_size=rows
+            pixels,
+            _background(pixels),
+            n_steps=_STEPS,
+            internal_batch_size=max(1, rows // (1 + model.mirror_views)),  # each view has its graph
         )
     if found is None:
         return None

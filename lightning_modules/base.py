@@ -213,7 +213,7 @@ class PatientClassifier(LightningModule):
         """An encoder's `(B, F)` of its input, in the precision and memory order set."""
         features = self._features_once(encoder, pixels)
         if self.mirror_views and not self.training:
-            features = (features + self._features_once(encoder, pixels.flip(-1))) / 2
+            features = features.lerp(self._features_once(encoder, pixels.flip(-1)), 0.5)
         return features
 
     @contextmanager

@@ -68,8 +68,9 @@ def fit_masks(masks: Picture, crop: Box | None, canvas: int, *, aspect: float) -
     for channel, name in enumerate(_NAMES):
         if cropped[..., channel].any() and not kept[..., channel].any():
             raise MediaError(
-                f"{name} must be of at least a pixel of the stored frames, {canvas} by {canvas}, "
-                f"got {np.count_nonzero(cropped[..., channel])} pixels of the source"
+                f"{name} must be wider than a pixel of the stored frames, {canvas} by {canvas}, "
+                f"got {np.count_nonzero(cropped[..., channel])} pixels of the source that vanish; "
+                "fill an outline, or raise --canvas"
             )
         if masks[..., channel].any() and not kept[..., channel].any():
             raise MediaError(

@@ -175,7 +175,7 @@ def _settings(evaluation: Evaluation) -> Facts:
     studies = list(study.values())
     names = (
         "image_size", "video_size", "num_frames", "train_sampling", "eval_sampling", "augment",
-        "image_encoder", "video_encoder", "head",
+        "mirror_views", "image_encoder", "video_encoder", "head",
     )  # fmt: skip
     settings = {
         name: "; ".join(dict.fromkeys(filter(None, (brief(study.get(name)) for study in studies))))

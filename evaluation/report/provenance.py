@@ -13,7 +13,8 @@ from evaluation.text.recalibration import FILE, recalibration_json
 _OWN_PACKAGES = ("ceus", "numpy", "scipy", "pandas", "matplotlib")
 _SETTINGS = (
     "size", "image_encoder", "video_encoder", "head", "image_size", "video_size", "num_frames",
-    "train_sampling", "eval_sampling", "augment", "encoder_lr", "head_lr", "batch_size", "patience",
+    "train_sampling", "eval_sampling", "augment", "mirror_views", "encoder_lr",
+    "head_lr", "batch_size", "patience",
 )  # fmt: skip
 
 

@@ -64,9 +64,9 @@ def reference_of(deployed: Deployed, model: Model, store: Path | None) -> Refere
     place = store or store_of(deployed.sweep.path, deployed.sweep.listing)
     if place is None:
         raise ConfigError(
-            f"store of the sweep must be within reach for the first prediction, which notes in "
-            f"{FILE} what training patients are like, got none ({deployed.sweep.path}). Give it: "
-            "--store STORE."
+            "store of the sweep must be within reach for the first prediction by this version, "
+            f"which notes in {FILE} what training patients are like, got none "
+            f"({deployed.sweep.path}). Give it: --store STORE."
         )
     opened = Store(place)
     if opened.sha != deployed.sweep.shas["store_sha"]:

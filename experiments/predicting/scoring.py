@@ -87,8 +87,8 @@ def _recorded(
 
     def keeping(batch: Mapping[str, Any]) -> dict[str, torch.Tensor]:
         features = encode(batch)
-        for key, given in features.items():
-            kept[key].append(given.detach().float().cpu())
+        for key in kept.keys() & features.keys():
+            kept[key].append(features[key].detach().float().cpu())
         return features
 
     model.encode = keeping  # type: ignore[method-assign]

@@ -43,16 +43,17 @@ def check_model(config: Mapping[str, Any]) -> None:
             images scored that training does not show.
     """
     node, study = copy.deepcopy(config["model"]), config["study"]
-    if not str(node["class_path"]).startswith("lightning_modules."):
-        return
     for name in node["init_args"]:
         if name.endswith("encoder"):
             node["init_args"][name] = {"class_path": f"{__name__}.StandIn"}
-    if node["init_args"].get("mirror_views") and _never_mirrors(config["data"]["init_args"]):
+    mirrors = node["init_args"].get("mirror_views") and study["finetune"] != "probe"
+    if mirrors and _never_mirrors(config["data"]["init_args"]):
         raise ConfigError(
             "mirror_views must be false where training never shows a mirror image, got true. Set "
             "mirror_views=false, or augment.init_args.flip above 0."
         )
+    if not str(node["class_path"]).startswith("lightning_modules."):
+        return
     starts_from_rule = study["finetune"] == "probe" or (
         study["finetune"] == "lp-ft" and not study["warm_start"]
     )

@@ -100,7 +100,7 @@ def test_the_parenchyma_is_without_the_lesion(folder: Path) -> None:
         ("black", "mask of the lesion must mark pixels, white on black, got only black"),
         ("photo", "must be black and white, got a picture of many grey levels"),
         ("lesion inner", "must mark pixels beside the lesion"),
-        ("dot", "of at least a pixel of the stored frames, 64 by 64, got 1 pixels of the source"),
+        ("dot", "wider than a pixel of the stored frames, 64 by 64, got 1 pixels of the source"),
         ("corner", "in the part of the frame that is kept (x,y,w,h = 24,16,90,70), got none"),
     ],
 )
