@@ -103,8 +103,8 @@ def run(folder: Path, *, part: bool = False) -> Section:
         about=f"Out-of-fold AUC of {_LIGHT}, light, from scratch: the mean over draws of patients "
         "and initial weights, and the difference to the default recipe on the same patients, "
         "with its 95 % interval over the draws. Gap: to the phantom's own scores on the same "
-        "patients. Below the largest size early stopping and refit see a fifth of the fold besides, "
-        "to choose an epoch.",
+        "patients. Below the largest size early stopping and refit see a fifth of the fold "
+        "besides, to choose an epoch.",
         columns=("cohort", "modality", "patients", "recipe", "AUC", "− default", "gap", "slope",
                  "Brier", "CPU s a run"),
         rows=list(_rows(scored, truths)),
