@@ -90,6 +90,8 @@ def sweep(
         return 0
     # Evaluation needs the ends.
     code = go(expanded, extend=extend, wait=wait or evaluate, freeze_only=freeze)
+    if freeze and content.deploy != "none" and expanded is folds:
+        print(f"deploy={content.deploy}: chosen and trained by ceus sweep, once these are done")
     if not (code or freeze) and (added := deployed_after(content, folds, expanded)):
         code = go(added, extend=True, wait=wait or evaluate)
     if not evaluate:

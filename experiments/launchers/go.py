@@ -103,7 +103,9 @@ def print_ends(
     for run, code in failed:
         status = states[run.run_id]
         reason = reason_of_code(code) if status.state == "running" else status.reason
-        print(f"  {run.run_id}: {reason or status.state} ({run.folder / 'log.txt'})")
+        log = run.folder / "log.txt"
+        shown = log if log.is_file() else run.folder
+        print(f"  {run.run_id}: {reason or status.state} ({shown})")
     ended = {run.run_id for run, _ in failed}
     for run in runs:
         status = states[run.run_id]

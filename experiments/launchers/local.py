@@ -178,7 +178,8 @@ def _end(run: Startable, code: int) -> Literal["done", "again", "elsewhere", "fa
     if code == AGAIN:
         return "again"
     if status.state == "pending" and not status.reason:
-        reason = f"ended with exit code {code} before it began; see log.txt or, of a command, {LOG}"
+        shown = LOG if (run.folder / LOG).is_file() else "log.txt"
+        reason = f"ended with exit code {code} before it began; see its {shown}"
         write_status(run.folder, replace(status, state="failed", reason=reason))
     return "done" if status.state == "done" else "failed"
 

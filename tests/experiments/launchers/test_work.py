@@ -224,7 +224,7 @@ def test_a_command_that_starts_nothing_fails_its_run(
     settings += ["launcher.parallel=1", f"launcher.command={how!r}"]
     ran = ceus("sweep", TINY, *settings)
     assert ran.returncode == 1, ran.stderr
-    assert f"ended with exit code {code} before it began; see log.txt or, of a comm" in ran.stdout
+    assert f"ended with exit code {code} before it began; see its command.txt" in ran.stdout
     (run,) = expand(read_sweep(TINY, settings)).runs
     assert printed in (run.folder / "command.txt").read_text()
     assert read_status(run.folder).state == "failed"
