@@ -91,6 +91,7 @@ def _recorded(
             kept[key].append(features[key].detach().float().cpu())
         return features
 
+    # On this one object, until the end: a hook on an encoder would see each mirrored view, too.
     model.encode = keeping  # type: ignore[method-assign]
     try:
         with quiet():

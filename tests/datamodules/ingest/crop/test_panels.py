@@ -1,5 +1,6 @@
 """Panels and overlays on screens made around the phantom, and what a person must approve."""
 
+import json
 import os
 import re
 from collections.abc import Callable
@@ -249,10 +250,21 @@ def test_what_may_be_writing_and_was_left_is_told(
     (item,) = re.findall(r'checkbox" value="(\w+)"', page)
     approvals_path(store).write_text(f"item_id\n{item}\n")
     prepare(table, store, canvas=64, progress=False, workers=1, require_review=True)
-    # Frames as they came were kept from call to call, and not in what is handed on.
-    assert not [
-        path for path in store.rglob("*") if path.is_file() and b"data:image" in path.read_bytes()
-    ]
+    # Frames as they came were kept from call to call, and not in what is handed on; nor do they
+    # stay where an earlier version left them.
+    assert not holding_frames(store)
+    list_of = store / "prepared.json"
+    content = json.loads(list_of.read_text())
+    content["items"][item]["thumbnail"] = "data:image/jpeg;base64,AA"
+    list_of.write_text(json.dumps(content))
+    assert holding_frames(store) == [list_of]
+    prepare(table, store, canvas=64, progress=False, workers=1)
+    assert not holding_frames(store)
+
+
+def holding_frames(folder: Path) -> list[Path]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return [path for path in files if b"data:image" in path.read_bytes()]
 
 
 def test_doubtful_panels_wait_for_approval(exported: Path, tmp_path: Path) -> None:
