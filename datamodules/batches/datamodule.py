@@ -28,6 +28,7 @@ from datamodules.batches.plan import (
     ClassSampling,
     balanced_repeats,
     evaluation_batches,
+    patient_weights,
     stratified_order,
     training_batches,
 )
@@ -60,7 +61,7 @@ class PatientDataModule(L.LightningDataModule):
     A batch (docs/design.md, Batch) has `row_key`, unique in a part: a process without a row of its
     own at evaluation repeats one, and who gathers drops it by this key. A training batch has
     `loss_weight (B,)` float32: a step's loss is the mean over its rows and processes of loss ×
-    weight.
+    weight. By it patients count alike over an epoch, however many rows they have.
 
     Args:
         store: A prepared store.
@@ -261,13 +262,13 @@ class PatientDataModule(L.LightningDataModule):
         return self._parts[part]
 
     def train_label_counts(self) -> tuple[int, int]:
-        """Number of negative and of positive training rows, each counted once."""
-        labels = self._row_labels(self._training_rows(epoch=0)).tolist()
+        """Number of negative and of positive training patients, for the loss counts patients."""
+        labels = [self._labels[patient] for patient in self.training_patients]
         return labels.count(0), labels.count(1)
 
     @property
     def positive_oversampling(self) -> float:
-        """Odds of a positive among the rows of an epoch over those among the rows there are.
+        """Odds of a positive in an epoch over those among the patients there are.
 
         Training on repeated positives shifts logits by its logarithm, as weighting them does.
         """
@@ -378,13 +379,19 @@ class PatientDataModule(L.LightningDataModule):
             # Chance depends on the index: a row shown again is cut and augmented anew.
             rows += [replace(rows[i], index=len(rows) + k) for k, i in enumerate(repeats)]
             labels = np.concatenate([labels, labels[repeats]])
+        weights = patient_weights(
+            [row.patient_id for row in rows], labels, balanced=self._class_sampling == "balanced"
+        )
         if self._class_sampling == "plain":
             order = rng.permutation(len(rows))
         else:
             order = stratified_order(labels, step=self._batch_size * world, rng=rng)
         shares = training_batches(order, batch_size=self._batch_size, rank=rank, world=world)
         return [
-            [replace(rows[i], loss_weight=float(w)) for i, w in zip(*share, strict=True)]
+            [
+                replace(rows[i], loss_weight=float(weights[i] * w))
+                for i, w in zip(*share, strict=True)
+            ]
             for share in shares
         ]
 

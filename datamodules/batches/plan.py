@@ -1,5 +1,7 @@
 """Which rows make which batch, for each process: stratified, balanced or plain."""
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -96,6 +98,24 @@ def stratified_order(labels: IntArray, *, step: int, rng: np.random.Generator) -
         for part in (few[f0:f1], many[s0 - f0 : s1 - f1])
     ]
     return np.concatenate(parts)
+
+
+def patient_weights(patients: Sequence[str], labels: IntArray, *, balanced: bool) -> FloatArray:
+    """By how much each row of an epoch counts in the loss, `(N,)`, 1 in the mean.
+
+    Patients count alike, however many rows they have: who was filmed eight times is one patient in
+    what is scored, too.
+
+    Args:
+        patients: Whose each row is, `N`.
+        labels: 0 or 1 of each row, `(N,)`.
+        balanced: Whether the two classes count alike, too.
+    """
+    rows_of = Counter(patients)
+    weights = np.array([1 / rows_of[patient] for patient in patients])
+    if balanced:
+        weights /= np.bincount(labels, weights)[labels]
+    return (weights / weights.mean()).astype(np.float32)
 
 
 def balanced_repeats(labels: IntArray, rng: np.random.Generator) -> IntArray:

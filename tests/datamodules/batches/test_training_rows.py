@@ -29,11 +29,18 @@ def test_training_rows_of_an_epoch(kind: str, stream_store: Path) -> None:
         for patient, (images, clips) in counts().items()
         if patient in module.patients("train")
     }
-    negatives = sum(n for p, n in expected.items() if PATIENTS[p] == 0)
-    assert module.train_label_counts() == (negatives, sum(expected.values()) - negatives)
+    negatives = sum(PATIENTS[p] == 0 for p in module.training_patients)
+    assert module.train_label_counts() == (negatives, len(module.training_patients) - negatives)
     everything = make(kind, stream_store, fold="all", batch_size=1).train_dataloader()
     patients = [row["patient_id"] for row in rows_of(everything)]
     assert Counter(patients) == Counter(expected)
+    # Patients count alike in the loss, however many rows they have.
+    weights: Counter[str] = Counter()
+    for row in rows_of(everything):
+        weights[row["patient_id"]] += row["loss_weight"].item()
+    assert len(set(expected.values())) > 1
+    alike = len(patients) / len(expected)
+    assert weights == {patient: pytest.approx(alike) for patient in expected}
 
 
 def test_a_learning_curve_trains_on_so_many_of_both_labels(stream_store: Path) -> None:
@@ -73,7 +80,11 @@ def test_balanced_sampling_shows_the_rarer_class_again_and_anew(
     assert negatives > positives
     assert module.positive_oversampling == negatives / positives
     rows = rows_of(module.train_dataloader())
-    assert [row["label"] for row in rows].count(1) == negatives == len(rows) - negatives
+    assert [row["label"] for row in rows].count(1) == len(rows) / 2
+    weights: Counter[float] = Counter()
+    for row in rows:
+        weights[row["label"].item()] += row["loss_weight"].item()
+    assert weights[1] == pytest.approx(weights[0])
     again = [row for row in rows if row["label"] == 1]
     key = "image" if kind == "image" else "video"
     assert len({tuple(row[f"{key}_augment"].tolist()) for row in again}) == len(again)
