@@ -64,6 +64,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"config"},
         {"tracking", "sweeps"},
         {"training"},
+        {"exporting.program"},
         {"launchers", "predicting", "explaining", "reading"},
         {"exporting"},
         {"gpu_check"},

@@ -112,10 +112,10 @@ def patient_weights(patients: Sequence[str], labels: IntArray, *, balanced: bool
         balanced: Whether the two classes count alike, too.
     """
     rows_of = Counter(patients)
-    weights = np.array([1 / rows_of[patient] for patient in patients])
+    weights: NDArray[np.float64] = np.array([1 / rows_of[patient] for patient in patients])
     if balanced:
         weights /= np.bincount(labels, weights)[labels]
-    return (weights / weights.mean()).astype(np.float32)
+    return np.asarray(weights / weights.mean(), np.float32)
 
 
 def balanced_repeats(labels: IntArray, rng: np.random.Generator) -> IntArray:

@@ -17,6 +17,7 @@ from evaluation.tables.seal import Seal, read_seal
 from evaluation.text.recalibration import FILE as RECALIBRATION
 from experiments.errors import ConfigError
 from experiments.predicting.ensemble import Ensemble
+from experiments.run_folder.status import BEST
 
 
 @dataclass(frozen=True)
@@ -158,8 +159,6 @@ def checkpoint_of(deployed: Deployed, run: Run) -> Path:
     Raises:
         ConfigError: If it is not there, or another.
     """
-    from experiments.training.checkpoints import BEST
-
     path = deployed.sweep.path / run.run_id / "checkpoints" / BEST
     table = deployed.sweep.predictions
     (expected,) = set(table.loc[table["run_id"] == run.run_id, "checkpoint_sha"])

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,16 +11,17 @@ from typing import TYPE_CHECKING
 from datamodules import Store
 from evaluation.files import read_parquet
 from experiments.errors import ConfigError
-from experiments.gpus import Accelerator
-from experiments.predicting.deployed import Deployed, find_deployed
+from experiments.gpus import Accelerator, visible_gpus
+from experiments.predicting.deployed import Deployed, checkpoint_of, find_deployed
 from experiments.predicting.ensemble import Ensemble, Scored
 from experiments.predicting.facts import facts_of, limits_of
+from experiments.predicting.network import Network
 from experiments.predicting.output import require_rule
+from experiments.predicting.reference import Reference, kept_reference, reference_of
 from experiments.predicting.sets import Cuts, set_cuts
 from experiments.predicting.unlike import Finding, far_features, odd_facts
 
 if TYPE_CHECKING:
-    from experiments.predicting.reference import Reference
     from experiments.predicting.scoring import Model
 
 
@@ -52,15 +54,32 @@ class OfSweep:
         _ = self._loaded
 
     @cached_property
-    def _loaded(self) -> tuple[tuple["Model", ...], tuple["Reference", ...]]:
-        from experiments.predicting.reference import reference_of  # these two import torch
-        from experiments.predicting.scoring import load_model
+    def _loaded(self) -> tuple[Sequence["Model | Network"], Sequence[Reference]]:
+        kept = [kept_reference(self._deployed, run) for run in self._deployed.runs]
+        references = [each for each in kept if each is not None]
+        if len(references) == len(kept) and (networks := self._networks(references)):
+            for run in self._deployed.runs:
+                checkpoint_of(self._deployed, run)
+            return networks, references
+        from experiments.predicting.scoring import load_model  # this imports torch
 
-        deployed = self._deployed
-        models = tuple(
-            load_model(deployed, run, accelerator=self._accelerator) for run in deployed.runs
-        )
-        return models, tuple(reference_of(deployed, model, self._store) for model in models)
+        models = [
+            load_model(self._deployed, run, accelerator=self._accelerator)
+            for run in self._deployed.runs
+        ]
+        references = [reference_of(self._deployed, model, self._store) for model in models]
+        return self._networks(references) or models, references
+
+    def _networks(self, references: Sequence[Reference]) -> list[Network]:
+        """Those of all runs, if they are what is to be used: later predictions give the same."""
+        if find_spec("onnxruntime") is None or self._accelerator == "gpu":
+            return []
+        networks = [each.network for each in references if each.network is not None]
+        if len(networks) < len(references) or (self._accelerator == "auto" and visible_gpus()):
+            return []
+        for network in networks:
+            network.load()
+        return networks
 
     def score(self, new: Store) -> tuple[list[Scored], dict[str, list[Finding]]]:
         """Scores of all patients of a store by each run, and what is odd by patient.
@@ -71,11 +90,8 @@ class OfSweep:
         """
         known = _of_sweep(self._deployed, new)
         models, references = self._loaded
-        scored = []
-        for model in models:
-            model.data.take_new(new.path)
-            scored.append(model.score(model.data.evaluation_rows(model.data.patients("new"))))
-        inputs = tuple(models[0].data.inputs)
+        scored = [model.score(new) for model in models]
+        inputs = tuple(models[0].inputs)
         limits = limits_of(references[0].facts, inputs)
         regions = [each.regions for each in references]
         findings: dict[str, list[Finding]] = {}

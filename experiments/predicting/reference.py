@@ -1,16 +1,21 @@
-"""What a run was trained on, kept beside it: facts of the files, and where their features lie.
+"""What predicting takes besides a run's checkpoint, kept beside it.
 
-    RUN/reference.npz    arrays of `Region` by input, facts (JSON), and what they were made from
+    RUN/reference.npz    where the features of its training patients lie (arrays of `Region` by
+                         input), facts of their files, how its network is run, and what all this
+                         was made from
+    RUN/network.onnx     its network, where one could be made of it: it needs no torch, which takes
+                         longer to import than a patient to predict
 
-Patients go by their number. The file may be deleted; the next prediction makes it from the store.
+Patients go by their number. Both files may be deleted; the next prediction makes them.
 """
 
+import hashlib
 import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -20,14 +25,18 @@ from datamodules import Store
 from datamodules.files import write_atomic
 from evaluation.errors import EvaluationError
 from evaluation.records.holdout import store_of
+from evaluation.records.runs import Run
 from evaluation.statistics.unlike import Region, fit_region
 from experiments.errors import ConfigError
 from experiments.predicting.deployed import Deployed
 from experiments.predicting.facts import facts_of
-from experiments.predicting.scoring import Model
+from experiments.predicting.network import Network, described_network, read_network
 
-FILE = "reference.npz"
-_FORMAT = 2
+if TYPE_CHECKING:
+    from experiments.predicting.scoring import Model
+
+FILE, NETWORK = "reference.npz", "network.onnx"
+_FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -37,14 +46,26 @@ class Reference:
     Attributes:
         facts: Of their items, as `facts_of`, patients by their number.
         regions: Where their features lie, by input; without an input that has none.
+        network: Of the run, for ONNX Runtime; None where there is none.
     """
 
     facts: pd.DataFrame
     regions: Mapping[str, Region]
+    network: Network | None
 
 
-def reference_of(deployed: Deployed, model: Model, store: Path | None) -> Reference:
-    """The reference of a run: read, or made from the store and kept.
+def kept_reference(deployed: Deployed, run: Run) -> Reference | None:
+    """The reference of a run if there is one; it needs no torch.
+
+    Args:
+        deployed: The cell's.
+        run: One of its runs.
+    """
+    return _read(deployed.sweep.path / run.run_id / FILE, _made_from(deployed, run))
+
+
+def reference_of(deployed: Deployed, model: "Model", store: Path | None) -> Reference:
+    """The reference of a run: read, or made from the store and kept, its network beside it.
 
     Args:
         deployed: The cell's.
@@ -55,11 +76,7 @@ def reference_of(deployed: Deployed, model: Model, store: Path | None) -> Refere
         ConfigError: If there is none yet and the store is out of reach, or is another.
     """
     run = model.run
-    path = deployed.sweep.path / run.run_id / FILE
-    table = deployed.sweep.predictions
-    (checkpoint_sha,) = set(table.loc[table["run_id"] == run.run_id, "checkpoint_sha"])
-    made_from = {"format": _FORMAT, "checkpoint_sha": checkpoint_sha, **deployed.sweep.shas}
-    if (found := _read(path, made_from)) is not None:
+    if (found := kept_reference(deployed, run)) is not None:
         return found
     place = store or store_of(deployed.sweep.path, deployed.sweep.listing)
     if place is None:
@@ -74,19 +91,32 @@ def reference_of(deployed: Deployed, model: Model, store: Path | None) -> Refere
             f"store must be the one that the sweep was run on, got another ({place}). Give the "
             "right one: --store STORE."
         )
-    Console(stderr=True, highlight=False, soft_wrap=True).print(
-        f"{run.run_id}: noting once what its training patients are like", markup=False
-    )
-    made = _make(model, opened)
-    write_atomic(path, _packed(made, made_from))
+    _tell(f"{run.run_id}: noting once what its training patients are like")
+    folder, made_from = deployed.sweep.path / run.run_id, _made_from(deployed, run)
+    described = _keep_network(model, folder)
+    write_atomic(folder / FILE, _packed(*_make(model, opened), described, made_from))
+    made = _read(folder / FILE, made_from)
+    assert made is not None
     return made
 
 
-def _make(model: Model, store: Store) -> Reference:
+def _made_from(deployed: Deployed, run: Run) -> dict[str, Any]:
+    table = deployed.sweep.predictions
+    (checkpoint_sha,) = set(table.loc[table["run_id"] == run.run_id, "checkpoint_sha"])
+    config = deployed.sweep.path / run.run_id / "config.yaml"  # an edited one is refused with torch
+    shas = {
+        "checkpoint_sha": checkpoint_sha,
+        "config_sha": hashlib.sha256(config.read_bytes()).hexdigest() if config.is_file() else "",
+        **deployed.sweep.shas,
+    }
+    return {"format": _FORMAT, **shas}
+
+
+def _make(model: "Model", store: Store) -> tuple[pd.DataFrame, dict[str, Region]]:
     data = model.data
     data.take_own(store.path)
     patients = sorted({*data.patients("train"), *data.patients("inner_val")})
-    features = model.score(data.evaluation_rows(patients)).features
+    features = model.score_rows(data.evaluation_rows(patients)).features
     facts = facts_of(store, patients)
     numbers = {patient: number for number, patient in enumerate(patients)}
     regions = {}
@@ -97,19 +127,43 @@ def _make(model: Model, store: Store) -> Reference:
             EvaluationError
         ):  # two patients, or a network that gives NaN: nothing to hold against
             continue
-    return Reference(facts.assign(patient_id=facts["patient_id"].map(numbers)), regions)
+    return facts.assign(patient_id=facts["patient_id"].map(numbers)), regions
 
 
-def _packed(made: Reference, made_from: Mapping[str, Any]) -> bytes:
+def _keep_network(model: "Model", folder: Path) -> dict[str, Any] | None:
+    """Write a run's network for ONNX Runtime and describe it; None where none can be made."""
+    from experiments.exporting.program import as_network, inputs_of
+
+    try:
+        content = as_network(model.trained)
+    except ConfigError as error:
+        _tell(f"{model.run.run_id}: later predictions will need torch, too ({NETWORK}: {error})")
+        return None
+    write_atomic(folder / NETWORK, content)
+    written = described_network(model.run.run_id, folder / NETWORK, content, model.data.seed)
+    return {"network": written, "inputs": inputs_of(model.trained)}
+
+
+def _tell(text: str) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
+
+
+def _packed(
+    facts: pd.DataFrame,
+    regions: Mapping[str, Region],
+    described: Mapping[str, Any] | None,
+    made_from: Mapping[str, Any],
+) -> bytes:
     arrays = {
         f"{key}.{field.name}": np.asarray(getattr(region, field.name))
-        for key, region in made.regions.items()
+        for key, region in regions.items()
         for field in fields(Region)
     }
     content = io.BytesIO()
     np.savez(
         content,
-        facts=np.array(made.facts.to_json(orient="split", double_precision=15)),
+        facts=np.array(facts.to_json(orient="split", double_precision=15)),
+        network=np.array(json.dumps(described)),
         made_from=np.array(json.dumps(made_from, sort_keys=True)),
         **arrays,  # type: ignore[arg-type]
     )
@@ -123,13 +177,15 @@ def _read(path: Path, made_from: Mapping[str, Any]) -> Reference | None:
             if str(file["made_from"]) != json.dumps(made_from, sort_keys=True):
                 return None
             facts = pd.read_json(io.StringIO(str(file["facts"])), orient="split")
+            described = json.loads(str(file["network"]))
             keys = sorted({name.partition(".")[0] for name in file.files if "." in name})
             regions = {
                 key: Region(**{field.name: file[f"{key}.{field.name}"] for field in fields(Region)})
                 for key in keys
             }
-    except FileNotFoundError:
+            network = described and read_network(
+                path.parent, described["network"], described["inputs"]
+            )
+    except Exception:  # noqa: BLE001  none, or a damaged archive, which raises what it likes
         return None
-    except Exception:  # noqa: BLE001  a damaged archive raises what it likes
-        return None
-    return Reference(facts, regions)
+    return Reference(facts, regions, network)

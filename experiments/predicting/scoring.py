@@ -5,15 +5,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
 import torch
 
-from datamodules import PatientDataModule
+from datamodules import PatientDataModule, Store
+from datamodules.batches.inputs import Input
 from datamodules.batches.rows import Row
 from evaluation.records.runs import Run
 from experiments.gpus import Accelerator
 from experiments.predicting.deployed import Deployed, checkpoint_of
 from experiments.predicting.ensemble import Scored, require_finite
+from experiments.predicting.network import features_by_patient
 from experiments.training.trained import Trained, load_trained, quiet
 from lightning_modules import PatientClassifier
 from lightning_modules.scores import gather_rows, patient_scores
@@ -32,11 +33,26 @@ class Model:
     trained: Trained
 
     @property
+    def inputs(self) -> Mapping[str, Input]:
+        """`image` and `video`, in this order, or one of them."""
+        return self.trained.data.inputs
+
+    @property
     def data(self) -> PatientDataModule:
         """Its datamodule, which has opened no store yet."""
         return self.trained.data
 
-    def score(self, rows: Sequence[Row]) -> Scored:
+    def score(self, store: Store) -> Scored:
+        """Scores of all patients of a store who have an input, and the features it gives.
+
+        Raises:
+            ConfigError: If a logit is not finite.
+            DataError: If there are no such patients, or a file is damaged.
+        """
+        self.data.take_new(store.path)
+        return self.score_rows(self.data.evaluation_rows(self.data.patients("new")))
+
+    def score_rows(self, rows: Sequence[Row]) -> Scored:
         """Score rows of the store that the datamodule has opened.
 
         Raises:
@@ -54,9 +70,9 @@ class Model:
             score=patients["logit"] - float(model.logit_shift),
             items=patients["n_items"],
             features={
-                key: found
+                key: features_by_patient(key, torch.cat(given).numpy(), scored)
                 for key, given in kept.items()
-                if (found := _by_patient(key, given, scored)) is not None
+                if sum(map(len, given)) == len(scored) and all(part.ndim == 2 for part in given)
             },
         )
 
@@ -98,14 +114,3 @@ def _recorded(
             yield kept
     finally:
         del model.encode
-
-
-def _by_patient(
-    key: str, given: Sequence[torch.Tensor], rows: Sequence[Row]
-) -> pd.DataFrame | None:
-    """Means over the rows that have the input; None where a row gives not one vector."""
-    if not all(part.ndim == 2 for part in given) or sum(map(len, given)) != len(rows):
-        return None
-    table = pd.DataFrame(torch.cat(list(given)).numpy(), index=[row.patient_id for row in rows])
-    present = [row.items[key] is not None for row in rows]
-    return table[present].groupby(level=0).mean()

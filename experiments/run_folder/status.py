@@ -11,6 +11,9 @@ from evaluation.records.schema import State
 from experiments.errors import ConfigError
 from experiments.run_folder.lock import is_locked
 
+BEST = "best.ckpt"
+"""In a run's folder checkpoints/: the weights that were scored."""
+
 
 @dataclass(frozen=True)
 class Status:

@@ -15,6 +15,7 @@ from experiments.config.identity import sha_of, what_counts
 from experiments.config.run import Run
 from experiments.config.warm_start import check_done, family, needed
 from experiments.errors import ConfigError
+from experiments.run_folder.status import BEST
 from lightning_modules import WeightAverage
 
 _HYPERPARAMETERS = (
@@ -81,7 +82,6 @@ def first_line(error: BaseException) -> str:
 IDENTITY = "ceus_run"
 """Key of a checkpoint under which its run is named, in plain strings."""
 
-BEST = "best.ckpt"
 
 RECORD = "ceus"
 """Key of what only a resume needs, plain values."""

@@ -43,11 +43,11 @@ from experiments.run_folder.failures import (
 )
 from experiments.run_folder.lock import STALE_SECONDS, run_lock
 from experiments.run_folder.needs import check_needs
-from experiments.run_folder.status import next_attempt, read_status
+from experiments.run_folder.status import BEST, next_attempt, read_status
 from experiments.tracking.charts import run_figures
 from experiments.tracking.logger import TolerantWandbLogger
 from experiments.training.build import build, ending_in, protocol_callbacks
-from experiments.training.checkpoints import BEST, RunCheckpointIO, end_weights, start_from_needed
+from experiments.training.checkpoints import RunCheckpointIO, end_weights, start_from_needed
 from experiments.training.environment import environment
 from experiments.training.memory import (
     ADVICE,

@@ -12,7 +12,7 @@ from lightning import Trainer
 
 from datamodules.files import write_atomic
 from experiments.errors import ConfigError
-from experiments.training.checkpoints import BEST
+from experiments.run_folder.status import BEST
 from experiments.training.resume import forget
 
 _NAME = "refit.json"

@@ -20,9 +20,9 @@ from experiments.config.identity import sha_of, what_counts
 from experiments.config.study import Study, study_of
 from experiments.errors import ConfigError
 from experiments.gpus import Accelerator
-from experiments.run_folder.status import state_of
+from experiments.run_folder.status import BEST, state_of
 from experiments.training.build import build
-from experiments.training.checkpoints import BEST, IDENTITY
+from experiments.training.checkpoints import IDENTITY
 from lightning_modules import PatientClassifier
 
 

@@ -128,7 +128,7 @@ def test_a_run_that_is_not_whole_is_refused(
 def test_an_exported_model_gives_the_same(run: Run, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    from experiments.exporting.export import log_odds, names_of, run_onnx
+    from experiments.exporting.program import log_odds, names_of, run_onnx
     from experiments.training.trained import load_trained
 
     result = ceus("export", run.folder, "--out", tmp_path)
@@ -148,9 +148,9 @@ def test_an_exported_model_gives_the_same(run: Run, tmp_path: Path) -> None:
 def test_lacking_packages_are_one_error(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from experiments.exporting import export
+    from experiments.exporting import program
 
-    monkeypatch.setattr(export, "_PACKAGES", ("onnx_that_nobody_has",))
+    monkeypatch.setattr(program, "PACKAGES", ("onnx_that_nobody_has",))
     result = ceus("export", run.folder, "--out", tmp_path)
     assert result.returncode == 2
     assert "pip install 'ceus[export]'" in result.stderr

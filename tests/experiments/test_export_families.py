@@ -11,10 +11,11 @@ import yaml
 
 from experiments.config.compose import compose
 from experiments.config.run import Run, make_run
-from experiments.exporting.export import export, log_odds, names_of, run_onnx
-from experiments.run_folder.status import Status, write_status
+from experiments.exporting.export import export
+from experiments.exporting.program import log_odds, names_of, run_onnx
+from experiments.run_folder.status import BEST, Status, write_status
 from experiments.training.build import build
-from experiments.training.checkpoints import BEST, IDENTITY, AtomicCheckpointIO, identity
+from experiments.training.checkpoints import IDENTITY, AtomicCheckpointIO, identity
 from experiments.training.trained import load_trained
 
 pytest.importorskip("onnxscript")

@@ -81,6 +81,22 @@ def everyone(
 
 
 @pytest.fixture(scope="module")
+def by_torch(
+    sweep: Path, everyone: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The sweep as it is where no network could be kept: torch scores."""
+    del everyone  # who has made the references
+    other = shutil.copytree(sweep, tmp_path_factory.mktemp("by torch") / sweep.name)
+    for path in other.glob("*/reference.npz"):
+        with np.load(path, allow_pickle=False) as made:
+            assert str(made["network"]) != "null"
+            arrays = dict(made) | {"network": np.array("null")}
+        np.savez(path, **arrays)
+        path.with_name("network.onnx").unlink()
+    return other
+
+
+@pytest.fixture(scope="module")
 def hospital(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Fourteen other patients with labels."""
     out = tmp_path_factory.mktemp("hospital") / "cohort"
@@ -92,9 +108,19 @@ def scores_in_training(sweep: Path, seed: int) -> pd.Series:
     return pd.read_parquet(path).set_index("patient_id")["probability"].sort_index()
 
 
+@pytest.mark.parametrize("way", ["onnx", "torch"])
 def test_probabilities_are_those_of_training_for_every_patient_and_seed(
-    sweep: Path, everyone: dict[str, Any]
+    sweep: Path,
+    everyone: dict[str, Any],
+    by_torch: Path,
+    unlabelled: Path,
+    tmp_path: Path,
+    way: str,
 ) -> None:
+    if way == "torch":
+        first, everyone = everyone, predicted(by_torch, tmp_path, "--cohort", unlabelled)
+        assert everyone["patients"] == approximately(first["patients"])
+        assert not list(by_torch.glob("*/network.onnx"))
     rows = everyone["patients"]
     seeds = [scores_in_training(sweep, seed) for seed in (0, 1)]
     assert list(rows) == list(seeds[0].index)
@@ -511,12 +537,13 @@ def test_rows_without_what_the_model_sees_are_told_and_bad_ones_left_out(
     assert rows["P0002"]["probability"] is not None
 
 
+@pytest.mark.parametrize("name", ["reference.npz", "network.onnx"])
 def test_a_damaged_reference_is_made_again(
-    sweep: Path, everyone: dict[str, Any], unlabelled: Path, tmp_path: Path
+    sweep: Path, everyone: dict[str, Any], unlabelled: Path, tmp_path: Path, name: str
 ) -> None:
     path = the_run(sweep, "reference.npz")
-    whole = path.read_bytes()
-    path.write_bytes(whole[:100])
+    damaged = path.with_name(name)
+    damaged.write_bytes(damaged.read_bytes()[:100])
     one = table_of(unlabelled, "one.csv", lambda row: row["patient_id"] == "P0001")
     again = predicted(sweep, tmp_path / "out", "--cohort", one)
     first, second = (each["patients"]["P0001"] for each in (again, everyone))
@@ -559,13 +586,13 @@ def exported(sweep: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("cell", [CELL, pytest.param("tiny-image", marks=pytest.mark.slow)])
 def test_an_exported_model_predicts_the_same_without_torch(
-    sweep: Path, exported: Path, hospital: Path, tmp_path: Path, cell: str
+    sweep: Path, exported: Path, by_torch: Path, hospital: Path, tmp_path: Path, cell: str
 ) -> None:
     lacking = {"P0001": "image", "P0002": "ceus"}
     part = table_of(
         hospital, "lacking.csv", lambda row: lacking.get(row["patient_id"]) != row["modality"]
     )
-    expected = predicted(sweep, tmp_path / "torch", "--cohort", part, cell=cell)
+    expected = predicted(by_torch, tmp_path / "torch", "--cohort", part, cell=cell)
     made = exported if cell == CELL else export_cell(sweep, cell, tmp_path / "exported")
     alone = shutil.copytree(made, tmp_path / "handed on")
     asked = ("predict", "--onnx", alone, "--cohort", part, "--to", tmp_path / "onnx")
@@ -644,7 +671,7 @@ def with_sampling(name: str) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("change", "arguments", "told"),
     [
-        (with_another_network, (), "network must be the one that ensemble.json was written with"),
+        (with_another_network, (), "network must be the one that was described with it"),
         (without_a_network, (), "got No such file"),
         (shutil.rmtree, (), "ensemble.json must be as ceus export wrote it, got No such file"),
         (cut_off, (), "ensemble.json must be as ceus export wrote it, got JSONDecodeError"),
