@@ -8,7 +8,7 @@ import copy
 import difflib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cache, lru_cache
 from pathlib import Path
@@ -21,14 +21,28 @@ from evaluation.records.schema import fold_name
 from experiments.config.files import GROUPS, HERE, ROOMS, load_yaml
 from experiments.errors import ConfigError
 
-_AT_LEAST_ONE = (
-    "batch_size",
-    "eval_batch_size",
-    "num_frames",
-    "image_size",
-    "video_size",
-    "last_every",
-)
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+_RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(
+        ("batch_size", "eval_batch_size", "num_frames", "image_size", "video_size", "last_every"),
+        (lambda value: isinstance(value, int) and value >= 1, "at least 1, a whole number"),
+    ),
+    **dict.fromkeys(
+        ("modality_dropout", "unimodal_loss"),
+        (lambda value: _is_number(value) and 0 <= value <= 1, "in [0, 1]"),
+    ),
+    "cache": (
+        lambda value: value in ("auto", "off", "disk", "ram", False),
+        "auto, off, disk or ram",
+    ),
+    "cache_gb": (lambda value: _is_number(value) and value >= 0, "0 or more"),
+}
+"""Of keys that only YAML reads: what runs of another modality, too, or `--plan` should refuse."""
+
 _AXES = re.compile(r"[A-Za-z0-9_.+=~-]*")
 """What `experiments.config.variants` adds to the name of an architecture."""
 
@@ -104,11 +118,10 @@ def _check(settings: Mapping[str, Any]) -> Study:
                 "study.start_shares must give image and video a number in [0, 1) each, "
                 f"got {name}: {value!r}. Set start_shares.image=..., or start_share=... for all."
             )
-    for name in _AT_LEAST_ONE:
-        value = settings.get(name, 1)
-        if not isinstance(value, int) or value < 1:
+    for name, (fits, rule) in _RULES.items():
+        if name in settings and not fits(settings[name]):
             raise ConfigError(
-                f"study.{name} must be at least 1, a whole number, got {value!r}. Set {name}=..."
+                f"study.{name} must be {rule}, got {settings[name]!r}. Set {name}=..."
             )
     study = Study(**parsed.study.as_dict())
     check_name("study.sweep", study.sweep)

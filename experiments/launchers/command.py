@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -14,12 +15,22 @@ LOG = "command.txt"
 """What the command itself prints; the run's own output is in its `log.txt`."""
 
 
-def check_folder(sweep: Path) -> None:
-    """Refuse a path that a shell, to which the command may hand it, would not take for one word.
+def check_command(settings: LauncherSettings, sweep: Path) -> None:
+    """Refuse a program that is not there, and a path that a shell would not take for one word.
+
+    Args:
+        settings: With the template.
+        sweep: Folder of the sweep; the command may hand its path to a shell.
 
     Raises:
-        ConfigError: With the path.
+        ConfigError: With the program or the path.
     """
+    program = words_of(settings, sweep / "run")[0]
+    if shutil.which(program) is None:
+        raise ConfigError(
+            f"launcher.command must start a program of this machine, got {program!r}, which is "
+            "none on its PATH. Install it, or give its path."
+        )
     where = str(sweep.absolute())
     if shlex.quote(where) != where:
         raise ConfigError(

@@ -18,7 +18,7 @@ from typing import Literal, NoReturn
 
 from experiments.config.run import Run
 from experiments.launchers.check import check_runs
-from experiments.launchers.command import LOG, become, check_folder, words_of
+from experiments.launchers.command import LOG, become, check_command, words_of
 from experiments.launchers.order import Queue, Startable
 from experiments.launchers.progress import Progress
 from experiments.launchers.slots import Slot, slots
@@ -71,7 +71,7 @@ def launch(
         KeyboardInterrupt: After Ctrl-C or SIGTERM, when no run is left.
     """
     if settings.kind == "command" and runs:
-        check_folder(runs[0].folder.parent)
+        check_command(settings, runs[0].folder.parent)
     free = slots(settings, runs)
     context = check_runs(runs)
     before()

@@ -78,6 +78,8 @@ def test_a_modality_of_ones_own_has_the_start_share_that_it_says(tmp_path: Path)
             "unimodal_loss must be below 1 where GatedFusion",
         ),
         ("unimodal_loss=1.5", r"unimodal_loss must be in \[0, 1\], got 1.5"),
+        ("cache=tape", "cache must be auto, off, disk or ram, got 'tape'"),
+        ("cache_gb=-1", "cache_gb must be 0 or more, got -1"),
         ("head.class_path=backbones.Foo", "head must fit .* no attribute 'Foo'"),
         ("augment.init_args.flip=0", "mirror_views must be false where training never shows"),
         ("augment=null", "mirror_views must be false where training never shows"),

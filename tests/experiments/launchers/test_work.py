@@ -213,7 +213,7 @@ def test_a_command_starts_each_run(settings: list[str]) -> None:
     ("how", "code", "printed"),
     [
         ("false {run}", 1, ""),
-        ("no-such-scheduler {run}", 127, "No such file"),
+        ("env no-such-scheduler {run}", 127, "No such file"),
         ("true {run}", 0, ""),
     ],
 )
@@ -260,3 +260,13 @@ def test_a_folder_that_a_remote_shell_would_split_is_refused(
     assert ran.returncode == 2, ran.stdout
     assert "folder of a sweep must have a path of letters" in ran.stderr
     assert not (tmp_path / "two words").exists()
+
+
+def test_a_program_that_is_not_there_is_told_before_any_run(
+    settings: list[str], tmp_path: Path
+) -> None:
+    how = ["launcher.kind=command", "launcher.parallel=1", "launcher.command=dokcer {run}"]
+    ran = ceus("sweep", TINY, *settings, *how)
+    assert ran.returncode == 2, ran.stdout
+    assert "must start a program of this machine, got 'dokcer'" in ran.stderr
+    assert not list(tmp_path.rglob("status.json"))
