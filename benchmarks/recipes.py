@@ -18,7 +18,7 @@ class TimmFinetuning(ImageClassifier):
 
     def __init__(self, encoder: nn.Module, **settings: Any) -> None:
         super().__init__(encoder, **settings)
-        self.label_smoothing = 0.1
+        self.smoothed_labels = (0.05, 0.95)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """SGD of all weights at one rate."""

@@ -39,6 +39,9 @@ class PatientClassifier(LightningModule):
             (0, 1]; between them it rises geometrically, so that networks of 6 and of 67 blocks are
             treated alike (discriminative fine-tuning, Howard & Ruder 2018, section 3.1).
         label_smoothing: Share of a label that goes to the other class in the loss, in [0, 1).
+            `platt` sets it by the number of training patients of either class, N+ and N-: labels
+            are (N+ + 1) / (N+ + 2) and 1 / (N- + 2), since nobody can learn from a few patients
+            that something never occurs (Platt 1999, section 2.2).
         freeze_batch_norm: Whether batch norm in the encoders keeps the statistics it came with: on
             few patients those of each batch are mostly noise. Its scale and shift are trained.
         start_share: Share of the weights that training started from in the final ones, in [0, 1);
@@ -65,7 +68,7 @@ class PatientClassifier(LightningModule):
         weight_decay: float = 0.05,
         warmup: float = 0.1,
         layer_decay: float = 1.0,
-        label_smoothing: float = 0.0,
+        label_smoothing: float | Literal["platt"] = 0.0,
         freeze_batch_norm: bool = False,
         start_share: float = 0.0,
         unit_features: bool = False,
@@ -75,6 +78,7 @@ class PatientClassifier(LightningModule):
         compile_backend: str | None = None,
     ) -> None:
         super().__init__()
+        smoothing = 0.0 if label_smoothing == "platt" else label_smoothing
         for name, value, fits, rule in (
             ("pos_weight", 1 if pos_weight == "balanced" else pos_weight, _is_above_0, "> 0"),
             ("encoder_lr", encoder_lr, _is_above_0, "> 0"),
@@ -83,15 +87,17 @@ class PatientClassifier(LightningModule):
             ("warmup", warmup, is_share, "in [0, 1)"),
             ("layer_decay", layer_decay, lambda decay: 0 < decay <= 1, "in (0, 1]"),
             ("start_share", start_share, is_share, "in [0, 1)"),
-            ("label_smoothing", label_smoothing, is_share, "in [0, 1)"),
+            ("label_smoothing", smoothing, is_share, "in [0, 1)"),
         ):
             require(name, value, fits, rule)
         self.encoder_lr, self.head_lr = encoder_lr, head_lr
         self.weight_decay, self.warmup = weight_decay, warmup
         self.layer_decay, self.channels_last = layer_decay, channels_last
         self.fused_optimizer, self.compile_backend = fused_optimizer, compile_backend
-        self.label_smoothing, self.unit_features = label_smoothing, unit_features
-        self.mirror_views = mirror_views
+        self._smooths_by_counts = label_smoothing == "platt"
+        self.smoothed_labels = (smoothing / 2, 1 - smoothing / 2)
+        """What the loss takes for 0 and for 1."""
+        self.unit_features, self.mirror_views = unit_features, mirror_views
         self.freeze_batch_norm = freeze_batch_norm
         self._starts_unshifted = False
         self._start_share = start_share
@@ -188,9 +194,12 @@ class PatientClassifier(LightningModule):
                 f"{'balanced' if self._balance else self.pos_weight.item()!r}: both at once would "
                 "favour positives twice. Set pos_weight=1, or class_sampling=stratified."
             )
-        if self._balance:
+        if self._balance or self._smooths_by_counts:
             negatives, positives = data.train_label_counts()
+        if self._balance:
             self.pos_weight.fill_(negatives / positives)
+        if self._smooths_by_counts:
+            self.smoothed_labels = (1 / (negatives + 2), (positives + 1) / (positives + 2))
         self.logit_shift.fill_(math.log(self.pos_weight.item() * oversampling))
         if self._starts_unshifted:
             with torch.no_grad():
@@ -267,10 +276,10 @@ class PatientClassifier(LightningModule):
 
     def cross_entropy(self, logits: Tensor, batch: Mapping[str, Any]) -> Tensor:
         """Weighted binary cross-entropy of each row, `(B,)`."""
-        smoothing = self.label_smoothing
+        low, high = self.smoothed_labels
         return binary_cross_entropy_with_logits(
             logits.float(),
-            batch["label"] * (1 - smoothing) + smoothing / 2,
+            low + batch["label"] * (high - low),
             weight=batch.get("loss_weight"),
             pos_weight=self.pos_weight.float(),
             reduction="none",

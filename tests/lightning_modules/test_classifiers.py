@@ -430,12 +430,19 @@ def test_frozen_batch_norm_keeps_the_statistics_that_it_came_with(frozen: bool) 
     assert norm.training is not frozen
 
 
-def test_label_smoothing_moves_labels_towards_each_other() -> None:
+@pytest.mark.parametrize(
+    ("smoothing", "low", "high"),
+    [(0.2, 0.1, 0.9), ("platt", 1 / 8, 3 / 4)],  # of six patients and of two
+)
+def test_label_smoothing_moves_labels_towards_each_other(
+    smoothing: float | str, low: float, high: float
+) -> None:
     one = batch()
-    model = classifier("image", pos_weight=1.0, label_smoothing=0.2)
+    model = classifier("image", pos_weight=1.0, label_smoothing=smoothing)
+    trainer(max_steps=1, limit_val_batches=0).fit(model, datamodule=Data())
     model.log = lambda *_, **__: None  # type: ignore[method-assign]
     z = model.logits(one).detach()
-    y = torch.where(one["label"] == 1, 0.9, 0.1)
+    y = torch.where(one["label"] == 1, high, low)
     by_hand = -(y * torch.log(torch.sigmoid(z)) + (1 - y) * torch.log(torch.sigmoid(-z))).mean()
     assert model.training_step(one, 0).item() == pytest.approx(by_hand.item(), rel=1e-5)
     with pytest.raises(ValueError, match=r"label_smoothing must be in \[0, 1\), got 1"):
