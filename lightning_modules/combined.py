@@ -105,13 +105,20 @@ class CombinedClassifier(PatientClassifier):
             self._sum_shift = -float(image["logit_shift"] + video["logit_shift"])
 
     def setup(self, stage: str) -> None:
-        """As of any classifier; a sum of two log-odds would hold the share of positives twice."""
+        """As of any classifier; a sum of two log-odds would hold the share of positives twice.
+
+        Of n patients nothing can be learned that is surer than n to 1: so each modality of a sum is
+        doubted.
+        """
         from_rule = self._starts_unshifted
         super().setup(stage)
-        is_fresh = bool(self.unimodal_loss) and self._adds() and not from_rule
-        if stage != "fit" or not (is_fresh or self._sum_shift is not None):
+        if stage != "fit" or not self._adds():
             return
         negatives, positives = self.trainer.datamodule.train_label_counts()  # type: ignore[attr-defined]
+        if isinstance(doubt := getattr(self.head, "doubt", None), Tensor):
+            doubt.fill_(1 / (negatives + positives))
+        if not (self.unimodal_loss and not from_rule) and self._sum_shift is None:
+            return
         odds = math.log(positives / negatives)
         with torch.no_grad():
             if self._sum_shift is not None:

@@ -93,6 +93,22 @@ def test_head_learns_from_both_modalities(head_class: Any) -> None:
     assert right[present_image ^ present_video].float().mean() > 0.65  # 0.75 is the best there is
 
 
+@pytest.mark.parametrize("doubt", [0.0, 0.05])
+def test_a_sum_believes_no_modality_beyond_its_doubt(doubt: float) -> None:
+    head = SumLogitFusion(1, 1)
+    head.doubt.fill_(doubt)
+    for part in (head.image_head[-1], head.video_head[-1]):
+        nn.init.ones_(part.weight)  # type: ignore[arg-type]
+        nn.init.zeros_(part.bias)  # type: ignore[arg-type]
+    evidence = torch.tensor([[-40.0], [-2.0], [0.0], [1.0], [3.0], [40.0]])
+    there, lacking = torch.ones(6, dtype=torch.bool), torch.zeros(6, dtype=torch.bool)
+    torch.testing.assert_close(head(evidence, evidence, there, there), 2 * evidence[:, 0])
+    odds = evidence[:, 0].double().exp()
+    expected = torch.log(((1 - doubt) * odds + doubt) / ((1 - doubt) + doubt * odds)).float()
+    torch.testing.assert_close(head.eval()(evidence, evidence, there, lacking), expected)
+    torch.testing.assert_close(head(evidence, evidence, there, there), 2 * expected)
+
+
 @pytest.mark.parametrize("head_class", [WeightedLogitFusion, AverageLogitFusion])
 def test_lone_modality_keeps_its_own_logit(head_class: Any) -> None:
     head = head_class(6, 10).eval()

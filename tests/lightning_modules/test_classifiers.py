@@ -311,6 +311,7 @@ def test_a_sum_of_parts_taught_alone_holds_the_share_of_positives_once(pos_weigh
     prior = math.log(2 / 6)
     expected = prior + (math.log(3) if pos_weight == "balanced" else 0.0)
     assert model.head.bias.item() == pytest.approx(expected, abs=1e-6)
+    assert model.head.doubt.item() == 1 / 8
 
 
 def test_a_sum_taught_as_one_does_not_ask_for_the_share_of_positives() -> None:

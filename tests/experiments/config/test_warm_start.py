@@ -103,15 +103,21 @@ def test_the_sum_starts_where_the_two_runs_ended_and_counts_the_prior_once(
     recipe = ["finetune=lp-ft", "selection=last", "head.class_path=backbones.SumLogitFusion"]
     fusion = ["modality=combined", f"warm_start={averaged}", "name=sum", "fold=0", *still, *recipe]
     assert sweep(store, tmp_path, *fusion, "analysis.primary=null") == 0
-    image, video, both = (
-        table(folder, m)
-        for folder, m in ((averaged, "image"), (averaged, "video"), (tmp_path / "sum", "combined"))
-    )
-    shared = both.index.intersection(image.index).intersection(video.index)
-    rest = both["logit"] - logit(image["probability"]) - logit(video["probability"])
+    states = {
+        m: torch.load(run_of(folder, m) / "checkpoints" / "best.ckpt", weights_only=True)[
+            "state_dict"
+        ]
+        for m, folder in (("image", averaged), ("video", averaged), ("combined", tmp_path / "sum"))
+    }
+    both = states.pop("combined")
+    for m, alone in states.items():
+        torch.testing.assert_close(both[f"head.{m}_head.1.weight"], alone["head.1.weight"])
+    shift = sum(alone["logit_shift"] for alone in states.values())
     config = compose([*cell(store, tmp_path, "modality=combined"), "selection=last"])
     negatives, positives = build(config)[2].train_label_counts()
-    np.testing.assert_allclose(rest.loc[shared], np.log(negatives / positives), atol=1e-5)
+    expected = np.log(negatives / positives) - shift
+    assert both["head.bias"].item() == pytest.approx(expected.item(), abs=1e-5)
+    assert both["head.doubt"].item() == pytest.approx(1 / (negatives + positives))
 
 
 def test_another_sweep_starts_from_it_and_scores_averaged_weights(
