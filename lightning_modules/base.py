@@ -29,7 +29,7 @@ class PatientClassifier(LightningModule):
 
     Args:
         pos_weight: Weight of a positive row in the loss, > 0. `balanced` takes negatives /
-            positives among the training rows.
+            positives among the training patients.
         encoder_lr: AdamW learning rate of the encoders, > 0.
         head_lr: AdamW learning rate of everything else, > 0.
         weight_decay: AdamW weight decay of weights (biases and norms have none), >= 0.
@@ -177,7 +177,7 @@ class PatientClassifier(LightningModule):
         """The modules trained at `encoder_lr`; all others are trained at `head_lr`."""
 
     def setup(self, stage: str) -> None:
-        """Take the class balance of the training rows where it is asked for; lay out the memory.
+        """Take the class balance of the training patients where it is asked for; lay out the memory.
 
         Raises:
             ValueError: If the loss is weighted though the datamodule repeats positives.
