@@ -4,6 +4,8 @@ Every head scores a patient who lacks a modality from the other one: whatever th
 absent modality holds, NaN included, has no influence on the logit. At least one must be present.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -224,11 +226,12 @@ class SumLogitFusion(_Fusion):
     absent modality adds nothing. Its heads are those of an image and of a video classifier, which
     `CombinedClassifier.start_from` brings.
 
-    Of few patients a network learns to be surer than they warrant, and in a sum the surer modality
+    Fine-tuned on few patients a network is surer than they warrant, and in a sum the surer modality
     has the say. So outside of training each is believed as if in a share `doubt` of the patients
-    its evidence spoke for the other class: log-odds stay below `log(1 / doubt - 1)`, and small ones
-    as they are (the probability ratio of a contaminated model, Huber 1965, Ann. Math. Stat.
-    36:1753).
+    its evidence spoke for the other class: its log-odds stay below `log(1 / doubt - 1)`, and small
+    ones nearly as they are (the probability ratio of a contaminated model, Huber 1965, Ann. Math.
+    Stat. 36:1753). Training sets the share, one patient in all; it is 0 until then, so a probe's
+    solution, whose penalty was chosen on held-out patients, is believed as it is.
 
     Args:
         image_features: width of the image features.
@@ -242,6 +245,13 @@ class SumLogitFusion(_Fusion):
         self.bias = nn.Parameter(torch.zeros(1))
         self.doubt: Tensor
         self.register_buffer("doubt", torch.tensor(0.0))
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        # Weights of before modalities were doubted score as they did.
+        state_dict.setdefault(f"{prefix}doubt", torch.tensor(0.0))
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def forward(
         self, image: Tensor, video: Tensor, present_image: Tensor, present_video: Tensor

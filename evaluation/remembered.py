@@ -14,7 +14,7 @@ from evaluation.result import Evaluation
 
 _FILE = "latest.json"
 _LIBRARIES = ("matplotlib", "numpy", "pandas", "scipy")
-_NOT_READ = {"log.txt"}
+_NOT_READ = {"log.txt", "reference.npz", "network.onnx", "network.json"}  # of ceus predict
 _OWN = Path(__file__).parent
 
 

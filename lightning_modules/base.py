@@ -87,7 +87,7 @@ class PatientClassifier(LightningModule):
             ("warmup", warmup, is_share, "in [0, 1)"),
             ("layer_decay", layer_decay, lambda decay: 0 < decay <= 1, "in (0, 1]"),
             ("start_share", start_share, is_share, "in [0, 1)"),
-            ("label_smoothing", smoothing, is_share, "in [0, 1)"),
+            ("label_smoothing", smoothing, is_share, "in [0, 1), or platt"),
         ):
             require(name, value, fits, rule)
         self.encoder_lr, self.head_lr = encoder_lr, head_lr
@@ -177,7 +177,7 @@ class PatientClassifier(LightningModule):
         """The modules trained at `encoder_lr`; all others are trained at `head_lr`."""
 
     def setup(self, stage: str) -> None:
-        """Take the class balance of the training patients where it is asked for; lay out the memory.
+        """Take the balance of the training patients where it is asked for; lay out the memory.
 
         Raises:
             ValueError: If the loss is weighted though the datamodule repeats positives.

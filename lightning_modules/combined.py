@@ -107,8 +107,7 @@ class CombinedClassifier(PatientClassifier):
     def setup(self, stage: str) -> None:
         """As of any classifier; a sum of two log-odds would hold the share of positives twice.
 
-        Of n patients nothing can be learned that is surer than n to 1: so each modality of a sum is
-        doubted.
+        Each modality of a sum is doubted by the share of one patient in all that are trained on.
         """
         from_rule = self._starts_unshifted
         super().setup(stage)

@@ -36,7 +36,7 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
         (lambda value: _is_number(value) and 0 <= value <= 1, "in [0, 1]"),
     ),
     "cache": (
-        lambda value: value in ("auto", "off", "disk", "ram", False),
+        lambda value: value is False or value in ("auto", "off", "disk", "ram"),
         "auto, off, disk or ram",
     ),
     "cache_gb": (lambda value: _is_number(value) and value >= 0, "0 or more"),

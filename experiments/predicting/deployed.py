@@ -67,6 +67,12 @@ class Deployed:
             analysis=self.sweep.analysis,
         )
 
+    def checkpoint_sha(self, run: Run) -> str:
+        """Of the checkpoint that a run's predictions were made with."""
+        table = self.sweep.predictions
+        (sha,) = set(table.loc[table["run_id"] == run.run_id, "checkpoint_sha"])
+        return str(sha)
+
     @cached_property
     def prepared(self) -> dict[str, Any]:
         """How the sweep's store was prepared: `canvas` and `as_is` of `ceus prepare`.
@@ -160,8 +166,7 @@ def checkpoint_of(deployed: Deployed, run: Run) -> Path:
         ConfigError: If it is not there, or another.
     """
     path = deployed.sweep.path / run.run_id / "checkpoints" / BEST
-    table = deployed.sweep.predictions
-    (expected,) = set(table.loc[table["run_id"] == run.run_id, "checkpoint_sha"])
+    expected = deployed.checkpoint_sha(run)
     try:
         got = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:

@@ -59,8 +59,12 @@ class Network:
 
         return onnxruntime.InferenceSession(self.path, providers=["CPUExecutionProvider"])
 
-    def score(self, store: Store) -> Scored:
-        """Scores of all patients of a store who have an input, and the features it gives.
+    def score(self, store: Store, patients: Sequence[str] | None = None) -> Scored:
+        """Scores of patients, by default of all who have an input, and the features it gives.
+
+        Args:
+            store: With their files.
+            patients: Some who have an input.
 
         Raises:
             ConfigError: If a logit is not finite.
@@ -74,7 +78,8 @@ class Network:
             assert self.sampling is not None  # there are no clips without
             return evaluation_windows(self.sampling, times[clip], clip, seed=self.seed)
 
-        rows = evaluation_rows(patients_of(store, items), items, windows)
+        patients = patients_of(store, items) if patients is None else patients
+        rows = evaluation_rows(patients, items, windows)
         given = self._run(PlainReader(store, self.inputs, self.sampling), rows)
         table = pd.DataFrame(
             {

@@ -3,18 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.util import find_spec
 from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datamodules import Store
 from evaluation.files import read_parquet
+from evaluation.records.holdout import store_of
 from experiments.errors import ConfigError
-from experiments.gpus import Accelerator, visible_gpus
+from experiments.gpus import Accelerator
 from experiments.predicting.deployed import Deployed, checkpoint_of, find_deployed
 from experiments.predicting.ensemble import Ensemble, Scored
 from experiments.predicting.facts import facts_of, limits_of
+from experiments.predicting.kept import keep_network, kept_network, scores_by_kept
 from experiments.predicting.network import Network
 from experiments.predicting.output import require_rule
 from experiments.predicting.reference import Reference, kept_reference, reference_of
@@ -55,31 +56,28 @@ class OfSweep:
 
     @cached_property
     def _loaded(self) -> tuple[Sequence["Model | Network"], Sequence[Reference]]:
-        kept = [kept_reference(self._deployed, run) for run in self._deployed.runs]
-        references = [each for each in kept if each is not None]
-        if len(references) == len(kept) and (networks := self._networks(references)):
-            for run in self._deployed.runs:
-                checkpoint_of(self._deployed, run)
-            return networks, references
+        deployed, runs = self._deployed, self._deployed.runs
+        by_kept = scores_by_kept(self._accelerator)
+        if by_kept:
+            known = [(kept_network(deployed, run), kept_reference(deployed, run)) for run in runs]
+            networks = [network for network, _ in known if network is not None]
+            references = [reference for _, reference in known if reference is not None]
+            if len(networks) == len(references) == len(runs):
+                for run in runs:
+                    checkpoint_of(deployed, run)
+                return networks, references
         from experiments.predicting.scoring import load_model  # this imports torch
 
-        models = [
-            load_model(self._deployed, run, accelerator=self._accelerator)
-            for run in self._deployed.runs
-        ]
-        references = [reference_of(self._deployed, model, self._store) for model in models]
-        return self._networks(references) or models, references
-
-    def _networks(self, references: Sequence[Reference]) -> list[Network]:
-        """Those of all runs, if they are what is to be used: later predictions give the same."""
-        if find_spec("onnxruntime") is None or self._accelerator == "gpu":
-            return []
-        networks = [each.network for each in references if each.network is not None]
-        if len(networks) < len(references) or (self._accelerator == "auto" and visible_gpus()):
-            return []
-        for network in networks:
-            network.load()
-        return networks
+        models = [load_model(deployed, run, accelerator=self._accelerator) for run in runs]
+        references = [reference_of(deployed, model, self._store) for model in models]
+        store = self._store or store_of(deployed.sweep.path, deployed.sweep.listing)
+        if by_kept and store is not None:
+            # This prediction, too, so that those that follow give the same.
+            made = [keep_network(deployed, model, store) for model in models]
+            networks = [network for network in made if network is not None]
+            if len(networks) == len(models):
+                return networks, references
+        return models, references
 
     def score(self, new: Store) -> tuple[list[Scored], dict[str, list[Finding]]]:
         """Scores of all patients of a store by each run, and what is odd by patient.

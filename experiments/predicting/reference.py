@@ -1,15 +1,10 @@
-"""What predicting takes besides a run's checkpoint, kept beside it.
+"""What a run was trained on, kept beside it: facts of the files, and where their features lie.
 
-    RUN/reference.npz    where the features of its training patients lie (arrays of `Region` by
-                         input), facts of their files, how its network is run, and what all this
-                         was made from
-    RUN/network.onnx     its network, where one could be made of it: it needs no torch, which takes
-                         longer to import than a patient to predict
+    RUN/reference.npz    arrays of `Region` by input, facts (JSON), and what they were made from
 
-Patients go by their number. Both files may be deleted; the next prediction makes them.
+Patients go by their number. The file may be deleted; the next prediction makes it from the store.
 """
 
-import hashlib
 import io
 import json
 from collections.abc import Mapping
@@ -30,13 +25,12 @@ from evaluation.statistics.unlike import Region, fit_region
 from experiments.errors import ConfigError
 from experiments.predicting.deployed import Deployed
 from experiments.predicting.facts import facts_of
-from experiments.predicting.network import Network, described_network, read_network
 
 if TYPE_CHECKING:
     from experiments.predicting.scoring import Model
 
-FILE, NETWORK = "reference.npz", "network.onnx"
-_FORMAT = 3
+FILE = "reference.npz"
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -46,12 +40,10 @@ class Reference:
     Attributes:
         facts: Of their items, as `facts_of`, patients by their number.
         regions: Where their features lie, by input; without an input that has none.
-        network: Of the run, for ONNX Runtime; None where there is none.
     """
 
     facts: pd.DataFrame
     regions: Mapping[str, Region]
-    network: Network | None
 
 
 def kept_reference(deployed: Deployed, run: Run) -> Reference | None:
@@ -65,7 +57,7 @@ def kept_reference(deployed: Deployed, run: Run) -> Reference | None:
 
 
 def reference_of(deployed: Deployed, model: "Model", store: Path | None) -> Reference:
-    """The reference of a run: read, or made from the store and kept, its network beside it.
+    """The reference of a run: read, or made from the store and kept.
 
     Args:
         deployed: The cell's.
@@ -91,28 +83,24 @@ def reference_of(deployed: Deployed, model: "Model", store: Path | None) -> Refe
             f"store must be the one that the sweep was run on, got another ({place}). Give the "
             "right one: --store STORE."
         )
-    _tell(f"{run.run_id}: noting once what its training patients are like")
-    folder, made_from = deployed.sweep.path / run.run_id, _made_from(deployed, run)
-    described = _keep_network(model, folder)
-    write_atomic(folder / FILE, _packed(*_make(model, opened), described, made_from))
-    made = _read(folder / FILE, made_from)
-    assert made is not None
+    Console(stderr=True, highlight=False, soft_wrap=True).print(
+        f"{run.run_id}: noting once what its training patients are like", markup=False
+    )
+    made = _make(model, opened)
+    content = _packed(made, _made_from(deployed, run))
+    write_atomic(deployed.sweep.path / run.run_id / FILE, content)
     return made
 
 
 def _made_from(deployed: Deployed, run: Run) -> dict[str, Any]:
-    table = deployed.sweep.predictions
-    (checkpoint_sha,) = set(table.loc[table["run_id"] == run.run_id, "checkpoint_sha"])
-    config = deployed.sweep.path / run.run_id / "config.yaml"  # an edited one is refused with torch
-    shas = {
-        "checkpoint_sha": checkpoint_sha,
-        "config_sha": hashlib.sha256(config.read_bytes()).hexdigest() if config.is_file() else "",
+    return {
+        "format": _FORMAT,
+        "checkpoint_sha": deployed.checkpoint_sha(run),
         **deployed.sweep.shas,
     }
-    return {"format": _FORMAT, **shas}
 
 
-def _make(model: "Model", store: Store) -> tuple[pd.DataFrame, dict[str, Region]]:
+def _make(model: "Model", store: Store) -> Reference:
     data = model.data
     data.take_own(store.path)
     patients = sorted({*data.patients("train"), *data.patients("inner_val")})
@@ -127,43 +115,19 @@ def _make(model: "Model", store: Store) -> tuple[pd.DataFrame, dict[str, Region]
             EvaluationError
         ):  # two patients, or a network that gives NaN: nothing to hold against
             continue
-    return facts.assign(patient_id=facts["patient_id"].map(numbers)), regions
+    return Reference(facts.assign(patient_id=facts["patient_id"].map(numbers)), regions)
 
 
-def _keep_network(model: "Model", folder: Path) -> dict[str, Any] | None:
-    """Write a run's network for ONNX Runtime and describe it; None where none can be made."""
-    from experiments.exporting.program import as_network, inputs_of
-
-    try:
-        content = as_network(model.trained)
-    except ConfigError as error:
-        _tell(f"{model.run.run_id}: later predictions will need torch, too ({NETWORK}: {error})")
-        return None
-    write_atomic(folder / NETWORK, content)
-    written = described_network(model.run.run_id, folder / NETWORK, content, model.data.seed)
-    return {"network": written, "inputs": inputs_of(model.trained)}
-
-
-def _tell(text: str) -> None:
-    Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
-
-
-def _packed(
-    facts: pd.DataFrame,
-    regions: Mapping[str, Region],
-    described: Mapping[str, Any] | None,
-    made_from: Mapping[str, Any],
-) -> bytes:
+def _packed(made: Reference, made_from: Mapping[str, Any]) -> bytes:
     arrays = {
         f"{key}.{field.name}": np.asarray(getattr(region, field.name))
-        for key, region in regions.items()
+        for key, region in made.regions.items()
         for field in fields(Region)
     }
     content = io.BytesIO()
     np.savez(
         content,
-        facts=np.array(facts.to_json(orient="split", double_precision=15)),
-        network=np.array(json.dumps(described)),
+        facts=np.array(made.facts.to_json(orient="split", double_precision=15)),
         made_from=np.array(json.dumps(made_from, sort_keys=True)),
         **arrays,  # type: ignore[arg-type]
     )
@@ -177,15 +141,13 @@ def _read(path: Path, made_from: Mapping[str, Any]) -> Reference | None:
             if str(file["made_from"]) != json.dumps(made_from, sort_keys=True):
                 return None
             facts = pd.read_json(io.StringIO(str(file["facts"])), orient="split")
-            described = json.loads(str(file["network"]))
             keys = sorted({name.partition(".")[0] for name in file.files if "." in name})
             regions = {
                 key: Region(**{field.name: file[f"{key}.{field.name}"] for field in fields(Region)})
                 for key in keys
             }
-            network = described and read_network(
-                path.parent, described["network"], described["inputs"]
-            )
-    except Exception:  # noqa: BLE001  none, or a damaged archive, which raises what it likes
+    except FileNotFoundError:
         return None
-    return Reference(facts, regions, network)
+    except Exception:  # noqa: BLE001  a damaged archive raises what it likes
+        return None
+    return Reference(facts, regions)

@@ -446,7 +446,7 @@ def test_label_smoothing_moves_labels_towards_each_other(
     y = torch.where(one["label"] == 1, high, low)
     by_hand = -(y * torch.log(torch.sigmoid(z)) + (1 - y) * torch.log(torch.sigmoid(-z))).mean()
     assert model.training_step(one, 0).item() == pytest.approx(by_hand.item(), rel=1e-5)
-    with pytest.raises(ValueError, match=r"label_smoothing must be in \[0, 1\), got 1"):
+    with pytest.raises(ValueError, match=r"label_smoothing must be in \[0, 1\), or platt, got 1"):
         classifier("image", label_smoothing=1)
 
 

@@ -20,6 +20,9 @@ from evaluation import unseal
 from evaluation.records.runs import read_sweep
 from evaluation.tables.operating import oof_thresholds
 from evaluation.tables.scores import cell_scores
+from experiments.errors import ConfigError
+from experiments.predicting.deployed import find_deployed
+from experiments.predicting.kept import _check, kept_network
 from tests import command
 from tests.conftest import TINY
 
@@ -85,13 +88,11 @@ def by_torch(
     sweep: Path, everyone: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """The sweep as it is where no network could be kept: torch scores."""
-    del everyone  # who has made the references
+    del everyone  # by whom the networks were made
     other = shutil.copytree(sweep, tmp_path_factory.mktemp("by torch") / sweep.name)
-    for path in other.glob("*/reference.npz"):
-        with np.load(path, allow_pickle=False) as made:
-            assert str(made["network"]) != "null"
-            arrays = dict(made) | {"network": np.array("null")}
-        np.savez(path, **arrays)
+    for path in other.glob("*/network.json"):
+        written = json.loads(path.read_text())
+        path.write_text(json.dumps({"made_from": written["made_from"], "why_none": "a test"}))
         path.with_name("network.onnx").unlink()
     return other
 
@@ -537,7 +538,7 @@ def test_rows_without_what_the_model_sees_are_told_and_bad_ones_left_out(
     assert rows["P0002"]["probability"] is not None
 
 
-@pytest.mark.parametrize("name", ["reference.npz", "network.onnx"])
+@pytest.mark.parametrize("name", ["reference.npz", "network.onnx", "network.json"])
 def test_a_damaged_reference_is_made_again(
     sweep: Path, everyone: dict[str, Any], unlabelled: Path, tmp_path: Path, name: str
 ) -> None:
@@ -551,6 +552,23 @@ def test_a_damaged_reference_is_made_again(
     assert first["warnings"] == second["warnings"]
     with np.load(path, allow_pickle=False) as made:
         assert {"image.centre", "video.centre", "facts"} <= set(made.files)
+
+
+def test_a_network_that_scores_otherwise_is_not_kept(
+    sweep: Path, everyone: dict[str, Any], store: Path
+) -> None:
+    del everyone  # by whom the networks were made
+    from experiments.predicting.scoring import load_model
+
+    deployed = find_deployed(sweep, CELL)
+    first, second = deployed.runs
+    network, model = kept_network(deployed, first), load_model(deployed, second, accelerator="cpu")
+    assert network is not None
+    with pytest.raises(ConfigError, match="its scores differ by up to"):
+        _check(network, model, store)
+    made = the_run(sweep, "network.onnx").read_bytes()
+    assert str(Path.cwd()).encode() not in made  # where the code lies on this machine
+    assert b".py" not in made
 
 
 NO_TORCH = """
