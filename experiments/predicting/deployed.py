@@ -169,12 +169,13 @@ def checkpoint_of(deployed: Deployed, run: Run) -> Path:
     expected = deployed.checkpoint_sha(run)
     try:
         got = hashlib.sha256(path.read_bytes()).hexdigest()
+        shown = got[:16]
     except OSError as error:
-        got = str(error.strerror)
+        got, shown = "", str(error.strerror)
     if got != expected:
         raise ConfigError(
             f"checkpoint must be the one that the run's predictions were made with, got "
-            f"{got[:16]} ({path}). Bring it back, or delete the run's status.json and call the "
+            f"{shown} ({path}). Bring it back, or delete the run's status.json and call the "
             "sweep again."
         )
     return path

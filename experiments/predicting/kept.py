@@ -8,6 +8,7 @@ No patient is in them. They may be deleted; a prediction within reach of the sto
 
 import hashlib
 import json
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.console import Console
 
-from datamodules import Store
+from datamodules import DataError, Store
 from datamodules.files import write_atomic
 from evaluation.records.runs import Run
 from experiments.errors import ConfigError
@@ -75,21 +76,30 @@ def keep_network(deployed: Deployed, model: "Model", store: Path) -> Network | N
     if is_tried or Store(store).sha != deployed.sweep.shas["store_sha"]:
         return None
     try:
-        content, inputs = as_network(model.trained)
-        write_atomic(folder / FILE, content)
-        written = described_network(run.run_id, folder / FILE, content, model.data.seed)
-        described = json.loads(json.dumps({"network": written, "inputs": inputs}))
-        network = read_network(folder, described["network"], described["inputs"])
-        _check(network, model, store)
-    except Exception as error:  # noqa: BLE001  networks of anyone, exporters that raise what they like
-        reason = (" ".join(str(error).split()) or type(error).__name__)[:200]
-        described, network = {"why_none": reason}, None
-        (folder / FILE).unlink(missing_ok=True)
-        Console(stderr=True, highlight=False, soft_wrap=True).print(
-            f"{run.run_id}: torch is needed for later predictions, too ({reason})", markup=False
-        )
-    write_atomic(folder / DESCRIPTION, json.dumps({"made_from": made_from, **described}))
+        try:
+            content, inputs = as_network(model.trained)
+            write_atomic(folder / FILE, content)
+            written = described_network(run.run_id, folder / FILE, content, model.data.seed)
+            described = json.loads(json.dumps({"network": written, "inputs": inputs}))
+            network = read_network(folder, described["network"], described["inputs"])
+            _check(network, model, store)
+        except (OSError, DataError):
+            raise  # a full disk, or a folder that is not ours: another time
+        except Exception as error:  # noqa: BLE001  of anyone's network, by exporters of all kinds
+            reason = (" ".join(str(error).split()) or type(error).__name__)[:200]
+            described, network = {"why_none": reason}, None
+            (folder / FILE).unlink(missing_ok=True)
+            _tell(f"{run.run_id}: torch is needed for later predictions, too ({reason})")
+        described = {"made_from": made_from, **described}
+        write_atomic(folder / DESCRIPTION, json.dumps({**described, "sha": _sha(described)}))
+    except (OSError, DataError) as error:
+        _tell(f"{run.run_id}: its network could not be kept: {' '.join(str(error).split())[:200]}")
+        return None
     return network
+
+
+def _tell(text: str) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
 
 
 def _check(network: Network, model: "Model", store: Path) -> None:
@@ -116,12 +126,16 @@ def _check(network: Network, model: "Model", store: Path) -> None:
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    """What `network.json` holds; nothing if it is not there or damaged."""
+    """What `network.json` holds; nothing if it is not there, or not as it was written."""
     try:
         content = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return content if content.pop("sha") == _sha(content) else {}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return {}
-    return content if isinstance(content, dict) else {}
+
+
+def _sha(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _made_from(deployed: Deployed, run: Run) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from evaluation.tables.operating import oof_thresholds
 from evaluation.tables.scores import cell_scores
 from experiments.errors import ConfigError
 from experiments.predicting.deployed import find_deployed
-from experiments.predicting.kept import _check, kept_network
+from experiments.predicting.kept import _check, _sha, kept_network
 from tests import command
 from tests.conftest import TINY
 
@@ -91,8 +91,8 @@ def by_torch(
     del everyone  # by whom the networks were made
     other = shutil.copytree(sweep, tmp_path_factory.mktemp("by torch") / sweep.name)
     for path in other.glob("*/network.json"):
-        written = json.loads(path.read_text())
-        path.write_text(json.dumps({"made_from": written["made_from"], "why_none": "a test"}))
+        content = {"made_from": json.loads(path.read_text())["made_from"], "why_none": "a test"}
+        path.write_text(json.dumps({**content, "sha": _sha(content)}))
         path.with_name("network.onnx").unlink()
     return other
 
@@ -544,7 +544,10 @@ def test_a_damaged_reference_is_made_again(
 ) -> None:
     path = the_run(sweep, "reference.npz")
     damaged = path.with_name(name)
-    damaged.write_bytes(damaged.read_bytes()[:100])
+    if name == "network.json":  # whole, but edited
+        damaged.write_text(damaged.read_text().replace('"mean": [0.', '"mean": [0.1'))
+    else:
+        damaged.write_bytes(damaged.read_bytes()[:100])
     one = table_of(unlabelled, "one.csv", lambda row: row["patient_id"] == "P0001")
     again = predicted(sweep, tmp_path / "out", "--cohort", one)
     first, second = (each["patients"]["P0001"] for each in (again, everyone))
@@ -552,6 +555,23 @@ def test_a_damaged_reference_is_made_again(
     assert first["warnings"] == second["warnings"]
     with np.load(path, allow_pickle=False) as made:
         assert {"image.centre", "video.centre", "facts"} <= set(made.files)
+
+
+def test_where_no_network_can_be_written_torch_scores(
+    sweep: Path, everyone: dict[str, Any], unlabelled: Path, tmp_path: Path
+) -> None:
+    own = shutil.copytree(sweep, tmp_path / sweep.name)
+    path = the_run(own, "network.onnx")
+    path.unlink()
+    path.with_name("network.json").unlink()
+    path.mkdir()  # in the way of the file
+    one = table_of(unlabelled, "one.csv", lambda row: row["patient_id"] == "P0001")
+    done = ceus("predict", own, "--cell", CELL, "--cohort", one, "--to", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "its network could not be kept" in done.stderr
+    assert not path.with_name("network.json").exists()  # the next prediction tries again
+    (row,) = json.loads((tmp_path / "out" / "predictions.json").read_text())["patients"]
+    assert row["score"] == pytest.approx(everyone["patients"]["P0001"]["score"], abs=1e-5)
 
 
 def test_a_network_that_scores_otherwise_is_not_kept(
