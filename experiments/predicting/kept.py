@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 FILE, DESCRIPTION = "network.onnx", "network.json"
 _FORMAT = 1
 _MAKERS = ("torch", "onnx", "onnxscript", "onnxruntime")
-_AS_SCORED = 1e-5
+_AS_SCORED, _AS_WARNED = 1e-5, 1e-3  # features only tell whom to warn of
 _CHECKED = 32  # patients
 
 
@@ -116,12 +116,12 @@ def _check(network: Network, model: "Model", store: Path) -> None:
     given = network.score(Store(store), some)
     if list(given.features) != list(expected.features):
         raise ConfigError("its features are of other inputs")
-    for name, found, wanted in (
-        ("scores", given.score.to_frame(), expected.score.to_frame()),
-        *((key, given.features[key], table) for key, table in expected.features.items()),
+    for name, found, wanted, most in (
+        ("scores", given.score.to_frame(), expected.score.to_frame(), _AS_SCORED),
+        *((k, given.features[k], table, _AS_WARNED) for k, table in expected.features.items()),
     ):
         error = np.abs(found.to_numpy() - wanted.loc[found.index].to_numpy())
-        if not (error <= _AS_SCORED * np.maximum(1, np.abs(found.to_numpy()))).all():
+        if not (error <= most * np.maximum(1, np.abs(found.to_numpy()))).all():
             raise ConfigError(f"its {name} differ by up to {error.max():.2g}")
 
 
