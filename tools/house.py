@@ -34,7 +34,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"video"},
     ],
     "datamodules": [
-        {"errors", "names", "ledger", "cores"},
+        {"errors", "names", "ledger", "cores", "processes"},
         {"files"},
         {"store", "phantom"},
         {"ingest.readers", "batches", "perfusion"},

@@ -8,9 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import connection, parent_process
 from pathlib import Path
-from threading import Thread
 from typing import IO, Any
 
 from datamodules.files import storing
@@ -83,18 +81,6 @@ def make_item_id(task: Task, source_sha: str) -> str:
         task.fps, STORE_FORMAT,
     ]  # fmt: skip
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
-
-
-def start_worker() -> None:
-    """Makes a worker end with the process that started it, even if that one is killed."""
-    parent = parent_process()
-    if parent is not None:
-        Thread(target=_follow, args=(parent.sentinel,), daemon=True).start()
-
-
-def _follow(sentinel: int) -> None:
-    connection.wait([sentinel])
-    os._exit(1)
 
 
 def running_marker(staging: Path, line: int) -> Path:

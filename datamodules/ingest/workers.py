@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from datamodules.errors import StorageError
-from datamodules.ingest.task import GO_ON, Outcome, Task, running_marker, start_worker
+from datamodules.ingest.task import GO_ON, Outcome, Task, running_marker
+from datamodules.processes import end_with_parent
 
 _log = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ class Workers:
             # Not fork: it might inherit threads mid-lock. Not forkserver: a process has one, and
             # the sweep that prepares first needs it to have imported torch.
             return ProcessPoolExecutor(
-                self._count, mp_context=get_context("spawn"), initializer=start_worker
+                self._count, mp_context=get_context("spawn"), initializer=end_with_parent
             )
         except OSError as error:
             raise StorageError(

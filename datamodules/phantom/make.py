@@ -28,6 +28,7 @@ from datamodules.phantom.perfusion import draw_perfusion
 from datamodules.phantom.preset import PRESETS, PhantomPreset
 from datamodules.phantom.render import Rendered, render_bmode, render_ceus
 from datamodules.phantom.truth import Patient, answer, draw_patients, separation
+from datamodules.processes import end_with_parent
 
 __all__ = ["PRESETS", "PhantomPreset", "make_phantom"]
 _RECIPE = 2  # raise it when the same settings no longer give the same bytes
@@ -219,7 +220,9 @@ def _run(
     with ExitStack() as stack:
         results: Iterator[dict[str, Any]] = map(job, people)
         if workers > 1 and len(people) > 1:
-            pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+            pool = ProcessPoolExecutor(
+                workers, multiprocessing.get_context("spawn"), initializer=end_with_parent
+            )
             stack.callback(pool.shutdown, cancel_futures=True)
             results = pool.map(job, people, chunksize=2)
         console = Console(stderr=True)

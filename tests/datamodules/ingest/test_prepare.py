@@ -429,32 +429,6 @@ def test_a_truncated_clip_is_named_before_the_others_are_decoded(
     assert "prepare" not in shown
 
 
-def test_workers_end_with_their_parent(tmp_path: Path) -> None:
-    """Killed outright, a call leaves no process behind."""
-    script = tmp_path / "script.py"
-    script.write_text(
-        "import os, time\nfrom concurrent.futures import ProcessPoolExecutor\n"
-        "from multiprocessing import get_context\n"
-        "from datamodules.ingest.task import start_worker\n"
-        "if __name__ == '__main__':\n"
-        "    pool = ProcessPoolExecutor(1, get_context('forkserver'), start_worker)\n"
-        "    print(pool.submit(os.getpid).result(), flush=True)\n"
-        "    time.sleep(60)\n"
-    )
-    call = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
-    assert call.stdout is not None
-    worker = int(call.stdout.readline())
-    call.kill()
-    call.communicate()
-    deadline = time.monotonic() + 20
-    while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
-        if "\nState:\tZ" in Path(f"/proc/{worker}/status").read_text():
-            break
-        time.sleep(0.05)
-    else:
-        assert not Path(f"/proc/{worker}").exists()
-
-
 def test_shared_memory_that_cannot_be_written_is_named(
     cohort: Callable[..., Path], tmp_path: Path
 ) -> None:
