@@ -68,8 +68,6 @@ def keep_network(deployed: Deployed, model: "Model", store: Path) -> Network | N
         model: Of one of its runs.
         store: The sweep's: it is held against the model on the training patients.
     """
-    from experiments.exporting.program import as_network  # this imports torch
-
     run, folder = model.run, deployed.sweep.path / model.run.run_id
     made_from, known = _made_from(deployed, run), _read(folder)
     is_tried = known.get("made_from") == made_from and "why_none" in known
@@ -77,14 +75,9 @@ def keep_network(deployed: Deployed, model: "Model", store: Path) -> Network | N
         return None
     try:
         try:
-            content, inputs = as_network(model.trained)
-            write_atomic(folder / FILE, content)
-            written = described_network(run.run_id, folder / FILE, content, model.data.seed)
-            described = json.loads(json.dumps({"network": written, "inputs": inputs}))
-            network = read_network(folder, described["network"], described["inputs"])
-            _check(network, model, store)
+            described, network = _made(model, folder, store)
         except (OSError, DataError):
-            raise  # a full disk, or a folder that is not ours: another time
+            raise  # of the disk, or a file: another time
         except Exception as error:  # noqa: BLE001  of anyone's network, by exporters of all kinds
             reason = (" ".join(str(error).split()) or type(error).__name__)[:200]
             described, network = {"why_none": reason}, None
@@ -96,6 +89,19 @@ def keep_network(deployed: Deployed, model: "Model", store: Path) -> Network | N
         _tell(f"{run.run_id}: its network could not be kept: {' '.join(str(error).split())[:200]}")
         return None
     return network
+
+
+def _made(model: "Model", folder: Path, store: Path) -> tuple[dict[str, Any], Network]:
+    """A network, written and as good as the model, and how it is run."""
+    from experiments.exporting.program import as_network  # this imports torch
+
+    content, inputs = as_network(model.trained)
+    write_atomic(folder / FILE, content)
+    written = described_network(model.run.run_id, folder / FILE, content, model.data.seed)
+    described = json.loads(json.dumps({"network": written, "inputs": inputs}))  # as it is read
+    network = read_network(folder, described["network"], described["inputs"])
+    _check(network, model, store)
+    return described, network
 
 
 def _tell(text: str) -> None:

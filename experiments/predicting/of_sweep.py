@@ -15,7 +15,7 @@ from experiments.gpus import Accelerator
 from experiments.predicting.deployed import Deployed, checkpoint_of, find_deployed
 from experiments.predicting.ensemble import Ensemble, Scored
 from experiments.predicting.facts import facts_of, limits_of
-from experiments.predicting.kept import keep_network, kept_network, scores_by_kept
+from experiments.predicting.kept_network import keep_network, kept_network, scores_by_kept
 from experiments.predicting.network import Network
 from experiments.predicting.output import require_rule
 from experiments.predicting.reference import Reference, kept_reference, reference_of
@@ -73,7 +73,10 @@ class OfSweep:
         store = self._store or store_of(deployed.sweep.path, deployed.sweep.listing)
         if by_kept and store is not None:
             # This prediction, too, so that those that follow give the same.
-            made = [keep_network(deployed, model, store) for model in models]
+            made = [
+                kept_network(deployed, model.run) or keep_network(deployed, model, store)
+                for model in models
+            ]
             networks = [network for network in made if network is not None]
             if len(networks) == len(models):
                 return networks, references

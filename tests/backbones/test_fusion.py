@@ -96,10 +96,13 @@ def test_head_learns_from_both_modalities(head_class: Any) -> None:
 @pytest.mark.parametrize("doubt", [0.0, 0.05])
 def test_a_sum_believes_no_modality_beyond_its_doubt(doubt: float) -> None:
     head = SumLogitFusion(1, 1)
-    head.doubt.fill_(doubt)
-    for part in (head.image_head[-1], head.video_head[-1]):
-        nn.init.ones_(part.weight)  # type: ignore[arg-type]
-        nn.init.zeros_(part.bias)  # type: ignore[arg-type]
+    weights = {name: torch.zeros_like(value) for name, value in head.state_dict().items()}
+    weights |= {f"{name}_head.1.weight": torch.ones(1, 1) for name in ("image", "video")}
+    if doubt:
+        weights["doubt"].fill_(doubt)
+    else:  # as weights of before had none
+        del weights["doubt"]
+    head.load_state_dict(weights)
     evidence = torch.tensor([[-40.0], [-2.0], [0.0], [1.0], [3.0], [40.0]])
     there, lacking = torch.ones(6, dtype=torch.bool), torch.zeros(6, dtype=torch.bool)
     torch.testing.assert_close(head(evidence, evidence, there, there), 2 * evidence[:, 0])

@@ -22,7 +22,7 @@ from evaluation.tables.operating import oof_thresholds
 from evaluation.tables.scores import cell_scores
 from experiments.errors import ConfigError
 from experiments.predicting.deployed import find_deployed
-from experiments.predicting.kept import _check, _sha, kept_network
+from experiments.predicting.kept_network import _check, _sha, kept_network
 from tests import command
 from tests.conftest import TINY
 
