@@ -150,7 +150,7 @@ def _sweep_keys() -> Iterator[str]:
 
 The content of `experiments/yaml/sweep/*.yaml`, or of a file of your own. On the command line
 `name=`, `data.*=`, `launcher.*=` and `analysis.*=` set these; an axis given there is narrowed to
-that value; any other key is set in every run."""
+that value, or in brackets to several; any other key is set in every run."""
     for place, cls, keys in dataclass_keys(SweepFile):
         yield f"\n### {f'`{place}:`' if place else 'At the top'}\n\n{summary(cls)}\n"
         yield from _table(keys)

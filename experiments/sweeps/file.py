@@ -208,7 +208,7 @@ def read_sweep(name: str | Path, overrides: Sequence[str] = ()) -> SweepFile:
     Args:
         name: Name of a shipped sweep, or the path of a YAML file with the keys of `SweepFile`.
         overrides: `KEY=VALUE` for every run, as in `compose`; an axis given here is narrowed to
-            this value; `name=`, `data.*=`, `launcher.*=` and `analysis.*=` and `question=` are
+            this value or, in brackets, these: `modality=[image, video]`; `name=`, `data.*=`, `launcher.*=` and `analysis.*=` and `question=` are
             the sweep's own.
 
     Raises:
@@ -235,7 +235,7 @@ def read_sweep(name: str | Path, overrides: Sequence[str] = ()) -> SweepFile:
     for override in overrides:
         key, _, value = override.partition("=")
         if key in axes:
-            axes[key] = [value]
+            axes[key] = _values_given(value)
         elif override not in own:
             common[key] = value
     if not axes or not all(axes.values()):
@@ -251,6 +251,14 @@ def read_sweep(name: str | Path, overrides: Sequence[str] = ()) -> SweepFile:
             f"({path}): all architectures are deployed then. Leave one of the two out."
         )
     return replace(file, axes=axes, overrides=common, analysis=analysis)
+
+
+def _values_given(text: str) -> list[Any]:
+    """Of an axis, from the command line: one value, or several in brackets."""
+    if not text.startswith("["):
+        return [text]
+    values: Any = OmegaConf.from_dotlist([f"values={text}"])
+    return list(OmegaConf.to_container(values)["values"])  # type: ignore[call-overload,index]
 
 
 def _without_values(content: dict[str, Any]) -> dict[str, Any]:

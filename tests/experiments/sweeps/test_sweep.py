@@ -46,6 +46,14 @@ def test_an_axis_is_narrowed_by_the_command_line(made: Sweep) -> None:
     assert len(made.runs) == 6
 
 
+def test_an_axis_is_narrowed_to_several_values(store: Path, tmp_path: Path) -> None:
+    two = sweep(store, tmp_path, "modality=[video, image]", "seed=[3,4]", "fold=0")
+    cells = [(run.study.modality, run.study.seed) for run in two.runs]
+    assert cells == [("video", 3), ("video", 4), ("image", 3), ("image", 4)]
+    with pytest.raises(ConfigError, match="every axis must have a value"):
+        sweep(store, tmp_path, "seed=[]")
+
+
 def test_freezing_writes_folders_and_a_cohort_without_sealed_labels(
     made: Sweep, store: Path
 ) -> None:
