@@ -208,8 +208,8 @@ def read_sweep(name: str | Path, overrides: Sequence[str] = ()) -> SweepFile:
     Args:
         name: Name of a shipped sweep, or the path of a YAML file with the keys of `SweepFile`.
         overrides: `KEY=VALUE` for every run, as in `compose`; an axis given here is narrowed to
-            this value or, in brackets, these: `modality=[image, video]`; `name=`, `data.*=`, `launcher.*=` and `analysis.*=` and `question=` are
-            the sweep's own.
+            this value or, in brackets, these: `modality=[image, video]`; `name=`, `data.*=`,
+            `launcher.*=`, `analysis.*=` and `question=` are the sweep's own.
 
     Raises:
         ConfigError: For the first key or value that does not fit.
