@@ -125,8 +125,8 @@ COMMANDS = {
     "predict": Command(
         "probability, decision and warnings for new patients, from raw files",
         "experiments.predicting.command:predict",
-        "folder? --cell --onnx --cohort --image --clip --patient --to --rule --conformal --store "
-        "--skip_bad --accelerator --workers",
+        "folder? --cell --onnx --cohort --image --clip --fps --patient --to --rule --conformal "
+        "--store --skip_bad --accelerator --workers",
     ),
     "explain": Command(
         "show what a trained model looked at in patients' images and clips",

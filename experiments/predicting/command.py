@@ -28,6 +28,7 @@ def predict(
     cohort: Path | None = None,
     image: Path | None = None,
     clip: Path | None = None,
+    fps: float | None = None,
     patient: str = "patient",
     to: Path = Path("predictions"),
     rule: str = YOUDEN,
@@ -51,6 +52,7 @@ def predict(
         cohort: Table of new patients, as for `ceus prepare`; labels may be empty.
         image: In the place of a table: an image of one patient.
         clip: In the place of a table, or beside an image: a clip of the same patient.
+        fps: Frames per second of that clip, in place of the file's own; an array has none.
         patient: Name for that patient in what is written.
         to: Folder for predictions.csv and predictions.json, and what else there is.
         rule: Operating point of the decision, as the evaluation names it.
@@ -74,6 +76,11 @@ def predict(
             "new patients must be given by --cohort, or one of them by --image and --clip, got "
             f"{'both' if cohort else 'neither'}. Give one of these."
         )
+    if fps is not None and clip is None:
+        raise ConfigError(
+            f"--fps is of the clip that --clip names, got {fps:g} without one. In a table a column "
+            "fps says it."
+        )
     levels = read_levels(conformal)
     model: OfSweep | Exported
     if folder is not None:
@@ -89,7 +96,7 @@ def predict(
         unused = [name for name, was_given in given.items() if was_given]
         model = open_exported(onnx, rule=rule, unused=unused)
     with (
-        _tabled(cohort, image, clip, patient) as (table, root, temporary),
+        _tabled(cohort, image, clip, fps, patient) as (table, root, temporary),
         ThreadPoolExecutor(1) as beside,
     ):
         loading = beside.submit(model.load)
@@ -115,7 +122,7 @@ def predict(
 
 @contextmanager
 def _tabled(
-    cohort: Path | None, image: Path | None, clip: Path | None, patient: str
+    cohort: Path | None, image: Path | None, clip: Path | None, fps: float | None, patient: str
 ) -> Iterator[tuple[Path, Path | None, Path]]:
     """The table of the new patients, what its paths are relative to, and a folder to work in."""
     with tempfile.TemporaryDirectory(prefix="ceus-predict-") as name:
@@ -129,7 +136,8 @@ def _tabled(
         table = folder / "command-line.csv"
         with table.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(("patient_id", "label", "modality", "path"))
+            writer.writerow(("patient_id", "label", "modality", "path", "fps"))
             for kind, path in paths.items():
-                writer.writerow((patient, "", kind, path.relative_to(root)))
+                rate = fps if kind == "ceus" else None
+                writer.writerow((patient, "", kind, path.relative_to(root), rate))
         yield table, root, folder

@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.console import Console
 
 from datamodules import DataError, Store
 from datamodules.files import write_atomic
 from evaluation.records.runs import Run
 from experiments.errors import ConfigError
 from experiments.gpus import Accelerator, visible_gpus
-from experiments.predicting.deployed import Deployed
+from experiments.predicting.deployed import Deployed, tell
 from experiments.predicting.network import Network, described_network, read_network
 
 if TYPE_CHECKING:
@@ -73,6 +72,7 @@ def keep_network(deployed: Deployed, model: "Model", store: Path) -> Network | N
     is_tried = known.get("made_from") == made_from and "why_none" in known
     if is_tried or Store(store).sha != deployed.sweep.shas["store_sha"]:
         return None
+    tell(f"{run.run_id}: keeping its network once, for later predictions")
     try:
         try:
             described, network = _made(model, folder, store)
@@ -82,11 +82,11 @@ def keep_network(deployed: Deployed, model: "Model", store: Path) -> Network | N
             reason = (" ".join(str(error).split()) or type(error).__name__)[:200]
             described, network = {"why_none": reason}, None
             (folder / FILE).unlink(missing_ok=True)
-            _tell(f"{run.run_id}: torch is needed for later predictions, too ({reason})")
+            tell(f"{run.run_id}: torch is needed for later predictions, too ({reason})")
         described = {"made_from": made_from, **described}
         write_atomic(folder / DESCRIPTION, json.dumps({**described, "sha": _sha(described)}))
     except (OSError, DataError) as error:
-        _tell(f"{run.run_id}: its network could not be kept: {' '.join(str(error).split())[:200]}")
+        tell(f"{run.run_id}: its network could not be kept: {' '.join(str(error).split())[:200]}")
         return None
     return network
 
@@ -102,10 +102,6 @@ def _made(model: "Model", folder: Path, store: Path) -> tuple[dict[str, Any], Ne
     network = read_network(folder, described["network"], described["inputs"])
     _check(network, model, store)
     return described, network
-
-
-def _tell(text: str) -> None:
-    Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
 
 
 def _check(network: Network, model: "Model", store: Path) -> None:

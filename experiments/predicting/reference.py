@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
 
 from datamodules import Store
 from datamodules.files import write_atomic
@@ -23,7 +22,7 @@ from evaluation.records.holdout import store_of
 from evaluation.records.runs import Run
 from evaluation.statistics.unlike import Region, fit_region
 from experiments.errors import ConfigError
-from experiments.predicting.deployed import Deployed
+from experiments.predicting.deployed import Deployed, tell
 from experiments.predicting.facts import facts_of
 
 if TYPE_CHECKING:
@@ -83,9 +82,7 @@ def reference_of(deployed: Deployed, model: "Model", store: Path | None) -> Refe
             f"store must be the one that the sweep was run on, got another ({place}). Give the "
             "right one: --store STORE."
         )
-    Console(stderr=True, highlight=False, soft_wrap=True).print(
-        f"{run.run_id}: noting once what its training patients are like", markup=False
-    )
+    tell(f"{run.run_id}: noting once what its training patients are like")
     made = _make(model, opened)
     content = _packed(made, _made_from(deployed, run))
     write_atomic(deployed.sweep.path / run.run_id / FILE, content)

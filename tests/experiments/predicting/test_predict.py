@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import decord
 import numpy as np
 import pandas as pd
 import pytest
@@ -231,6 +232,21 @@ def test_what_is_unlike_training_is_warned_of_with_its_price(
     table = pd.read_csv(tmp_path / "out" / "predictions.csv", index_col="patient_id")
     assert "outside of" in table.loc["half", "warnings"]
     assert "% of training patients" in table.loc["half", "warnings"]
+
+
+def test_an_array_is_a_clip_at_the_rate_that_is_given(
+    sweep: Path, cohort: Path, tmp_path: Path
+) -> None:
+    reader = decord.VideoReader(str(cohort.parent / "clips/P0001_1.avi"))
+    np.save(tmp_path / "clip.npy", reader.get_batch(range(len(reader))).asnumpy())
+    rows = {
+        fps: predicted(sweep, tmp_path / fps, "--clip", tmp_path / "clip.npy", "--fps", fps)
+        for fps in (f"{reader.get_avg_fps():g}", "50")
+    }
+    usual, fast = (content["patients"]["patient"] for content in rows.values())
+    assert usual["probability"] is not None
+    assert "clip fps" not in checks(usual)
+    assert "clip fps" in checks(fast)
 
 
 def test_labelled_patients_of_elsewhere_are_an_external_test(
@@ -489,6 +505,8 @@ def test_what_does_not_belong_together_is_refused(
         (("--cell", CELL, "--cohort", "x.csv"), "got both"),
         (("--cell", "tiny-image", "--image", "", "--clip", "CLIP"), "modality image, got ceus"),
         (("--cell", CELL, "--image", "none.png"), "line 2: none.png: file must exist, got none"),
+        (("--cell", CELL, "--fps", "12"), "--fps is of the clip that --clip names, got 12 without"),
+        (("--cell", CELL, "--clip", "CLIP", "--fps", "0"), "fps must be 0.1 to 1000 frames per"),
     ],
 )
 def test_what_cannot_be_predicted_is_told_in_one_error(
