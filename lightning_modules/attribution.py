@@ -21,7 +21,8 @@ Method = Literal["grad_cam", "occlusion", "gradients"]
 """Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391), occlusion (Zeiler & Fergus 2014,
 arXiv:1311.2901), integrated gradients (Sundararajan et al. 2017, arXiv:1703.01365)."""
 
-_CELLS = 8  # of occlusion, a side and over time
+_CELLS = 6  # of occlusion, a side; they overlap by half
+_MOMENTS = 8  # over time, side by side
 _STEPS = 32  # of the integral
 
 
@@ -30,8 +31,9 @@ def attribute(
 ) -> Tensor | None:
     """The map of one input of a row.
 
-    Occlusion and integrated gradients ask what the logit loses without contrast: a clip's darkest
-    frame stands there at all times. An image has the mean of its grey levels in that place.
+    Occlusion and integrated gradients ask what the logit loses where a place no longer differs from
+    the rest: it shows the mean of the picture, in a clip of each frame by itself. Without any
+    contrast in its place bright tissue would stand out with whichever weights.
 
     Args:
         method: Whose map.
@@ -49,12 +51,14 @@ def attribute(
         with model.without_mirror():  # whose map would be the one that is found
             found = _grad_cam(logits, model.encoder_of(key), pixels)
     elif method == "occlusion":
-        cell = max(1, pixels.shape[-1] // _CELLS)
-        found = _occlusion(logits, pixels, (*pixels.shape[1:-2], cell, cell), rows)
+        cell = max(2, pixels.shape[-1] // _CELLS)
+        window = (*pixels.shape[1:-2], cell, cell)
+        step = (*pixels.shape[1:-2], cell // 2, cell // 2)
+        found = _occlusion(logits, pixels, _plain(pixels), window=window, step=step, rows=rows)
     else:
         found = IntegratedGradients(logits).attribute(
             pixels,
-            _background(pixels),
+            _plain(pixels),
             n_steps=_STEPS,
             internal_batch_size=max(1, rows // (1 + model.mirror_views)),  # each view has its graph
         )
@@ -73,9 +77,12 @@ def importance_in_time(model: PatientClassifier, batch: Mapping[str, Any], *, ro
         rows: How many copies of the row may be computed at a time.
     """
     clip: Tensor = batch["video"]
-    frames = max(1, clip.shape[2] // _CELLS)
+    frames = max(1, clip.shape[2] // _MOMENTS)
     window = (3, frames, *clip.shape[3:])
-    found = _occlusion(_logits_by(model, batch, "video"), clip, window, rows)
+    darkest = int(clip.mean((0, 1, 3, 4)).argmin())
+    dark = clip[:, :, darkest : darkest + 1].expand_as(clip).contiguous()
+    logits = _logits_by(model, batch, "video")
+    found = _occlusion(logits, clip, dark, window=window, step=window, rows=rows)
     return found[0, 0, :, 0, 0].detach().float().cpu()
 
 
@@ -117,24 +124,28 @@ def _logits_by(
 
 
 def _occlusion(
-    logits: Callable[[Tensor], Tensor], pixels: Tensor, window: tuple[int, ...], rows: int
+    logits: Callable[[Tensor], Tensor],
+    pixels: Tensor,
+    instead: Tensor,
+    *,
+    window: tuple[int, ...],
+    step: tuple[int, ...],
+    rows: int,
 ) -> Tensor:
     with torch.no_grad():
         found: Tensor = Occlusion(logits).attribute(
             pixels,
             sliding_window_shapes=window,
-            strides=window,
-            baselines=_background(pixels),
+            strides=step,
+            baselines=instead,
             perturbations_per_eval=rows,
         )
     return found
 
 
-def _background(pixels: Tensor) -> Tensor:
-    if pixels.ndim == 4:
-        return pixels.mean((-2, -1), keepdim=True).expand_as(pixels).contiguous()
-    darkest = int(pixels.mean((0, 1, 3, 4)).argmin())
-    return pixels[:, :, darkest : darkest + 1].expand_as(pixels).contiguous()
+def _plain(pixels: Tensor) -> Tensor:
+    """Each frame's mean in all of its places."""
+    return pixels.mean((-2, -1), keepdim=True).expand_as(pixels).contiguous()
 
 
 def _grad_cam(

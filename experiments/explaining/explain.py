@@ -24,7 +24,7 @@ def explain(
     *,
     cell: str = "",
     patients: Sequence[str] = (),
-    method: Method = "grad_cam",
+    method: Method = "occlusion",
     out: Path | None = None,
     store: Path | None = None,
 ) -> int:
