@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from captum.attr import IntegratedGradients, LayerGradCam, Occlusion
+from scipy.ndimage import label
 from torch import Tensor, nn
 
 from lightning_modules.base import PatientClassifier
@@ -23,6 +25,7 @@ arXiv:1311.2901), integrated gradients (Sundararajan et al. 2017, arXiv:1703.013
 
 _CELLS = 6  # of occlusion, a side; they overlap by half
 _MOMENTS = 8  # over time, side by side
+_BLACK = 0.03  # of the range of grey levels
 _STEPS = 32  # of the integral
 
 
@@ -32,8 +35,8 @@ def attribute(
     """The map of one input of a row.
 
     Occlusion and integrated gradients ask what the logit loses where a place no longer differs from
-    the rest: it shows the mean of the picture, in a clip of each frame by itself. Without any
-    contrast in its place bright tissue would stand out with whichever weights.
+    the rest: it shows the mean of the picture, in a clip of each frame by itself. Were it black
+    instead, bright tissue would stand out with whichever weights. Black around a sector stays.
 
     Args:
         method: Whose map.
@@ -144,8 +147,20 @@ def _occlusion(
 
 
 def _plain(pixels: Tensor) -> Tensor:
-    """Each frame's mean in all of its places."""
-    return pixels.mean((-2, -1), keepdim=True).expand_as(pixels).contiguous()
+    """Each frame's mean in all of the field of view; black around it as it is."""
+    field = _field(pixels)
+    mean = (pixels * field).sum((-2, -1), keepdim=True) / field.sum()
+    return torch.where(field, mean, pixels)
+
+
+def _field(pixels: Tensor) -> Tensor:
+    """Where one row's picture is, bool `(H, W)`: not what is black, always, from the edge on."""
+    values = pixels[0] if pixels.ndim == 5 else pixels[0, :, None]
+    brightest = (values - values.amin((1, 2, 3), keepdim=True)).amax((0, 1))
+    black, _ = label((brightest <= _BLACK * brightest.max()).cpu().numpy())
+    edge = np.concatenate([black[0], black[-1], black[:, 0], black[:, -1]])
+    field = torch.from_numpy(~np.isin(black, edge[edge > 0])).to(pixels.device)
+    return field if field.any() else torch.ones_like(field)
 
 
 def _grad_cam(

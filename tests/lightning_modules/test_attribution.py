@@ -94,6 +94,31 @@ def test_a_map_is_where_the_network_looks(method: Method) -> None:
     assert in_time[[0, 1, 3]].abs().max() < 1e-6
 
 
+class Brightness(nn.Module):
+    """The mean of all that it sees."""
+
+    num_features = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 1, 1, bias=False)
+        nn.init.ones_(self.conv.weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x).mean((2, 3))
+
+
+@pytest.mark.parametrize("method", ["occlusion", "gradients"])
+def test_black_around_a_sector_speaks_for_nothing_but_a_dark_cyst_may(method: Method) -> None:
+    model: Any = ImageClassifier(Brightness()).eval()
+    image = torch.rand(1, 3, 48, 48) + 1
+    image[..., :24] = image[..., 32:40, 32:40] = 0
+    found = attribute(method, model, {"image": image}, "image", rows=8)
+    assert found is not None
+    assert found[0, :, :16].abs().max() < 1e-6
+    assert found[0, 34:38, 34:38].abs().min() > 1e-4
+
+
 def test_weights_are_themselves_again_after_the_check() -> None:
     model, batch = classifier("resnet", "image")
     before = model.logits(batch)
