@@ -10,9 +10,8 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
-from experiments.config.files import GROUPS, HERE, file_of, load_yaml, shipped_names
+from experiments.config.files import GROUPS, HERE, file_of, from_overrides, load_yaml, shipped_names
 from experiments.config.study import full_key
 from experiments.errors import ConfigError
 
@@ -58,12 +57,9 @@ def merge(overrides: Sequence[str]) -> DictConfig:
             )
     files = [HERE / "base.yaml", *(file_of(g, chosen[g]) for g in GROUPS if g in chosen)]
     try:
-        return OmegaConf.merge(*map(load_yaml, files), OmegaConf.from_dotlist(dotted))  # type: ignore[return-value]
+        return OmegaConf.merge(*map(load_yaml, files), from_overrides(dotted))  # type: ignore[return-value]
     except (OmegaConfBaseException, TypeError) as error:  # TypeError: a list onto a mapping
         raise _unresolved(error) from error
-    except YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"override values must be YAML, got {dotted!r}: {reason}") from error
 
 
 def _unresolved(error: OmegaConfBaseException | TypeError) -> ConfigError:

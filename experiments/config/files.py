@@ -1,6 +1,6 @@
 """The YAML files that configurations are composed of."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,22 @@ def _is_file(path: Path) -> bool:
         return path.is_file()
     except OSError:  # a name that is too long, a folder that may not be entered
         return False
+
+
+def from_overrides(overrides: Sequence[str]) -> DictConfig:
+    """The keys that `KEY=VALUE` set.
+
+    Raises:
+        ConfigError: If a value is not YAML.
+    """
+    try:
+        return OmegaConf.from_dotlist(list(overrides))
+    except YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"override values must be YAML, got {list(overrides)!r}: {reason}. Close brackets and "
+            "quotes."
+        ) from error
 
 
 def load_yaml(path: Path) -> DictConfig:

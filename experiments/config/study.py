@@ -35,6 +35,7 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
         ("modality_dropout", "unimodal_loss"),
         (lambda value: _is_number(value) and 0 <= value <= 1, "in [0, 1]"),
     ),
+    "seed": (lambda value: isinstance(value, int) and 0 <= value < 2**32, "0 to 2^32 - 1"),
     "cache": (
         lambda value: value is False or value in ("auto", "off", "disk", "ram"),
         "auto, off, disk or ram",
@@ -85,7 +86,7 @@ def study_of(settings: Mapping[str, Any]) -> Study:
         ConfigError: For a key that is unknown or missing, or a value that is not allowed.
     """
     fold, seed = settings.get("fold"), settings.get("seed")
-    if type(fold) is int and type(seed) is int:
+    if type(fold) is int and type(seed) is int and _RULES["seed"][0](seed):
         # They are as they should be, and with others the rest is the same: checked once.
         text = json.dumps({**settings, "fold": 0, "seed": 0}, default=str)
         return replace(_checked(text), fold=fold, seed=seed)

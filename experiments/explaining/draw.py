@@ -19,6 +19,7 @@ from lightning_modules.attribution import Method
 _COLUMNS = 8  # frames of a clip on the sheet
 _FRAMES = 240  # of an overlay at most
 _SIDE = 256  # pixels of each of its two pictures
+_STILL = 4.4  # rows of a clip's pictures that an image takes
 _STRIP = 64  # height of the curve below them
 _NAMES = {"grad_cam": "Grad-CAM", "occlusion": "occlusion", "gradients": "integrated\ngradients"}
 
@@ -30,7 +31,10 @@ def sheet(explained: Explained, title: str) -> bytes:
         explained: What to draw.
         title: Its first line.
     """
-    heights = [(2 * len(look.maps) + 1) for look in explained.looks.values()]
+    heights = [
+        2 * len(look.maps) + 1 if key == "video" else _STILL
+        for key, look in explained.looks.items()
+    ]
     has_clip = "video" in explained.looks
     figure = Figure(figsize=(11, 1.25 * sum(heights) + 2.2 * has_clip + 0.8), layout="constrained")
     figure.suptitle(title, fontsize=9)
@@ -38,7 +42,7 @@ def sheet(explained: Explained, title: str) -> bytes:
         len(heights) + has_clip, 1, squeeze=False, height_ratios=[*heights, *[2] * has_clip]
     )[:, 0]
     for part, key in zip(parts, explained.looks, strict=False):
-        _draw_look(part, explained, key)
+        (_draw_clip if key == "video" else _draw_still)(part, explained, key)
     if has_clip:
         _draw_curve(parts[-1].subplots(), explained)
     content = io.BytesIO()
@@ -46,7 +50,24 @@ def sheet(explained: Explained, title: str) -> bytes:
     return content.getvalue()
 
 
-def _draw_look(part: Figure, explained: Explained, key: str) -> None:
+def _draw_still(part: Figure, explained: Explained, key: str) -> None:
+    look = explained.looks[key]
+    axes = part.subplots(2, 1 + len(look.maps), squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    axes[0, 0].imshow(look.pixels[0])
+    axes[0, 0].set_title(key, fontsize=8)
+    for column, method in enumerate(look.maps, 1):
+        ways = [(False, _NAMES[method].replace("\n", " "))]
+        if method in look.random:
+            ways.append((True, f"random weights, ρ {look.sanity.get(method, np.nan):.2f}"))
+        for axis, (random, name) in zip(axes[:, column], ways, strict=False):
+            shown = explained.evidence(key, method, random=random)[0]
+            axis.imshow(overlaid(look.pixels[0], shown, full(shown)))
+            axis.set_title(name, fontsize=8)
+
+
+def _draw_clip(part: Figure, explained: Explained, key: str) -> None:
     look = explained.looks[key]
     chosen = np.unique(np.linspace(0, len(look.pixels) - 1, _COLUMNS).round().astype(int))
     axes = part.subplots(1 + 2 * len(look.maps), _COLUMNS, squeeze=False)
@@ -54,8 +75,7 @@ def _draw_look(part: Figure, explained: Explained, key: str) -> None:
         axis.set_axis_off()
     for column, at in enumerate(chosen):
         axes[0, column].imshow(look.pixels[at])
-        if key == "video":
-            axes[0, column].set_title(f"{explained.seconds[at]:.1f} s", fontsize=7)
+        axes[0, column].set_title(f"{explained.seconds[at]:.1f} s", fontsize=7)
         for number, method in enumerate(look.maps):
             for line, random in ((1 + 2 * number, False), (2 + 2 * number, True)):
                 if random and method not in look.random:
@@ -89,7 +109,9 @@ def _draw_curve(axis: Axes, explained: Explained) -> None:
     colours = np.where(held > 0, "tab:orange", "tab:blue")
     bars.bar(explained.seconds, held, width=0.5 * gap, color=colours, alpha=0.6)
     bars.axhline(0, color="tab:orange", linewidth=0.5)
-    bars.set_ylabel("importance of a frame\n(log-odds lost without it)", fontsize=7)
+    bars.set_ylabel(
+        f"importance of a frame for {explained.leaning}\n(log-odds lost without it)", fontsize=7
+    )
 
 
 def full(evidence: NDArray[np.float32]) -> float:

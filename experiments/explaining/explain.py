@@ -79,10 +79,9 @@ def _write(trained: Trained, ask: Asked, explained: Explained, method: Method, o
     row, looks = explained.row, explained.looks
     name = f"{ask.run.name}-{row.item_id}-{row.window_number}"
     chance = 1 / (1 + math.exp(-explained.logit))
-    leaning = "positive" if explained.lean > 0 else "negative"
     title = (
         f"{ask.run.name}\n{row.item_id}   {ask.part}   probability {chance:.3f}   "
-        f"colour: what speaks for {leaning}"
+        f"colour: what speaks for {explained.leaning}"
     )
     if explained.alone:
         title += "".join(f"   {key} alone {v:+.2f}" for key, v in explained.alone.items())

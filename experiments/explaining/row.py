@@ -63,6 +63,11 @@ class Explained:
         """1 where the model leans to the positive class, else -1."""
         return 1 if self.logit > 0 else -1
 
+    @property
+    def leaning(self) -> str:
+        """The class that the model leans to."""
+        return "positive" if self.lean > 0 else "negative"
+
     def evidence(self, key: str, method: Method, *, random: bool = False) -> NDArray[np.float32]:
         """What speaks for the class that the model leans to, `(T, H, W)`, 0 or more."""
         look = self.looks[key]

@@ -81,6 +81,9 @@ def predict(
             f"--fps is of the clip that --clip names, got {fps:g} without one. In a table a column "
             "fps says it."
         )
+    for file, what in (("store.json", "a store"), ("sweep.json", "a sweep's folder")):
+        if (to / file).is_file():
+            raise ConfigError(f"--to must be a folder for predictions, got {what} ({to}).")
     levels = read_levels(conformal)
     model: OfSweep | Exported
     if folder is not None:

@@ -15,7 +15,7 @@ from datamodules.store.splits import REFERENCE_HOLDOUT
 from evaluation.errors import EvaluationError
 from evaluation.records.analysis import MEAN, SELECTED, Analysis
 from evaluation.records.question import Question
-from experiments.config.files import file_of, load_yaml
+from experiments.config.files import file_of, from_overrides, load_yaml
 from experiments.config.study import check_name, explain
 from experiments.errors import ConfigError
 
@@ -216,7 +216,7 @@ def read_sweep(name: str | Path, overrides: Sequence[str] = ()) -> SweepFile:
     """
     path = file_of("sweep", str(name))
     own = [o for o in overrides if o.split("=")[0].split(".")[0] in _OWN]
-    settings: Any = OmegaConf.merge(load_yaml(path), OmegaConf.from_dotlist(own))
+    settings: Any = OmegaConf.merge(load_yaml(path), from_overrides(own))
     if isinstance(settings.get("question"), str):
         settings.question = load_yaml(file_of("question", settings.question))
     parser = ArgumentParser(exit_on_error=False)
@@ -238,9 +238,10 @@ def read_sweep(name: str | Path, overrides: Sequence[str] = ()) -> SweepFile:
             axes[key] = _values_given(value)
         elif override not in own:
             common[key] = value
-    if not axes or not all(axes.values()):
+    if empty := [key for key, values in axes.items() if not values]:
         raise ConfigError(
-            f"every axis must have a value, got {axes!r} ({path}). Fill or remove it."
+            f"axes must have a value each, got none for {empty[0]} ({path}, or the command line). "
+            "Fill or remove it."
         )
     # Of the axes in the file too: narrowed ones may leave the contrast out for now.
     every = {key: [*values, *axes[key]] for key, values in content["axes"].items()}
@@ -248,7 +249,7 @@ def read_sweep(name: str | Path, overrides: Sequence[str] = ()) -> SweepFile:
     if file.deploy != "none" and "all" in map(str, axes.get("fold", ())):
         raise ConfigError(
             f"deploy must be none where the axis fold has the value all, got {file.deploy} "
-            f"({path}): all architectures are deployed then. Leave one of the two out."
+            f"({path}): all architectures are deployed then. Set deploy=none, or leave all out."
         )
     return replace(file, axes=axes, overrides=common, analysis=analysis)
 
@@ -257,8 +258,8 @@ def _values_given(text: str) -> list[Any]:
     """Of an axis, from the command line: one value, or several in brackets."""
     if not text.startswith("["):
         return [text]
-    values: Any = OmegaConf.from_dotlist([f"values={text}"])
-    return list(OmegaConf.to_container(values)["values"])  # type: ignore[call-overload,index]
+    values: Any = OmegaConf.to_container(from_overrides([f"values={text}"]))
+    return list(values["values"])
 
 
 def _without_values(content: dict[str, Any]) -> dict[str, Any]:

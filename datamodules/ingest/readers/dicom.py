@@ -384,7 +384,9 @@ class DicomVideo(ClipSource):
             if not SLOWEST <= rate <= FASTEST:
                 reason = self._implausible(keyword, value)
                 if not fps:
-                    raise MediaError(f"{reason}; give the rate in a column fps of the cohort table")
+                    raise MediaError(
+                        f"{reason}; give the rate: column fps of the cohort table, or --fps"
+                    )
                 self._warnings.append(reason)
                 continue
             if keyword == "FrameTimeVector":
@@ -393,7 +395,7 @@ class DicomVideo(ClipSource):
         if not fps:
             raise MediaError(
                 "frames must have times, got no Frame Time, Frame Time Vector or Cine Rate; give "
-                "the rate in a column fps of the cohort table"
+                "the rate: column fps of the cohort table, or --fps"
             )
         return Timing(numbers, fps, False, ())
 

@@ -505,6 +505,7 @@ def test_what_does_not_belong_together_is_refused(
         (("--cell", CELL, "--cohort", "x.csv"), "got both"),
         (("--cell", "tiny-image", "--image", "", "--clip", "CLIP"), "modality image, got ceus"),
         (("--cell", CELL, "--image", "none.png"), "line 2: none.png: file must exist, got none"),
+        (("--cell", CELL, "--to", "SWEEP"), "--to must be a folder for predictions, got a sweep"),
         (("--cell", CELL, "--fps", "12"), "--fps is of the clip that --clip names, got 12 without"),
         (("--cell", CELL, "--clip", "CLIP", "--fps", "0"), "fps must be 0.1 to 1000 frames per"),
     ],
@@ -516,8 +517,11 @@ def test_what_cannot_be_predicted_is_told_in_one_error(
     given = {"--image": str(hospital.parent / "images/P0001_1.png")} | given
     if given.get("--clip"):
         given["--clip"] = str(hospital.parent / "clips/P0001_1.avi")
+    given = {"--to": str(tmp_path / "out")} | given
+    if given["--to"] == "SWEEP":
+        given["--to"] = str(sweep)
     listed = [text for pair in given.items() if pair[1] for text in pair]
-    done = ceus("predict", sweep, *listed, "--to", tmp_path / "out")
+    done = ceus("predict", sweep, *listed)
     assert done.returncode == 2, done.stdout
     assert told in " ".join(done.stderr.split())
     assert not (tmp_path / "out").exists()

@@ -50,8 +50,24 @@ def test_an_axis_is_narrowed_to_several_values(store: Path, tmp_path: Path) -> N
     two = sweep(store, tmp_path, "modality=[video, image]", "seed=[3,4]", "fold=0")
     cells = [(run.study.modality, run.study.seed) for run in two.runs]
     assert cells == [("video", 3), ("video", 4), ("image", 3), ("image", 4)]
-    with pytest.raises(ConfigError, match="every axis must have a value"):
-        sweep(store, tmp_path, "seed=[]")
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("seed=[]", "axes must have a value each, got none for seed"),
+        ("seed=[0", r"override values must be YAML, got \['values=\[0'\]"),
+        ("launcher.parallel=[0", "override values must be YAML, got"),
+        ("seed=[0, 0]", "axes must give each run once, got seed=0 twice"),
+        ("seed=[-1]", r"study\.seed must be 0 to 2\^32 - 1, got -1"),
+        ("fold=[0, all]", "Set deploy=none, or leave all out"),
+    ],
+)
+def test_values_that_no_axis_can_have_are_told(
+    store: Path, tmp_path: Path, override: str, told: str
+) -> None:
+    with pytest.raises(ConfigError, match=told):
+        sweep(store, tmp_path, override)
 
 
 def test_freezing_writes_folders_and_a_cohort_without_sealed_labels(
@@ -218,7 +234,7 @@ def test_a_damaged_status_is_named(made: Sweep) -> None:
     ("content", "message"),
     [
         ("name: x\naxes: {fold: [0, 0], architecture: [resnet], modality: [image]}", "twice"),
-        ("name: x\naxes: {fold: []}", "every axis must have a value"),
+        ("name: x\naxes: {fold: []}", "axes must have a value each"),
         ("name: x\naxis: {fold: [0]}", "axis"),
         ("name: x\naxes: {modality: [image]}\nlauncher: {parallel: x}", "parallel"),
         (
