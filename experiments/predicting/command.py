@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from datamodules import Store
+from datamodules import DataError, Store
 from datamodules.ingest.prepare import prepare
+from evaluation.records.listing import FILE as LISTING
 from evaluation.tables.operating import YOUDEN
 from experiments.errors import ConfigError
 from experiments.gpus import Accelerator
@@ -81,7 +82,7 @@ def predict(
             f"--fps is of the clip that --clip names, got {fps:g} without one. In a table a column "
             "fps says it."
         )
-    for file, what in (("store.json", "a store"), ("sweep.json", "a sweep's folder")):
+    for file, what in (("store.json", "a store"), (LISTING, "a sweep's folder")):
         if (to / file).is_file():
             raise ConfigError(f"--to must be a folder for predictions, got {what} ({to}).")
     levels = read_levels(conformal)
@@ -105,12 +106,18 @@ def predict(
         loading = beside.submit(model.load)
         if cohort is not None:
             loading.result()  # many files are read for long: not for a model that cannot be loaded
-        path = prepare(
-            table, temporary / "store", skip_bad=skip_bad, root=root,
-            # Of one patient a second process would take longer to start than to read.
-            workers=1 if cohort is None and workers is None else workers,
-            progress=cohort is not None, told=False, **model.ensemble.prepared,
-        )  # fmt: skip
+        try:
+            path = prepare(
+                table, temporary / "store", skip_bad=skip_bad, root=root,
+                # Of one patient a second process would take longer to start than to read.
+                workers=1 if cohort is None and workers is None else workers,
+                progress=cohort is not None, told=False, **model.ensemble.prepared,
+            )  # fmt: skip
+        except DataError as error:
+            if cohort is not None:
+                raise
+            made = "The table was made of --image and --clip; its column fps is --fps."
+            raise DataError(f"{error}\n{made}") from error
         loading.result()
         new = Store(path, with_unlabelled=True)
         scored, findings = model.score(new)

@@ -96,7 +96,7 @@ class ClipSource(ABC):
         if not SLOWEST <= timing.fps <= FASTEST:
             raise MediaError(
                 f"clip must have {SLOWEST} to {FASTEST:g} frames per second, got {timing.fps:g}; "
-                "give the rate: column fps of the cohort table, or --fps"
+                "give the rate in a column fps of the cohort table"
             )
         concealed = (f"{self._concealed} damaged frames, concealed",) if self._concealed else ()
         warnings = (*self.warnings, *concealed, *timing.warnings)

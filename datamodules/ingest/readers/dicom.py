@@ -384,9 +384,7 @@ class DicomVideo(ClipSource):
             if not SLOWEST <= rate <= FASTEST:
                 reason = self._implausible(keyword, value)
                 if not fps:
-                    raise MediaError(
-                        f"{reason}; give the rate: column fps of the cohort table, or --fps"
-                    )
+                    raise MediaError(f"{reason}; give the rate in a column fps of the cohort table")
                 self._warnings.append(reason)
                 continue
             if keyword == "FrameTimeVector":
@@ -395,7 +393,7 @@ class DicomVideo(ClipSource):
         if not fps:
             raise MediaError(
                 "frames must have times, got no Frame Time, Frame Time Vector or Cine Rate; give "
-                "the rate: column fps of the cohort table, or --fps"
+                "the rate in a column fps of the cohort table"
             )
         return Timing(numbers, fps, False, ())
 

@@ -131,8 +131,8 @@ def _stated(count: int, fps: float | None) -> Timing:
     """The times of pictures: by the rate that the cohort table states."""
     if not fps:
         raise MediaError(
-            "frames must have times, got pictures; give the rate: column fps of the cohort "
-            "table, or --fps"
+            "frames must have times, got pictures; give the rate in a column fps of the cohort "
+            "table"
         )
     return Timing(np.arange(count), fps, False, ())
 

@@ -508,6 +508,7 @@ def test_what_does_not_belong_together_is_refused(
         (("--cell", CELL, "--to", "SWEEP"), "--to must be a folder for predictions, got a sweep"),
         (("--cell", CELL, "--fps", "12"), "--fps is of the clip that --clip names, got 12 without"),
         (("--cell", CELL, "--clip", "CLIP", "--fps", "0"), "fps must be 0.1 to 1000 frames per"),
+        (("--cell", CELL, "--clip", "CLIP", "--fps", "0"), "and --clip; its column fps is --fps."),
     ],
 )
 def test_what_cannot_be_predicted_is_told_in_one_error(

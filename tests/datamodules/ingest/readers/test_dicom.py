@@ -201,7 +201,7 @@ def test_a_variable_rate_is_resampled_and_said(write: Callable[..., Path]) -> No
 
 def test_without_times_the_table_must_give_them(write: Callable[..., Path]) -> None:
     path = write()
-    with pytest.raises(MediaError, match="Frame Time Vector or Cine Rate; give the rate: col"):
+    with pytest.raises(MediaError, match="Frame Time Vector or Cine Rate; give the rate in a col"):
         facts_of(path)
     assert facts_of(path, 8.0).timing.fps == 8.0
 

@@ -50,7 +50,7 @@ def test_frames_come_in_the_order_of_their_numbers(
         assert isinstance(series, PictureSeries)
         for number, frame in enumerate(series.frames()):
             np.testing.assert_array_equal(frame, media.numbered_frame(number))
-        with pytest.raises(MediaError, match="got pictures; give the rate: column fps"):
+        with pytest.raises(MediaError, match="got pictures; give the rate in a column fps"):
             series.facts()
         timing = series.facts(12.5).timing
     assert (timing.fps, timing.order.tolist()) == (12.5, [0, 1, 2, 3])
@@ -200,7 +200,7 @@ def test_an_array_is_a_clip(tmp_path: Path, media: ModuleType, grey: bool, order
     with open_clip(tmp_path / "a.npy") as clip:
         assert isinstance(clip, ArrayClip)
         np.testing.assert_array_equal(np.stack(list(clip.frames())), frames)
-        with pytest.raises(MediaError, match="got pictures; give the rate: column fps"):
+        with pytest.raises(MediaError, match="got pictures; give the rate in a column fps"):
             clip.facts()
         assert clip.facts(12.5).timing.fps == 12.5
     with open_clip(tmp_path / "a.npy") as clip:
