@@ -85,8 +85,13 @@ def study_of(settings: Mapping[str, Any]) -> Study:
     Raises:
         ConfigError: For a key that is unknown or missing, or a value that is not allowed.
     """
+    for name, (fits, rule) in _RULES.items():
+        if name in settings and not fits(settings[name]):
+            raise ConfigError(
+                f"study.{name} must be {rule}, got {settings[name]!r}. Set {name}=..."
+            )
     fold, seed = settings.get("fold"), settings.get("seed")
-    if type(fold) is int and type(seed) is int and _RULES["seed"][0](seed):
+    if type(fold) is int and type(seed) is int:
         # They are as they should be, and with others the rest is the same: checked once.
         text = json.dumps({**settings, "fold": 0, "seed": 0}, default=str)
         return replace(_checked(text), fold=fold, seed=seed)
@@ -118,11 +123,6 @@ def _check(settings: Mapping[str, Any]) -> Study:
             raise ConfigError(
                 "study.start_shares must give image and video a number in [0, 1) each, "
                 f"got {name}: {value!r}. Set start_shares.image=..., or start_share=... for all."
-            )
-    for name, (fits, rule) in _RULES.items():
-        if name in settings and not fits(settings[name]):
-            raise ConfigError(
-                f"study.{name} must be {rule}, got {settings[name]!r}. Set {name}=..."
             )
     study = Study(**parsed.study.as_dict())
     check_name("study.sweep", study.sweep)

@@ -235,7 +235,7 @@ def read_sweep(name: str | Path, overrides: Sequence[str] = ()) -> SweepFile:
     for override in overrides:
         key, _, value = override.partition("=")
         if key in axes:
-            axes[key] = _values_given(value)
+            axes[key] = _values_given(override)
         elif override not in own:
             common[key] = value
     if empty := [key for key, values in axes.items() if not values]:
@@ -254,12 +254,13 @@ def read_sweep(name: str | Path, overrides: Sequence[str] = ()) -> SweepFile:
     return replace(file, axes=axes, overrides=common, analysis=analysis)
 
 
-def _values_given(text: str) -> list[Any]:
+def _values_given(override: str) -> list[Any]:
     """Of an axis, from the command line: one value, or several in brackets."""
-    if not text.startswith("["):
-        return [text]
-    values: Any = OmegaConf.to_container(from_overrides([f"values={text}"]))
-    return list(values["values"])
+    key, _, value = override.partition("=")
+    if not value.startswith("["):
+        return [value]
+    values: Any = OmegaConf.to_container(OmegaConf.select(from_overrides([override]), key))
+    return list(values)
 
 
 def _without_values(content: dict[str, Any]) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def test_an_axis_is_narrowed_to_several_values(store: Path, tmp_path: Path) -> N
     ("override", "told"),
     [
         ("seed=[]", "axes must have a value each, got none for seed"),
-        ("seed=[0", r"override values must be YAML, got \['values=\[0'\]"),
+        ("seed=[0", r"override values must be YAML, got \['seed=\[0'\]"),
         ("launcher.parallel=[0", "override values must be YAML, got"),
         ("seed=[0, 0]", "axes must give each run once, got seed=0 twice"),
         ("seed=[-1]", r"study\.seed must be 0 to 2\^32 - 1, got -1"),
