@@ -8,8 +8,6 @@ from math import nan
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from evaluation.files import read_csv
 from evaluation.records.listing import FILE
 from evaluation.records.runs import Run, Sweep, read_sweep
@@ -205,8 +203,3 @@ def _map_of(sweep: Sweep, scores: CellScores) -> dict[str, Any]:
             f"({path}). Make it: ceus evaluate {sweep.path}"
         )
     return dict(entry)
-
-
-def tell(text: str) -> None:
-    """Say on the terminal what takes a while, beside what is printed."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)

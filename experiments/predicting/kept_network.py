@@ -21,8 +21,9 @@ from datamodules.files import write_atomic
 from evaluation.records.runs import Run
 from experiments.errors import ConfigError
 from experiments.gpus import Accelerator, visible_gpus
-from experiments.predicting.deployed import Deployed, tell
+from experiments.predicting.deployed import Deployed
 from experiments.predicting.network import Network, described_network, read_network
+from experiments.predicting.output import tell
 
 if TYPE_CHECKING:
     from experiments.predicting.scoring import Model

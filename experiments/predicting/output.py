@@ -245,6 +245,11 @@ def write(prediction: Prediction, to: Path, looks: Sequence[str] = ()) -> str:
     return _shown(prediction, sentences, to)
 
 
+def tell(text: str) -> None:
+    """Say on the terminal what takes a while, beside what is printed."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
+
+
 def _shown(prediction: Prediction, sentences: Sequence[str], to: Path) -> str:
     file = StringIO()
     console = Console(file=file, width=80, color_system=None, highlight=False, markup=False)

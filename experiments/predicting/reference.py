@@ -22,8 +22,9 @@ from evaluation.records.holdout import store_of
 from evaluation.records.runs import Run
 from evaluation.statistics.unlike import Region, fit_region
 from experiments.errors import ConfigError
-from experiments.predicting.deployed import Deployed, tell
+from experiments.predicting.deployed import Deployed
 from experiments.predicting.facts import facts_of
+from experiments.predicting.output import tell
 
 if TYPE_CHECKING:
     from experiments.predicting.scoring import Model
