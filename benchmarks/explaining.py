@@ -66,15 +66,18 @@ def of_run(
         for (row, batch), method in itertools.product(some, methods):
             side, depth = batch[modality].shape[-1], settings[_DEPTH[modality]]
             inside = nodule(row.patient_id, side, seed=settings["seed"], depth_mm=depth)
-            one = attribute(method, model, batch, modality, rows=8)
-            assert one is not None
-            found[method, who].append(concentration(one, inside))
+            found[method, who].append(concentration(_map(method, model, batch, modality), inside))
             for draw in range(_DRAWS):
                 with randomised(model, seed=draw):
-                    one = attribute(method, model, batch, modality, rows=8)
-                assert one is not None
+                    one = _map(method, model, batch, modality)
                 either = (concentration(one, inside), concentration(-one, inside))
                 found[method, "random"].append(statistics.mean(either))
+    return found
+
+
+def _map(method: Method, model: PatientClassifier, batch: Batch, modality: str) -> torch.Tensor:
+    found = attribute(method, model, batch, modality, rows=8)
+    assert found is not None  # each of the study's networks has a layer that is a map
     return found
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from captum.attr import IntegratedGradients, LayerGradCam, Occlusion
-from scipy.ndimage import label
+from scipy import ndimage
 from torch import Tensor, nn
 
 from lightning_modules.base import PatientClassifier
@@ -157,7 +157,7 @@ def _field(pixels: Tensor) -> Tensor:
     """Where one row's picture is, bool `(H, W)`: not what is black, always, from the edge on."""
     values = pixels[0] if pixels.ndim == 5 else pixels[0, :, None]
     brightest = (values - values.amin((1, 2, 3), keepdim=True)).amax((0, 1))
-    black, _ = label((brightest <= _BLACK * brightest.max()).cpu().numpy())
+    black, _ = ndimage.label((brightest <= _BLACK * brightest.max()).cpu().numpy())
     edge = np.concatenate([black[0], black[-1], black[:, 0], black[:, -1]])
     field = torch.from_numpy(~np.isin(black, edge[edge > 0])).to(pixels.device)
     return field if field.any() else torch.ones_like(field)
